@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package attr
+
+import (
+	"bytes"
+	"io"
+)
+
+// What a decoder's memory starts with, and returns to when a long list has
+// passed: enough for the requests of most Postfix services, and little for a
+// client that says nothing.
+const (
+	usualSize  = 1 << 10
+	usualAttrs = 8
+)
+
+// A Decoder reads lists from a stream. It may read more than one list at a
+// time from the stream and keeps what it did not yet return.
+type Decoder struct {
+	r          io.Reader
+	buf        []byte
+	start, end int // what was read and not yet returned
+	max        int
+	scan       scanner
+	list       List // what Decode returns, for reuse
+}
+
+// NewDecoder returns a decoder that reads from r.
+func NewDecoder(r io.Reader) *Decoder {
+	return &Decoder{r: r, max: DefaultMaxSize}
+}
+
+// SetMaxSize bounds the size of the lists from now on, in bytes on the wire.
+func (d *Decoder) SetMaxSize(n int) { d.max = n }
+
+// Buffered returns the number of bytes that were read from the stream and not
+// yet returned by Decode or ReadByte. After an error of Decode it tells
+// whether the stream stopped between two lists or within one.
+func (d *Decoder) Buffered() int { return d.end - d.start }
+
+// Decode reads the next list. The list and all it refers to are valid until
+// the next call.
+//
+// The error is io.EOF where the stream ended between two lists,
+// io.ErrUnexpectedEOF where it ended within one, ErrTooLong, or the reader's
+// own. After a reader's error that passes, such as a deadline, Decode may be
+// called again and goes on where it stopped.
+func (d *Decoder) Decode() (List, error) {
+	for !d.scan.end(d.buf[d.start:d.end]) {
+		if d.Buffered() >= d.max {
+			return nil, ErrTooLong
+		}
+		if err := d.fill(); err != nil {
+			if err == io.EOF && d.Buffered() > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+	}
+	size := d.scan.pos
+	d.scan = scanner{}
+	if size > d.max {
+		return nil, ErrTooLong
+	}
+	msg := d.buf[d.start : d.start+size]
+	d.start += size
+	if cap(d.list) != usualAttrs {
+		d.list = make(List, 0, usualAttrs)
+	}
+	d.list, _ = appendAttrs(d.list[:0], msg, "")
+	return d.list, nil
+}
+
+// ReadByte reads one byte outside any list, such as the one that accompanies a
+// file descriptor.
+func (d *Decoder) ReadByte() (byte, error) {
+	if d.Buffered() == 0 {
+		if err := d.fill(); err != nil {
+			return 0, err
+		}
+	}
+	b := d.buf[d.start]
+	d.start++
+	return b, nil
+}
+
+// fill reads once from the stream: at least one byte, or an error.
+func (d *Decoder) fill() error {
+	d.makeRoom()
+	n, err := d.r.Read(d.buf[d.end:])
+	d.end += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+func (d *Decoder) makeRoom() {
+	if d.start == d.end {
+		d.start, d.end = 0, 0
+		if len(d.buf) != usualSize {
+			d.buf = make([]byte, usualSize)
+		}
+	}
+	if d.end < len(d.buf) {
+		return
+	}
+	if d.start > 0 {
+		d.end = copy(d.buf, d.buf[d.start:d.end])
+		d.start = 0
+		return
+	}
+	larger := make([]byte, 2*len(d.buf))
+	copy(larger, d.buf[:d.end])
+	d.buf = larger
+}
+
+// A scanner looks for the end of a list in bytes that arrive in pieces,
+// without looking at a byte twice.
+type scanner struct {
+	pos     int  // what has been seen of the list
+	partial int  // what has been seen of the token at pos
+	value   bool // the token at pos is a value
+	table   bool // it is inside a table
+}
+
+// end tells whether msg, which begins with the list, holds its end. If so, pos
+// is where.
+func (s *scanner) end(msg []byte) bool {
+	for {
+		n := bytes.IndexByte(msg[s.pos+s.partial:], 0)
+		if n < 0 {
+			s.partial = len(msg) - s.pos
+			return false
+		}
+		token := msg[s.pos : s.pos+s.partial+n]
+		s.pos += len(token) + 1
+		s.partial = 0
+		switch {
+		case s.value:
+			s.value = false
+		case len(token) == 0 && !s.table:
+			return true
+		case !s.table && string(token) == openTable:
+			s.table = true
+		case s.table && string(token) == closeTable:
+			s.table = false
+		default:
+			s.value = true
+		}
+	}
+}
+
+// appendAttrs appends the attributes of a complete message until the name that
+// ends them, and returns what follows it.
+func appendAttrs(list List, msg []byte, last string) (List, []byte) {
+	for {
+		var name, value []byte
+		name, msg, _ = bytes.Cut(msg, nul)
+		switch {
+		case string(name) == last:
+			return list, msg
+		case last == "" && string(name) == openTable:
+			a := Attr{Name: name}
+			a.Table, msg = appendAttrs(List{}, msg, closeTable)
+			list = append(list, a)
+		default:
+			value, msg, _ = bytes.Cut(msg, nul)
+			list = append(list, Attr{Name: name, Value: value})
+		}
+	}
+}
+
+var nul = []byte{0}

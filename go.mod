@@ -1,0 +1,3 @@
+module scache
+
+go 1.26
