@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Package timerwheel keeps any number of timers and starts, stops and restarts
+// each of them at a cost that does not depend on how many there are.
+//
+// The wheel is hierarchical. Level 0 has a slot for each of the next 64 ticks,
+// level 1 a slot for each of the next 64 spans of 64 ticks, and so on: the
+// nearer the end of a timer, the finer its slot. When time reaches a slot of a
+// higher level, its timers move to lower ones. A bitmap for each level tells
+// which slots are in use, so that time passes over empty ones at no cost.
+//
+// The wheel reads no clock and sleeps nowhere. Its owner says what time it is,
+// as a duration since some fixed moment, and learns from Next when to come
+// back. The methods are not safe for concurrent use.
+package timerwheel
+
+import (
+	"math/bits"
+	"time"
+)
+
+const (
+	slotBits = 6
+	slots    = 1 << slotBits
+	slotMask = slots - 1
+	levels   = 8 // 48 bits of ticks: any time.Duration, in milliseconds
+)
+
+// A Timer is one thing that ends. The zero Timer with an Owner is ready to be
+// started; most often it is a field of its owner.
+type Timer struct {
+	Owner Owner
+
+	end        uint64 // tick
+	level      uint8
+	running    bool
+	next, prev *Timer // its neighbours in the slot, in no order
+}
+
+// An Owner is told when its timer has ended. It may start and stop timers of
+// the same wheel.
+type Owner interface{ TimerEnded() }
+
+// Running tells whether the timer is started and did not end yet.
+func (t *Timer) Running() bool { return t.running }
+
+// A Wheel is a set of running timers.
+type Wheel struct {
+	tick time.Duration
+	now  uint64 // the last tick that passed
+	used [levels]uint64
+	slot [levels][slots]*Timer
+}
+
+// New returns an empty wheel that notices the end of a timer with this
+// precision, at least a millisecond: never early, and at most one tick late.
+func New(tick time.Duration) *Wheel {
+	if tick < time.Millisecond {
+		panic("timerwheel: tick below a millisecond")
+	}
+	return &Wheel{tick: tick}
+}
+
+// Start makes the timer end at this time. A running timer is restarted. A time
+// that has passed ends with the next tick.
+func (w *Wheel) Start(t *Timer, end time.Duration) {
+	w.Stop(t)
+	t.end = w.now + 1
+	if ticks := uint64((max(end, 0) + w.tick - 1) / w.tick); ticks > t.end {
+		t.end = ticks
+	}
+	w.insert(t)
+}
+
+// Stop makes the timer never end. A timer that does not run is left alone.
+func (w *Wheel) Stop(t *Timer) {
+	if t.running {
+		w.remove(t)
+	}
+}
+
+// Next returns when Advance is to be called next, and false if no timer runs.
+// At that time a timer ends, or some move to a lower level.
+func (w *Wheel) Next() (time.Duration, bool) {
+	_, _, at, found := w.first()
+	return time.Duration(at) * w.tick, found
+}
+
+// Advance tells the wheel the time, and the owners of all timers that have
+// ended by then, in the order of their ticks.
+func (w *Wheel) Advance(now time.Duration) {
+	target := uint64(max(now, 0) / w.tick)
+	for {
+		level, i, at, found := w.first()
+		if !found || at > target {
+			break
+		}
+		w.now = at
+		for t := w.slot[level][i]; t != nil; t = w.slot[level][i] {
+			w.remove(t)
+			if t.end > w.now {
+				w.insert(t)
+			} else {
+				t.Owner.TimerEnded()
+			}
+		}
+	}
+	w.now = max(w.now, target)
+}
+
+// first finds the slot that time reaches first, and the tick at which it does.
+// All slots in use lie ahead of now, and those of a lower level before those
+// of a higher one.
+func (w *Wheel) first() (level, i int, at uint64, found bool) {
+	for level, used := range w.used {
+		if used == 0 {
+			continue
+		}
+		i := bits.TrailingZeros64(used)
+		shift := level * slotBits
+		at := w.now&^(1<<(shift+slotBits)-1) | uint64(i)<<shift
+		return level, i, at, true
+	}
+	return 0, 0, 0, false
+}
+
+// slotOf returns the slot of a running timer.
+func (w *Wheel) slotOf(t *Timer) (head **Timer, bit uint64) {
+	i := t.end >> (t.level * slotBits) & slotMask
+	return &w.slot[t.level][i], 1 << i
+}
+
+func (w *Wheel) insert(t *Timer) {
+	// The highest bit in which its end differs from now tells the level: above
+	// it, the two share a slot.
+	t.level = uint8((bits.Len64(t.end^w.now) - 1) / slotBits)
+	t.running = true
+	head, bit := w.slotOf(t)
+	t.prev, t.next = nil, *head
+	if t.next != nil {
+		t.next.prev = t
+	}
+	*head = t
+	w.used[t.level] |= bit
+}
+
+func (w *Wheel) remove(t *Timer) {
+	head, bit := w.slotOf(t)
+	if t.next != nil {
+		t.next.prev = t.prev
+	}
+	if t.prev != nil {
+		t.prev.next = t.next
+	} else if *head = t.next; *head == nil {
+		w.used[t.level] &^= bit
+	}
+	t.next, t.prev, t.running = nil, nil, false
+}
