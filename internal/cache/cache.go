@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Package cache keeps open connections by the names of their remote ends, each
+// for a limited time.
+//
+// It has two levels. A destination is the logical name of a place, such as a
+// mail domain; an endpoint is the physical one, such as an IP address and a
+// port. A binding leads from a destination to an endpoint, and a session is a
+// cached connection to an endpoint. Bindings and sessions come with a property,
+// for whoever finds them, and with a time to live. Labels and properties are
+// opaque, and so are sessions: to the cache a descriptor is a number that it
+// must give away or close, exactly once.
+//
+// The cache reads no clock, sleeps nowhere and knows no system call: all that
+// comes in with [Config]. Its methods are safe for concurrent use.
+package cache
+
+import (
+	"sync"
+	"time"
+
+	"scache/internal/timerwheel"
+)
+
+// precision is how late, at most, a session is closed after its time to live.
+const precision = 32 * time.Millisecond
+
+// Config is what a cache needs from outside. All but TTLLimit is required.
+type Config struct {
+	// TTLLimit bounds the time to live of bindings and sessions, if not zero.
+	TTLLimit time.Duration
+
+	// Now returns the time since some fixed moment.
+	Now func() time.Duration
+
+	// Alarm asks for a call of Expire after this time. A later call of Alarm
+	// replaces an earlier one. It must not call Expire itself.
+	Alarm func(time.Duration)
+
+	// Close closes a descriptor. It is called without any lock held.
+	Close func(fd int)
+}
+
+// A Cache is the two-level cache. It owns the descriptors of its sessions.
+type Cache struct {
+	Config
+
+	mu           sync.Mutex
+	destinations map[string]*destination
+	endpoints    map[string]*endpoint
+	sessions     int
+	wheel        *timerwheel.Wheel
+	alarm        time.Duration // when Expire is to be called, if alarmSet
+	alarmSet     bool
+	ended        []int // descriptors to be closed once mu is unlocked
+	stats        Stats
+}
+
+// A Session is a connection that was found. Its descriptor belongs to whoever
+// found it.
+type Session struct {
+	FD                  int
+	DestinationProperty string // only if it was found by destination
+	Property            string
+}
+
+type destination struct {
+	label    string
+	bindings queue[binding]
+}
+
+type endpoint struct {
+	label    string
+	sessions queue[session]
+}
+
+// A binding names its endpoint by label: there may be no session for it now,
+// and some later.
+type binding struct {
+	link        link[binding]
+	timer       timerwheel.Timer
+	end         time.Duration
+	cache       *Cache
+	destination *destination
+	endpoint    string
+	property    string
+}
+
+type session struct {
+	link     link[session]
+	timer    timerwheel.Timer
+	end      time.Duration
+	cache    *Cache
+	endpoint *endpoint
+	property string
+	fd       int
+}
+
+// New returns an empty cache.
+func New(config Config) *Cache {
+	return &Cache{
+		Config:       config,
+		destinations: map[string]*destination{},
+		endpoints:    map[string]*endpoint{},
+		wheel:        timerwheel.New(precision),
+	}
+}
+
+// SaveSession adds a session to an endpoint, and takes its descriptor over.
+func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
+	now := c.lock()
+	defer c.unlock()
+	ep := c.endpoints[string(label)]
+	if ep == nil {
+		ep = &endpoint{label: string(label)}
+		c.endpoints[ep.label] = ep
+	}
+	s := &session{cache: c, endpoint: ep, property: string(property), fd: fd}
+	s.link.entry, s.timer.Owner = s, s
+	ep.sessions.append(&s.link)
+	c.sessions++
+	s.end = c.start(&s.timer, now, ttl)
+	c.stats.sawSession(len(c.endpoints), c.sessions)
+}
+
+// SaveBinding adds a binding to a destination. If there is one with the same
+// endpoint and property, it only restarts its time to live.
+func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte) {
+	now := c.lock()
+	defer c.unlock()
+	b := c.binding(label, property, endpoint)
+	if b != nil && b.end <= now {
+		b.drop()
+		b = nil
+	}
+	if b == nil {
+		b = c.addBinding(label, property, endpoint)
+	}
+	b.end = c.start(&b.timer, now, ttl)
+	c.stats.sawBinding(len(c.destinations), len(c.endpoints))
+}
+
+func (c *Cache) binding(label, property, endpoint []byte) *binding {
+	if d := c.destinations[string(label)]; d != nil {
+		for l := d.bindings.first; l != nil; l = l.next {
+			if b := l.entry; b.endpoint == string(endpoint) && b.property == string(property) {
+				return b
+			}
+		}
+	}
+	return nil
+}
+
+func (c *Cache) addBinding(label, property, endpoint []byte) *binding {
+	d := c.destinations[string(label)]
+	if d == nil {
+		d = &destination{label: string(label)}
+		c.destinations[d.label] = d
+	}
+	b := &binding{cache: c, destination: d, endpoint: string(endpoint), property: string(property)}
+	b.link.entry, b.timer.Owner = b, b
+	d.bindings.append(&b.link)
+	return b
+}
+
+// FindEndpoint takes the oldest session of an endpoint out of the cache.
+func (c *Cache) FindEndpoint(label []byte) (found Session, ok bool) {
+	now := c.lock()
+	defer c.unlock()
+	s := c.oldest(string(label), now)
+	c.stats.Endpoint.count(s != nil)
+	if s == nil {
+		return Session{}, false
+	}
+	return Session{FD: s.remove(), Property: s.property}, true
+}
+
+// FindDestination takes the oldest session of the first binding that leads to
+// one out of the cache. The binding stays.
+func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
+	now := c.lock()
+	defer c.unlock()
+	b, s := c.firstBound(c.destinations[string(label)], now)
+	c.stats.Destination.count(s != nil)
+	if s == nil {
+		return Session{}, false
+	}
+	return Session{FD: s.remove(), DestinationProperty: b.property, Property: s.property}, true
+}
+
+func (c *Cache) firstBound(d *destination, now time.Duration) (*binding, *session) {
+	if d == nil {
+		return nil, nil
+	}
+	for l := d.bindings.first; l != nil; l = l.next {
+		if b := l.entry; b.end > now {
+			if s := c.oldest(b.endpoint, now); s != nil {
+				return b, s
+			}
+		}
+	}
+	return nil, nil
+}
+
+// oldest returns the oldest session of an endpoint. It drops those that have
+// ended since the last tick of the wheel.
+func (c *Cache) oldest(label string, now time.Duration) *session {
+	ep := c.endpoints[label]
+	if ep == nil {
+		return nil
+	}
+	for !ep.sessions.empty() {
+		s := ep.sessions.first.entry
+		if s.end > now {
+			return s
+		}
+		s.drop()
+	}
+	return nil
+}
+
+// remove takes a session out of the cache, and returns its descriptor. An
+// endpoint without sessions does not exist.
+func (s *session) remove() (fd int) {
+	c := s.cache
+	c.wheel.Stop(&s.timer)
+	s.endpoint.sessions.remove(&s.link)
+	if s.endpoint.sessions.empty() {
+		delete(c.endpoints, s.endpoint.label)
+	}
+	c.sessions--
+	return s.fd
+}
+
+// drop takes a session out of the cache. Its descriptor will be closed.
+func (s *session) drop() { s.cache.ended = append(s.cache.ended, s.remove()) }
+
+// drop takes a binding out of the cache. The sessions of its endpoint stay.
+func (b *binding) drop() {
+	c := b.cache
+	c.wheel.Stop(&b.timer)
+	b.destination.bindings.remove(&b.link)
+	if b.destination.bindings.empty() {
+		delete(c.destinations, b.destination.label)
+	}
+}
+
+// TimerEnded is for the wheel: the time to live has ended.
+func (s *session) TimerEnded() { s.drop() }
+
+// TimerEnded is for the wheel: the time to live has ended.
+func (b *binding) TimerEnded() { b.drop() }
+
+// start starts or restarts a timer, and returns when it ends.
+func (c *Cache) start(t *timerwheel.Timer, now, ttl time.Duration) time.Duration {
+	if c.TTLLimit > 0 {
+		ttl = min(ttl, c.TTLLimit)
+	}
+	c.wheel.Start(t, now+ttl)
+	c.setAlarm(now)
+	return now + ttl
+}
+
+// setAlarm asks for a call of Expire when the wheel wants it, unless there will
+// be one by then.
+func (c *Cache) setAlarm(now time.Duration) {
+	next, any := c.wheel.Next()
+	if any && (!c.alarmSet || next < c.alarm) {
+		c.alarm, c.alarmSet = next, true
+		c.Alarm(next - now)
+	}
+}
+
+// Expire drops all whose time to live has ended. It is to be called when Alarm
+// said so, and does no harm at any other time.
+func (c *Cache) Expire() {
+	now := c.lock()
+	defer c.unlock()
+	c.alarmSet = false
+	c.setAlarm(now)
+}
+
+// Clear drops everything.
+func (c *Cache) Clear() {
+	c.lock()
+	defer c.unlock()
+	for _, ep := range c.endpoints {
+		for !ep.sessions.empty() {
+			ep.sessions.first.entry.drop()
+		}
+	}
+	for _, d := range c.destinations {
+		for !d.bindings.empty() {
+			d.bindings.first.entry.drop()
+		}
+	}
+}
+
+// lock begins every operation: it locks the cache, and drops what has ended.
+func (c *Cache) lock() (now time.Duration) {
+	c.mu.Lock()
+	now = c.Now()
+	c.wheel.Advance(now)
+	return now
+}
+
+// unlock ends every operation: it unlocks the cache, and only then closes what
+// was dropped.
+func (c *Cache) unlock() {
+	ended := c.ended
+	c.ended = nil
+	c.mu.Unlock()
+	for _, fd := range ended {
+		c.Close(fd)
+	}
+}

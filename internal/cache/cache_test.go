@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package cache
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+)
+
+// world is what a cache under test sees of the outside: a clock that stands
+// still, an alarm, and descriptors that are numbers.
+type world struct {
+	*Cache
+	now    time.Duration
+	alarm  time.Duration // 0 if not set
+	closed []int
+	fd     int
+}
+
+func newWorld(limit time.Duration) *world {
+	w := &world{now: time.Hour}
+	w.Cache = New(Config{
+		TTLLimit: limit,
+		Now:      func() time.Duration { return w.now },
+		Alarm:    func(d time.Duration) { w.alarm = w.now + d },
+		Close:    func(fd int) { w.closed = append(w.closed, fd) },
+	})
+	return w
+}
+
+// sleep lets time pass, with the alarms that fall into it.
+func (w *world) sleep(d time.Duration) {
+	end := w.now + d
+	for w.alarm > 0 && w.alarm <= end {
+		w.now, w.alarm = max(w.now, w.alarm), 0
+		w.Expire()
+	}
+	w.now = end
+}
+
+// session saves a session with a new descriptor, and returns it.
+func (w *world) session(ttl time.Duration, endpoint string) int {
+	w.fd++
+	w.SaveSession(ttl, []byte(endpoint), fmt.Append(nil, "property ", w.fd), w.fd)
+	return w.fd
+}
+
+func (w *world) binding(ttl time.Duration, destination, property, endpoint string) {
+	w.SaveBinding(ttl, []byte(destination), []byte(property), []byte(endpoint))
+}
+
+// endpoint and destination return the descriptor that is found, or 0.
+func (w *world) endpoint(t *testing.T, label string) int {
+	t.Helper()
+	return found(t, w.FindEndpoint, label).FD
+}
+
+func (w *world) destination(t *testing.T, label string) int {
+	t.Helper()
+	return found(t, w.FindDestination, label).FD
+}
+
+func found(t *testing.T, find func([]byte) (Session, bool), label string) Session {
+	t.Helper()
+	s, ok := find([]byte(label))
+	if want := fmt.Sprint("property ", s.FD); ok && s.Property != want {
+		t.Errorf("session %d has the property %q", s.FD, s.Property)
+	}
+	if ok != (s.FD != 0) {
+		t.Errorf("found %v: %+v", ok, s)
+	}
+	return s
+}
+
+func (w *world) wantSize(t *testing.T, destinations, endpoints, sessions int) {
+	t.Helper()
+	if got, want := w.Size(), (Size{destinations, endpoints, sessions}); got != want {
+		t.Errorf("the cache holds %+v, want %+v", got, want)
+	}
+}
+
+func (w *world) wantClosed(t *testing.T, fds ...int) {
+	t.Helper()
+	slices.Sort(w.closed)
+	if !slices.Equal(w.closed, fds) {
+		t.Errorf("closed %v, want %v", w.closed, fds)
+	}
+}
+
+func TestFindEndpointGivesTheOldestSessionAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	a, b, other := w.session(time.Second, "e"), w.session(time.Second, "e"), w.session(time.Second, "f")
+	for _, want := range []int{a, b, 0} {
+		if got := w.endpoint(t, "e"); got != want {
+			t.Errorf("got %d, want %d", got, want)
+		}
+	}
+	w.wantSize(t, 0, 1, 1)
+	w.sleep(2 * time.Second)
+	w.wantClosed(t, other)
+	w.wantSize(t, 0, 0, 0)
+}
+
+func TestFindDestinationPrefersOldestBinding(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.binding(time.Minute, "d", "without sessions", "none")
+	w.binding(time.Minute, "d", "first", "e")
+	w.binding(time.Minute, "d", "second", "f")
+	f, e1, e2 := w.session(time.Minute, "f"), w.session(time.Minute, "e"), w.session(time.Minute, "e")
+	for _, want := range []Session{{FD: e1, DestinationProperty: "first"}, {FD: e2, DestinationProperty: "first"}, {FD: f, DestinationProperty: "second"}, {}} {
+		got := found(t, w.FindDestination, "d")
+		got.Property = ""
+		if got != want {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+	}
+	w.wantSize(t, 1, 0, 0) // the bindings stay
+	if again := w.session(time.Minute, "e"); w.destination(t, "d") != again {
+		t.Error("a binding did not find a session that was saved later")
+	}
+}
+
+func TestSaveBindingRefreshesInPlace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.binding(2*time.Second, "d", "p", "e")
+	w.binding(5*time.Second, "d", "q", "e") // another property: another binding
+	w.binding(5*time.Second, "d", "p", "f") // another endpoint: another binding
+	w.sleep(time.Second)
+	w.binding(3*time.Second, "d", "p", "e")
+	w.sleep(2 * time.Second)
+	w.session(time.Minute, "e")
+	if got := found(t, w.FindDestination, "d").DestinationProperty; got != "p" {
+		t.Errorf("the first binding has the property %q", got)
+	}
+	w.sleep(time.Second) // the refreshed binding ends before the others
+	w.session(time.Minute, "e")
+	if got := found(t, w.FindDestination, "d").DestinationProperty; got != "q" {
+		t.Errorf("after its end: property %q", got)
+	}
+}
+
+func TestABindingThatEndedIsNotRefreshed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.binding(time.Second, "d", "p", "e")
+	w.binding(time.Minute, "d", "q", "e")
+	w.now += time.Second // no alarm: the wheel has not come around
+	w.binding(time.Minute, "d", "p", "e")
+	w.session(time.Minute, "e")
+	if got := found(t, w.FindDestination, "d").DestinationProperty; got != "q" {
+		t.Errorf("the first binding has the property %q", got)
+	}
+}
+
+func TestNothingIsHandedOutAfterItsTTL(t *testing.T) {
+	t.Parallel()
+	for _, find := range []func(*world) int{
+		func(w *world) int { return w.endpoint(t, "e") },
+		func(w *world) int { return w.destination(t, "d") },
+	} {
+		w := newWorld(0)
+		w.binding(time.Minute, "d", "p", "e")
+		a, b := w.session(time.Second, "e"), w.session(time.Second+1, "e")
+		w.now += time.Second
+		if got := find(w); got != b {
+			t.Errorf("got %d, want %d", got, b)
+		}
+		w.wantClosed(t, a)
+	}
+	w := newWorld(0)
+	w.binding(time.Second, "d", "p", "e")
+	w.session(time.Minute, "e")
+	w.now += time.Second
+	if got := w.destination(t, "d"); got != 0 {
+		t.Errorf("a binding that ended leads to %d", got)
+	}
+}
+
+func TestTTLLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(2 * time.Second)
+	w.binding(time.Hour, "d", "p", "e")
+	fd := w.session(time.Hour, "e")
+	w.sleep(2*time.Second - 1)
+	w.wantSize(t, 1, 1, 1)
+	w.sleep(1 + precision)
+	w.wantSize(t, 0, 0, 0)
+	w.wantClosed(t, fd)
+}
+
+func TestSessionsAreClosedInTimeByTheAlarmAlone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	ttls := []time.Duration{time.Hour, 1, time.Second, 100 * time.Second, 63 * precision, 65 * precision, time.Second}
+	for _, ttl := range ttls {
+		w.session(ttl, "e")
+	}
+	start := w.now
+	for len(w.closed) < len(ttls) {
+		if w.alarm <= w.now {
+			t.Fatalf("at %v: alarm at %v with %d sessions left", w.now, w.alarm, len(ttls)-len(w.closed))
+		}
+		before := len(w.closed)
+		w.sleep(w.alarm - w.now)
+		for _, fd := range w.closed[before:] {
+			if late := w.now - start - ttls[fd-1]; late < 0 || late > precision {
+				t.Errorf("ttl %v: closed %v late", ttls[fd-1], late)
+			}
+		}
+	}
+	if w.alarm != 0 {
+		t.Errorf("the cache is empty, and an alarm is set at %v", w.alarm)
+	}
+}
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.binding(time.Minute, "d1", "p", "e")
+	w.binding(time.Minute, "d2", "p", "e")
+	w.session(time.Minute, "e")
+	w.session(time.Minute, "f")
+	w.session(time.Minute, "f")
+	for _, label := range []string{"d1", "d1", "d2", "d3"} {
+		w.destination(t, label)
+	}
+	for _, label := range []string{"f", "f", "f"} {
+		w.endpoint(t, label)
+	}
+	want := Stats{Destination: Lookups{1, 3}, Endpoint: Lookups{2, 1}, Destinations: 2, Endpoints: 2, Sessions: 3}
+	if got := w.ResetStats(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got := w.ResetStats(); got != (Stats{}) {
+		t.Errorf("after the reset: %+v", got)
+	}
+}
+
+func TestClear(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	a, b, c := w.session(time.Minute, "e"), w.session(time.Minute, "e"), w.session(time.Minute, "f")
+	w.binding(time.Minute, "d", "p", "e")
+	w.binding(time.Minute, "d", "p", "f")
+	w.Clear()
+	w.wantSize(t, 0, 0, 0)
+	w.sleep(time.Hour)
+	w.wantClosed(t, a, b, c)
+}
+
+// TestDescriptorsAreGivenAwayOrClosedOnce does random things, and looks where
+// every descriptor went.
+func TestDescriptorsAreGivenAwayOrClosedOnce(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(20) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		w := newWorld(10 * time.Second)
+		given := map[int]int{}
+		label := func() string { return string(rune('a' + r.IntN(5))) }
+		ttl := func() time.Duration { return time.Duration(1 + r.Int64N(int64(12*time.Second))) }
+		for range 3000 {
+			switch r.IntN(6) {
+			case 0, 1:
+				w.session(ttl(), label())
+			case 2:
+				w.binding(ttl(), label(), label(), label())
+			case 3:
+				given[w.endpoint(t, label())]++
+			case 4:
+				given[w.destination(t, label())]++
+			case 5:
+				w.sleep(time.Duration(r.Int64N(int64(300 * time.Millisecond))))
+			}
+		}
+		w.Clear()
+		for _, fd := range w.closed {
+			given[fd]++
+		}
+		for fd := 1; fd <= w.fd; fd++ {
+			if given[fd] != 1 {
+				t.Fatalf("seed %d: descriptor %d left the cache %d times", seed, fd, given[fd])
+			}
+		}
+	}
+}
+
+func BenchmarkMiss(b *testing.B) {
+	w := newWorld(0)
+	label := []byte("smtp\n127.0.0.1\n25\n0\n")
+	b.ReportAllocs()
+	for b.Loop() {
+		w.FindDestination(label)
+		w.FindEndpoint(label)
+	}
+}
+
+func BenchmarkSaveFind(b *testing.B) {
+	for _, n := range []int{0, 10_000, 100_000} {
+		b.Run(fmt.Sprint(n, " cached"), func(b *testing.B) {
+			w := newWorld(0)
+			for i := range n {
+				w.session(time.Hour+time.Duration(i)*time.Millisecond, fmt.Sprint(i))
+			}
+			label, property := []byte("smtp\n127.0.0.1\n25\n0\n"), []byte("tls_level=0\nreuse_count=12\n")
+			b.ReportAllocs()
+			for b.Loop() {
+				w.SaveSession(2*time.Second, label, property, 1)
+				w.FindEndpoint(label)
+			}
+		})
+	}
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package cache
+
+// Stats counts what happened since the last ResetStats.
+type Stats struct {
+	Destination, Endpoint Lookups
+
+	// Peaks, as they were seen when something was saved: destinations by
+	// SaveBinding, sessions by SaveSession, endpoints by both.
+	Destinations, Endpoints, Sessions int
+}
+
+// Lookups counts those that found a session and those that did not.
+type Lookups struct{ Hits, Misses int }
+
+func (l *Lookups) count(hit bool) {
+	if hit {
+		l.Hits++
+	} else {
+		l.Misses++
+	}
+}
+
+func (s *Stats) sawBinding(destinations, endpoints int) {
+	s.Destinations = max(s.Destinations, destinations)
+	s.Endpoints = max(s.Endpoints, endpoints)
+}
+
+func (s *Stats) sawSession(endpoints, sessions int) {
+	s.Endpoints = max(s.Endpoints, endpoints)
+	s.Sessions = max(s.Sessions, sessions)
+}
+
+// ResetStats returns the statistics and begins new ones.
+func (c *Cache) ResetStats() Stats {
+	c.lock()
+	defer c.unlock()
+	stats := c.stats
+	c.stats = Stats{}
+	return stats
+}
+
+// Size is what a cache holds.
+type Size struct{ Destinations, Endpoints, Sessions int }
+
+// Size returns what the cache holds now.
+func (c *Cache) Size() Size {
+	c.lock()
+	defer c.unlock()
+	return Size{len(c.destinations), len(c.endpoints), c.sessions}
+}
