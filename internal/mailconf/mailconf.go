@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Package mailconf reads main.cf, the configuration file of Postfix, as
+// postconf(5) describes it.
+//
+// Values are kept as they are written, and expanded when they are asked for:
+// a parameter may refer to one that is set further down. What a setting means
+// is up to the table [Parameters], which has the type, the default and the
+// bound of everything that may be asked for.
+package mailconf
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A Config is a set of settings.
+type Config struct {
+	settings map[string]setting
+	warnings []string
+}
+
+type setting struct{ value, source string }
+
+// New returns the built-in defaults. hostname is the default of myhostname.
+func New(hostname string) *Config {
+	c := &Config{settings: map[string]setting{}}
+	for name, value := range others {
+		c.set(name, value, "default")
+	}
+	for _, p := range Parameters {
+		c.set(p.Name, p.Default, "default")
+	}
+	c.set("myhostname", hostname, "default")
+	return c
+}
+
+// ReadFile adds the settings of main.cf in a directory, which becomes the
+// parameter config_directory.
+func (c *Config) ReadFile(dir string) error {
+	path := filepath.Join(dir, "main.cf")
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := c.parse(f, path); err != nil {
+		return err
+	}
+	c.SetReadOnly("config_directory", dir)
+	return nil
+}
+
+// Override adds a setting "name = value" from the command line.
+func (c *Config) Override(text string) error {
+	name, value, err := splitSetting(strings.Trim(text, space))
+	if err != nil {
+		return err
+	}
+	c.set(name, value, "command line")
+	return nil
+}
+
+// SetReadOnly sets what neither a file nor the command line sets.
+func (c *Config) SetReadOnly(name, value string) {
+	c.settings[name] = setting{value, "program"}
+}
+
+func (c *Config) set(name, value, source string) {
+	if source != "default" && lookup(name).Type == ReadOnly {
+		return
+	}
+	c.settings[name] = setting{value, source}
+}
+
+// Warnings returns what is odd in the settings and does no harm.
+func (c *Config) Warnings() []string { return c.warnings }
+
+// Source tells where the value of a parameter is set: "default", "program",
+// "command line", or a file and a line.
+func (c *Config) Source(name string) string { return c.settings[name].source }
+
+// lookup returns the table's entry, or that of a String without bounds.
+func lookup(name string) Parameter {
+	for _, p := range Parameters {
+		if p.Name == name {
+			return p
+		}
+	}
+	return Parameter{Name: name}
+}
+
+// String returns the value of a parameter, expanded. It is empty for one that
+// is not set.
+func (c *Config) String(name string) (string, error) {
+	value, err := c.value(name, 0)
+	if err != nil {
+		return "", fmt.Errorf("parameter %s: %w (%s)", name, err, c.Source(name))
+	}
+	return strings.Trim(value, space), nil
+}
+
+func (c *Config) value(name string, depth int) (string, error) {
+	return c.expand(c.settings[name].value, depth+1)
+}
+
+// Time returns the value of a Time parameter.
+func (c *Config) Time(name string) (time.Duration, error) {
+	seconds, err := c.number(name, parseTime, "digits and one of s, m, h, d, w")
+	return time.Duration(seconds) * time.Second, err
+}
+
+// Int returns the value of an Int parameter.
+func (c *Config) Int(name string) (int, error) {
+	n, err := c.number(name, parseInt, "digits")
+	return int(n), err
+}
+
+func (c *Config) number(name string, parse func(string) (int32, bool), want string) (int32, error) {
+	value, err := c.String(name)
+	if err != nil {
+		return 0, err
+	}
+	n, ok := parse(value)
+	if !ok {
+		return 0, c.bad(name, value, want)
+	}
+	if least := lookup(name).Min; int(n) < least {
+		return 0, c.bad(name, value, fmt.Sprintf("at least %d", least))
+	}
+	return n, nil
+}
+
+func parseInt(s string) (int32, bool) {
+	n, err := strconv.ParseInt(s, 10, 32)
+	return int32(n), err == nil && isDigits(s)
+}
+
+func parseTime(s string) (int32, bool) {
+	unit := int64(1)
+	if i := len(s) - 1; i > 0 {
+		switch s[i] {
+		case 's':
+			s = s[:i]
+		case 'm':
+			s, unit = s[:i], 60
+		case 'h':
+			s, unit = s[:i], 60*60
+		case 'd':
+			s, unit = s[:i], 24*60*60
+		case 'w':
+			s, unit = s[:i], 7*24*60*60
+		}
+	}
+	n, ok := parseInt(s)
+	seconds := int64(n) * unit
+	return int32(seconds), ok && seconds <= math.MaxInt32
+}
+
+// Bool returns the value of a Bool parameter.
+func (c *Config) Bool(name string) (bool, error) {
+	value, err := c.choice(name, "yes", "no")
+	return value == "yes", err
+}
+
+// Choice returns the value of a Choice parameter: yes, no or auto.
+func (c *Config) Choice(name string) (string, error) {
+	return c.choice(name, "yes", "no", "auto")
+}
+
+func (c *Config) choice(name string, words ...string) (string, error) {
+	value, err := c.String(name)
+	if err != nil {
+		return "", err
+	}
+	for _, word := range words {
+		if strings.EqualFold(value, word) {
+			return word, nil
+		}
+	}
+	return "", c.bad(name, value, strings.Join(words, " or "))
+}
+
+func (c *Config) bad(name, value, want string) error {
+	return fmt.Errorf("bad value of parameter %s: %.100q (want %s; set by %s)", name, value, want, c.Source(name))
+}
