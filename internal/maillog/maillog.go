@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Package maillog logs as Postfix daemons do.
+//
+// A [Logger] takes lines and returns at once: a goroutine of its own hands them
+// to the sinks. Where a sink is slow, lines wait in a queue; where it is stuck,
+// the queue runs full and lines are lost, and counted, but whoever logs is
+// never held up.
+package maillog
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// A Level is the severity of a line.
+type Level int
+
+// The levels, and the words that begin their lines.
+const (
+	Info    Level = iota // no word
+	Warning              // "warning: "
+	Error                // "error: "
+	Fatal                // "fatal: ": the process ends
+	Panic                // "panic: ": the process ends, and it is a bug
+)
+
+var prefixes = [...]string{"", "warning: ", "error: ", "fatal: ", "panic: "}
+
+// A Sink is where lines go. A line has no control characters and no line end.
+// Write may block.
+type Sink interface {
+	Write(level Level, line string) error
+}
+
+const (
+	queueSize = 1000
+	maxLine   = 2000
+)
+
+// A Logger writes lines to its sinks. Its methods are safe for concurrent use.
+type Logger struct {
+	queue   chan entry
+	lost    atomic.Int64
+	sinks   atomic.Pointer[[]Sink]
+	verbose atomic.Int32
+}
+
+type entry struct {
+	level Level
+	line  string
+	done  chan<- struct{} // of Flush, instead of a line
+}
+
+// New returns a logger that writes to these sinks.
+func New(sinks ...Sink) *Logger {
+	l := &Logger{queue: make(chan entry, queueSize)}
+	l.SetSinks(sinks...)
+	go l.run()
+	return l
+}
+
+// SetSinks replaces the sinks, for all lines that are not written yet.
+func (l *Logger) SetSinks(sinks ...Sink) { l.sinks.Store(&sinks) }
+
+// SetVerbose makes Debug log, for a level above zero.
+func (l *Logger) SetVerbose(level int) { l.verbose.Store(int32(level)) }
+
+// Verbose tells whether Debug logs.
+func (l *Logger) Verbose() bool { return l.verbose.Load() > 0 }
+
+func (l *Logger) run() {
+	for e := range l.queue {
+		if e.done != nil {
+			close(e.done)
+			continue
+		}
+		if n := l.lost.Swap(0); n > 0 {
+			l.write(Warning, fmt.Sprintf("warning: %d log lines were lost: the log receiver was too slow", n))
+		}
+		l.write(e.level, e.line)
+	}
+}
+
+// write hands a line to the sinks. An error is nothing to be logged: a sink
+// tries again with the next line.
+func (l *Logger) write(level Level, line string) {
+	for _, sink := range *l.sinks.Load() {
+		sink.Write(level, line)
+	}
+}
+
+func (l *Logger) log(level Level, format string, args []any) {
+	line := prefixes[level] + fmt.Sprintf(format, args...)
+	if len(line) > maxLine {
+		line = line[:maxLine]
+	}
+	select {
+	case l.queue <- entry{level: level, line: printable(line)}:
+	default:
+		l.lost.Add(1)
+	}
+}
+
+// printable replaces control characters, and what is not UTF-8.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}
+
+// Debug logs a line for who looks for an error, if the logger is verbose.
+func (l *Logger) Debug(format string, args ...any) {
+	if l.Verbose() {
+		l.log(Info, format, args)
+	}
+}
+
+// Info logs a line of ordinary operation.
+func (l *Logger) Info(format string, args ...any) { l.log(Info, format, args) }
+
+// Warning logs a problem that the process deals with.
+func (l *Logger) Warning(format string, args ...any) { l.log(Warning, format, args) }
+
+// Error logs a problem that makes the process do less than it should.
+func (l *Logger) Error(format string, args ...any) { l.log(Error, format, args) }
+
+// Fatal logs the problem that ends the process. It does not end it.
+func (l *Logger) Fatal(format string, args ...any) { l.log(Fatal, format, args) }
+
+// ExitOnPanic is to be deferred at the top of every goroutine: it logs a panic
+// with its stack, a line for each frame, and ends the process.
+func (l *Logger) ExitOnPanic() {
+	reason := recover()
+	if reason == nil {
+		return
+	}
+	l.log(Panic, "%v", []any{reason})
+	var pcs [64]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	for more := true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		l.log(Panic, "at %s (%s:%d)", []any{f.Function, f.File, f.Line})
+	}
+	l.Flush(time.Second)
+	os.Exit(2)
+}
+
+// Flush waits until all lines so far are written, or this time has passed.
+func (l *Logger) Flush(limit time.Duration) {
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	done := make(chan struct{})
+	select {
+	case l.queue <- entry{done: done}:
+	case <-timeout.C:
+		return
+	}
+	select {
+	case <-done:
+	case <-timeout.C:
+	}
+}
