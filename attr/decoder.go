@@ -23,7 +23,8 @@ type Decoder struct {
 	start, end int // what was read and not yet returned
 	max        int
 	scan       scanner
-	list       List // what Decode returns, for reuse
+	list       List    // what Decode returns, for reuse
+	one        [1]byte // what ReadByte reads
 }
 
 // NewDecoder returns a decoder that reads from r.
@@ -73,30 +74,34 @@ func (d *Decoder) Decode() (List, error) {
 }
 
 // ReadByte reads one byte outside any list, such as the one that accompanies a
-// file descriptor.
+// file descriptor. The list that Decode returned last stays valid.
 func (d *Decoder) ReadByte() (byte, error) {
 	if d.Buffered() == 0 {
-		if err := d.fill(); err != nil {
-			return 0, err
-		}
+		_, err := read(d.r, d.one[:])
+		return d.one[0], err
 	}
 	b := d.buf[d.start]
 	d.start++
 	return b, nil
 }
 
-// fill reads once from the stream: at least one byte, or an error.
 func (d *Decoder) fill() error {
 	d.makeRoom()
-	n, err := d.r.Read(d.buf[d.end:])
+	n, err := read(d.r, d.buf[d.end:])
 	d.end += n
-	if n > 0 {
-		return nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
 	return err
+}
+
+// read reads once: at least one byte, or an error.
+func read(r io.Reader, p []byte) (int, error) {
+	n, err := r.Read(p)
+	switch {
+	case n > 0:
+		return n, nil
+	case err == nil:
+		return 0, io.ErrNoProgress
+	}
+	return 0, err
 }
 
 func (d *Decoder) makeRoom() {

@@ -189,3 +189,35 @@ func (c *Config) choice(name string, words ...string) (string, error) {
 func (c *Config) bad(name, value, want string) error {
 	return fmt.Errorf("bad value of parameter %s: %.100q (want %s; set by %s)", name, value, want, c.Source(name))
 }
+
+// A Reader reads any number of parameters and keeps the first error.
+type Reader struct {
+	Config *Config
+	Err    error
+}
+
+// Reader returns a reader of this configuration.
+func (c *Config) Reader() *Reader { return &Reader{Config: c} }
+
+// String is Config.String.
+func (r *Reader) String(name string) string { return read(r, r.Config.String, name) }
+
+// Time is Config.Time.
+func (r *Reader) Time(name string) time.Duration { return read(r, r.Config.Time, name) }
+
+// Int is Config.Int.
+func (r *Reader) Int(name string) int { return read(r, r.Config.Int, name) }
+
+// Bool is Config.Bool.
+func (r *Reader) Bool(name string) bool { return read(r, r.Config.Bool, name) }
+
+// Choice is Config.Choice.
+func (r *Reader) Choice(name string) string { return read(r, r.Config.Choice, name) }
+
+func read[T any](r *Reader, get func(string) (T, error), name string) T {
+	value, err := get(name)
+	if r.Err == nil {
+		r.Err = err
+	}
+	return value
+}

@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Command scache is a shared connection cache server for Postfix: a child of
+// master(8) in which delivery agents keep open connections for one another.
+package main
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/cache"
+	"scache/internal/mailconf"
+	"scache/internal/master"
+	"scache/internal/server"
+)
+
+// version is set by the build.
+var version = "unknown"
+
+const usage = `scache: a shared connection cache server for Postfix.
+
+master(8) starts scache and gives it the options below, by this master.cf entry:
+
+    scache    unix  -       -       y       -       1       scache-go/scache
+
+where scache-go is a directory in Postfix's daemon_directory. Without Postfix,
+
+    scache --listen PATH
+
+serves on a socket of its own until it is told to end. It logs to standard error
+and needs neither main.cf nor root.
+
+`
+
+func main() {
+	p, err := master.Start(os.Args, os.Getenv)
+	switch {
+	case err != nil:
+	case p.Options.Help:
+		fmt.Print(usage, p.Options.Usage())
+		return
+	case p.Options.Version:
+		fmt.Println("scache", version)
+		return
+	default:
+		defer p.Log.ExitOnPanic()
+		err = run(p)
+	}
+	if err != nil {
+		p.Fatal(err)
+		os.Exit(1)
+	}
+}
+
+// parameters are those of main.cf that concern the cache and its clients.
+type parameters struct {
+	ttlLimit, updateTime, ipcTimeout, daemonTimeout time.Duration
+}
+
+func readParameters(conf *mailconf.Config) (parameters, error) {
+	r := conf.Reader()
+	p := parameters{
+		ttlLimit:      r.Time("connection_cache_ttl_limit"),
+		updateTime:    r.Time("connection_cache_status_update_time"),
+		ipcTimeout:    r.Time("ipc_timeout"),
+		daemonTimeout: r.Time("daemon_timeout"),
+	}
+	return p, r.Err
+}
+
+func run(p *master.Process) error {
+	params, err := readParameters(p.Config)
+	if err != nil {
+		return err
+	}
+	announce, err := askAnnounce(p.Config)
+	if err != nil {
+		return err
+	}
+	if err := p.EnterJail(); err != nil {
+		return err
+	}
+	s := &server.Server{
+		Cache:    newCache(params.ttlLimit, p),
+		Log:      p.Log,
+		Announce: announce(),
+		Timeout:  params.ipcTimeout,
+	}
+	p.Watchdog(params.daemonTimeout, s.Cache.Expire)
+	stopStatistics := s.Statistics(params.updateTime)
+	reason, err := p.Serve(s.Serve)
+	stopStatistics()
+	p.Log.Debug("exit: %s", reason)
+	p.Log.Flush(time.Second)
+	return err
+}
+
+// newCache gives the cache a clock, an alarm and a way to close descriptors.
+func newCache(ttlLimit time.Duration, p *master.Process) *cache.Cache {
+	start := time.Now()
+	var c *cache.Cache
+	alarm := time.AfterFunc(time.Hour, func() {
+		defer p.Log.ExitOnPanic()
+		c.Expire()
+	})
+	alarm.Stop()
+	c = cache.New(cache.Config{
+		TTLLimit: ttlLimit,
+		Now:      func() time.Duration { return time.Since(start) },
+		Alarm:    func(d time.Duration) { alarm.Reset(d) },
+		Close:    func(fd int) { unix.Close(fd) },
+	})
+	return c
+}

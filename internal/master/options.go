@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package master
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"scache/internal/mailconf"
+)
+
+// Options are the generic options of a Postfix daemon, as master(8) gives them
+// from the master.cf entry of the service, and those for use without it.
+type Options struct {
+	Chroot      bool     // -c
+	Debugger    bool     // -D
+	MaxIdle     string   // -i
+	OneProcess  bool     // -l
+	ServiceName string   // -n
+	Overrides   []string // -o
+	Sockets     int      // -s
+	StandAlone  bool     // -S
+	Transport   string   // -t
+	Jailed      bool     // -u: the user is mail_owner
+	Verbose     int      // -v
+	Stderr      bool     // -V
+
+	Listen  string // --listen: a socket of our own, without Postfix
+	Help    bool
+	Version bool
+
+	usage string
+}
+
+// ParseOptions reads the command line, without the name of the program.
+func ParseOptions(args []string) (*Options, error) {
+	o := &Options{}
+	f := pflag.NewFlagSet("scache", pflag.ContinueOnError)
+	f.SetOutput(io.Discard)
+	f.SetInterspersed(false)
+	f.SortFlags = false
+	f.StringVar(&o.Listen, "listen", "", "serve without Postfix, on a socket at this `path`")
+	f.BoolVar(&o.Help, "help", false, "show this text")
+	f.BoolVar(&o.Version, "version", false, "show the version")
+	f.StringArrayVarP(&o.Overrides, "override", "o", nil, "override a main.cf parameter: `name=value`")
+	f.StringVarP(&o.MaxIdle, "max-idle", "i", "", "override max_idle, a `time`")
+	f.CountVarP(&o.Verbose, "verbose", "v", "log more; may be repeated")
+	f.BoolVarP(&o.Stderr, "stderr", "V", false, "log to standard error, too")
+	f.BoolVarP(&o.Chroot, "chroot", "c", false, "chroot to queue_directory")
+	f.BoolVarP(&o.Jailed, "unprivileged", "u", false, "run as mail_owner")
+	f.StringVarP(&o.ServiceName, "name", "n", "", "the `name` of the service")
+	f.StringVarP(&o.Transport, "transport", "t", "", "the transport `type` of the service")
+	f.IntVarP(&o.Sockets, "sockets", "s", 1, "the `number` of listening sockets")
+	f.BoolVarP(&o.OneProcess, "one-process", "l", false, "the process limit of the service is 1")
+	f.BoolVarP(&o.StandAlone, "stand-alone", "S", false, "serve one client on standard input, and exit")
+	f.BoolVarP(&o.Debugger, "debugger", "D", false, "run debugger_command")
+	f.BoolP("foreground", "d", false, "no effect")
+	f.IntP("max-use", "m", 0, "no effect")
+	f.BoolP("no-limit", "z", false, "no effect")
+	o.usage = f.FlagUsages()
+	if err := f.Parse(args); err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected command-line argument: %s", f.Arg(0))
+	}
+	if o.Help || o.Version || o.Listen != "" {
+		return o, nil
+	}
+	switch {
+	case !o.StandAlone && !o.OneProcess:
+		return nil, errors.New("this service requires a process limit of 1: set the maxproc column of its master.cf entry to 1")
+	case !o.StandAlone && o.Transport == "":
+		return nil, errors.New("no transport type specified: master(8) gives it with -t; to run without Postfix, use --listen")
+	case o.Sockets < 1:
+		return nil, fmt.Errorf("bad number of sockets: %d", o.Sockets)
+	}
+	return o, nil
+}
+
+// Usage describes the options, a line each.
+func (o *Options) Usage() string { return o.usage }
+
+// apply overrides the configuration with the options.
+func (o *Options) apply(conf *mailconf.Config) error {
+	for _, override := range o.Overrides {
+		// In master.cf a setting with white space stands in braces, which
+		// some versions of master leave in place.
+		override = strings.TrimSpace(override)
+		if inner, found := strings.CutPrefix(override, "{"); found && strings.HasSuffix(inner, "}") {
+			override = strings.TrimSuffix(inner, "}")
+		}
+		if err := conf.Override(override); err != nil {
+			return fmt.Errorf("option -o: %w", err)
+		}
+	}
+	if o.MaxIdle != "" {
+		return conf.Override("max_idle=" + o.MaxIdle)
+	}
+	return nil
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Package master makes a process a child of master(8), the process manager of
+// Postfix. It knows all about the life of a daemon process and nothing about
+// what the daemon is for.
+//
+// A daemon begins with Start, which reads the options and main.cf and opens the
+// log. It looks up its own parameters, opens what it needs from outside, and
+// calls EnterJail. Then Serve accepts clients, until it is time to end.
+//
+// The same calls serve without Postfix, with the option --listen.
+package master
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/mailconf"
+	"scache/internal/maillog"
+)
+
+// The descriptors that master gives to its children.
+const (
+	flowReadFD  = 3
+	flowWriteFD = 4
+	statusFD    = 5
+	listenFD    = 6
+)
+
+// A Process is the present process as a Postfix daemon.
+type Process struct {
+	Options *Options
+	Config  *mailconf.Config
+	Log     *maillog.Logger
+
+	name      string
+	env       func(string) string
+	listeners []*net.UnixListener
+	status    *status // nil without master
+	maxIdle   time.Duration
+}
+
+// Start reads the options and main.cf, opens the log and takes what master
+// gave. args is the command line and env looks up the environment.
+//
+// With an error, the process has a log to say so.
+func Start(args []string, env func(string) string) (*Process, error) {
+	p := &Process{name: filepath.Base(args[0]), env: env, Options: &Options{}}
+	options, err := ParseOptions(args[1:])
+	if err == nil {
+		p.Options = options
+	}
+	hostname, _ := os.Hostname()
+	p.Config = mailconf.New(hostname)
+	if p.Options.Help || p.Options.Version {
+		return p, nil
+	}
+	if p.Options.Listen != "" {
+		p.Log = maillog.New(maillog.Stream(os.Stderr, p.name))
+		p.Log.SetVerbose(p.Options.Verbose)
+		return p, p.Options.apply(p.Config)
+	}
+	p.Log = maillog.New(p.earlySinks()...)
+	p.Log.SetVerbose(p.Options.Verbose)
+	if err != nil {
+		return p, err
+	}
+	return p, p.start()
+}
+
+func (p *Process) start() error {
+	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil && !p.Options.StandAlone {
+		return errors.New("do not run this command by hand: name it in master.cf, or use --listen (see --help)")
+	}
+	if err := p.configure(); err != nil {
+		return err
+	}
+	sinks, err := p.sinks()
+	if err != nil {
+		return err
+	}
+	p.Log.SetSinks(sinks...)
+	for _, warning := range p.Config.Warnings() {
+		p.Log.Warning("%s", warning)
+	}
+	if p.Options.Debugger {
+		return p.runDebugger()
+	}
+	return nil
+}
+
+func (p *Process) configure() error {
+	dir := p.env("MAIL_CONFIG")
+	if dir == "" {
+		dir = "/etc/postfix"
+	}
+	if err := p.Config.ReadFile(dir); err != nil {
+		return err
+	}
+	if err := p.Options.apply(p.Config); err != nil {
+		return err
+	}
+	p.Config.SetReadOnly("process_name", p.name)
+	p.Config.SetReadOnly("process_id", strconv.Itoa(os.Getpid()))
+	p.Config.SetReadOnly("service_name", cmp.Or(p.Options.ServiceName, p.name)) // master gives it if they differ
+	var err error
+	p.maxIdle, err = p.Config.Time("max_idle")
+	return err
+}
+
+// runDebugger runs debugger_command, and waits for it: a command that attaches
+// to this process ends in "& sleep 5" or the like.
+func (p *Process) runDebugger() error {
+	command, err := p.Config.String("debugger_command")
+	if err != nil || command == "" {
+		return err
+	}
+	p.Log.Info("running: %s", command)
+	cmd := exec.Command("/bin/sh", "-c", command)
+	cmd.Env = []string{"PATH=/usr/bin:/usr/sbin:/bin:/sbin"}
+	for _, name := range []string{"DISPLAY", "XAUTHORITY", "HOME", "TZ", "LANG"} {
+		if value := p.env(name); value != "" {
+			cmd.Env = append(cmd.Env, name+"="+value)
+		}
+	}
+	if err := cmd.Run(); err != nil {
+		p.Log.Warning("debugger_command %q: %v", command, err)
+	}
+	return nil
+}
+
+// EnterJail opens the sockets, and gives up what the process does not need:
+// the file system outside queue_directory, and the privileges of root, as the
+// options say. Without Postfix it only opens the socket.
+func (p *Process) EnterJail() error {
+	if p.Options.Listen != "" {
+		l, err := listen(p.Options.Listen)
+		p.listeners = []*net.UnixListener{l}
+		return err
+	}
+	if !p.Options.StandAlone {
+		if err := p.inherit(); err != nil {
+			return err
+		}
+	}
+	r := p.Config.Reader()
+	j := jail{directory: r.String("queue_directory"), chroot: p.Options.Chroot}
+	if p.Options.Jailed {
+		j.owner = r.String("mail_owner")
+	}
+	if r.Err != nil {
+		return r.Err
+	}
+	return j.enter()
+}
+
+// inherit takes the descriptors that master gave. Their numbers stay closed to
+// commands that this process may run.
+func (p *Process) inherit() error {
+	for fd := flowReadFD; fd < listenFD+p.Options.Sockets; fd++ {
+		syscall.CloseOnExec(fd)
+	}
+	for fd := listenFD; fd < listenFD+p.Options.Sockets; fd++ {
+		f := os.NewFile(uintptr(fd), "listening socket")
+		l, err := net.FileListener(f)
+		if err != nil {
+			return fmt.Errorf("descriptor %d is not a listening socket: %w (is this process a child of master(8)?)", fd, err)
+		}
+		f.Close()
+		ul, ok := l.(*net.UnixListener)
+		if !ok {
+			return fmt.Errorf("transport %s cannot pass file descriptors: set the type column of the master.cf entry to unix", p.Options.Transport)
+		}
+		p.listeners = append(p.listeners, ul)
+	}
+	generation, err := strconv.ParseUint(p.env("GENERATION"), 8, 32)
+	if err != nil {
+		return fmt.Errorf("environment variable GENERATION: %w", err)
+	}
+	p.status = newStatus(statusFD, uint32(generation))
+	return nil
+}
+
+// listen opens a socket for the present user only. A socket that nobody serves
+// any more is replaced.
+func listen(path string) (*net.UnixListener, error) {
+	if conn, err := net.Dial("unix", path); err == nil {
+		conn.Close()
+		return nil, fmt.Errorf("%s: another process serves this socket", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		os.Remove(path)
+	}
+	defer syscall.Umask(syscall.Umask(0o177))
+	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+}
+
+// Fatal logs the error that ends the process, and tells it to a person who may
+// be looking.
+func (p *Process) Fatal(err error) {
+	if p.Log != nil && p.Options.Listen == "" {
+		p.Log.Fatal("%v", err)
+		p.Log.Flush(time.Second)
+	}
+	if !p.Options.Stderr {
+		fmt.Fprintf(os.Stderr, "%s: fatal: %v\n", p.name, err)
+	}
+}
