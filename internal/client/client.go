@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Package client speaks to a connection cache server, ours or the stock one, as
+// smtp(8) does.
+package client
+
+import (
+	"fmt"
+	"io"
+	"net"
+
+	"scache/attr"
+	"scache/internal/fdpass"
+)
+
+// Status is the status of a reply.
+type Status int32
+
+// What a server answers.
+const (
+	OK       Status = iota
+	Bad             // the request is malformed
+	NotFound        // there is no such session, or no descriptor was sent
+)
+
+// A Client is a connection to a server. Its methods are not safe for concurrent
+// use. After an error it can only be closed.
+type Client struct {
+	Conn *fdpass.Conn
+	in   *attr.Decoder
+	out  *attr.Encoder
+}
+
+// Dial connects to the server at this path. announced tells whether it speaks
+// first, as servers of Postfix 3.6 and later do.
+func Dial(path string, announced bool) (*Client, error) {
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	c, err := New(fdpass.New(conn), announced)
+	if err != nil {
+		conn.Close()
+	}
+	return c, err
+}
+
+// New returns a client on a connection, which it owns unless there is an error.
+func New(conn *fdpass.Conn, announced bool) (*Client, error) {
+	c := &Client{Conn: conn, in: attr.NewDecoder(conn), out: attr.NewEncoder(conn)}
+	c.in.SetMaxSize(3 * attr.DefaultMaxSize)
+	if !announced {
+		return c, nil
+	}
+	list, err := c.receive("protocol")
+	if err == nil && string(list[0].Value) != "connection_cache_protocol" {
+		err = fmt.Errorf("the server speaks %q, not connection_cache_protocol", list[0].Value)
+	}
+	return c, err
+}
+
+// Close closes the connection.
+func (c *Client) Close() error { return c.Conn.Close() }
+
+// SaveEndpoint saves a session. The caller keeps its own copy of the
+// descriptor.
+func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Status, error) {
+	c.out.String("request", "save_endp")
+	c.out.Int("ttl", ttl)
+	c.out.String("label", label)
+	c.out.String("property", property)
+	if err := c.out.End(); err != nil {
+		return Bad, err
+	}
+	// The server asks for the descriptor, or says at once what is wrong.
+	list, err := c.in.Decode()
+	if err != nil {
+		return Bad, err
+	}
+	if list.Expect("dummy") != nil {
+		return status(list)
+	}
+	if err := c.Conn.Send(fd); err != nil {
+		return Bad, err
+	}
+	return c.receiveStatus()
+}
+
+// SaveDestination saves a binding.
+func (c *Client) SaveDestination(ttl int32, label, property, endpoint string) (Status, error) {
+	c.out.String("request", "save_dest")
+	c.out.Int("ttl", ttl)
+	c.out.String("label", label)
+	c.out.String("property", property)
+	c.out.String("label", endpoint)
+	if err := c.out.End(); err != nil {
+		return Bad, err
+	}
+	return c.receiveStatus()
+}
+
+// Found is the reply to a request to find a session. The descriptor belongs to
+// the caller, if Status is OK.
+type Found struct {
+	Status              Status
+	DestinationProperty string // only if it was found by destination
+	Property            string
+	FD                  int
+}
+
+// FindEndpoint asks for a session of an endpoint.
+func (c *Client) FindEndpoint(label string) (Found, error) {
+	list, err := c.find("find_endp", label, "status", "property")
+	if err != nil {
+		return Found{}, err
+	}
+	return c.accept(list, Found{Property: string(list[1].Value)})
+}
+
+// FindDestination asks for a session of any endpoint of a destination.
+func (c *Client) FindDestination(label string) (Found, error) {
+	list, err := c.find("find_dest", label, "status", "property", "property")
+	if err != nil {
+		return Found{}, err
+	}
+	return c.accept(list, Found{
+		DestinationProperty: string(list[1].Value),
+		Property:            string(list[2].Value),
+	})
+}
+
+func (c *Client) find(request, label string, reply ...string) (attr.List, error) {
+	c.out.String("request", request)
+	c.out.String("label", label)
+	if err := c.out.End(); err != nil {
+		return nil, err
+	}
+	return c.receive(reply...)
+}
+
+// accept asks for the descriptor of a session that was found, and acknowledges
+// it.
+func (c *Client) accept(list attr.List, f Found) (Found, error) {
+	var err error
+	if f.Status, err = status(list); err != nil || f.Status != OK {
+		return f, err
+	}
+	if err := c.sendDummy(); err != nil {
+		return f, err
+	}
+	if _, err := c.in.ReadByte(); err != nil {
+		return f, unexpected(err)
+	}
+	if f.FD, err = c.Conn.Take(); err != nil {
+		return f, err
+	}
+	return f, c.sendDummy()
+}
+
+func (c *Client) sendDummy() error {
+	c.out.String("dummy", "")
+	return c.out.End()
+}
+
+func (c *Client) receiveStatus() (Status, error) {
+	list, err := c.receive("status")
+	if err != nil {
+		return Bad, err
+	}
+	return status(list)
+}
+
+func (c *Client) receive(names ...string) (attr.List, error) {
+	list, err := c.in.Decode()
+	if err != nil {
+		return nil, unexpected(err)
+	}
+	return list, list.Expect(names...)
+}
+
+// status returns the value of the first attribute, which must be a status.
+func status(list attr.List) (Status, error) {
+	if a, found := list.Lookup("status"); found {
+		n, err := a.Int()
+		return Status(n), err
+	}
+	return Bad, fmt.Errorf("reply without a status: %q", list)
+}
+
+// unexpected is for errors while a reply is due.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}

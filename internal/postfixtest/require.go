@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package postfixtest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// DaemonDirectory returns where the installed Postfix has its daemons.
+func DaemonDirectory() (string, error) {
+	out, err := exec.Command("postconf", "-dh", "daemon_directory").Output()
+	return strings.TrimSpace(string(out)), err
+}
+
+// Stock returns the path of the scache of the installed Postfix.
+func Stock() (string, error) {
+	dir, err := DaemonDirectory()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "scache")
+	_, err = os.Stat(path)
+	return path, err
+}
+
+// NeedPostfix ends a test that cannot run without Postfix and root. Where both
+// must be there, as on a machine for continuous integration, it fails.
+func NeedPostfix(t testing.TB) (stock string) {
+	t.Helper()
+	stock, err := Stock()
+	if err == nil && os.Geteuid() == 0 {
+		return stock
+	}
+	if os.Getenv("CI") != "" {
+		t.Fatalf("this test needs Postfix and root: %v", err)
+	}
+	t.Skipf("SKIPPED: this test needs Postfix and root: %v", err)
+	return ""
+}
