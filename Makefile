@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: EPL-2.0
+
+# Postfix has its commands where only root looks for them.
+export PATH := $(PATH):/usr/sbin:/sbin
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+.PHONY: build test demo clean
+
+build:
+	$(GOBUILD) -o bin/ ./cmd/...
+
+# The main job: the same mail without a cache, with the stock one, with ours.
+demo:
+	@testdata/install postfix
+	@$(MAKE) --no-print-directory -s build
+	@bin/scachebench --scache bin/scache demo
+
+# All checks and tests. Those against a real Postfix want root.
+test:
+	@testdata/test
+
+clean:
+	rm -rf bin

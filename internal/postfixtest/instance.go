@@ -1,0 +1,325 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package postfixtest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// An Instance is a Postfix mail system of its own: in a temporary directory,
+// on loopback ports, beside whatever the machine has in /etc/postfix. Mail that
+// it receives goes to a Sink.
+type Instance struct {
+	Dir    string // holds etc, queue, data, libexec and maillog
+	SMTP   string // address of smtpd, "127.0.0.1:port"
+	master string // the entries of master.cf, beside that of smtpd
+	main   map[string]string
+}
+
+// Config is what an instance is made of.
+type Config struct {
+	// Scache is the binary of the connection cache: ours, the stock one, or
+	// none. It is copied into the instance, where a chrooted one finds nothing
+	// else.
+	Scache string
+
+	// Chroot is the chroot column of the scache entry: "y" or "n".
+	Chroot string
+
+	// Main is added to main.cf, and Master to master.cf, in its format.
+	Main   map[string]string
+	Master string
+
+	// Syslog logs to syslogd instead of Dir/maillog.
+	Syslog bool
+}
+
+// masterCF holds the services of an instance. Nothing that is not needed to
+// relay mail is there.
+const masterCF = `cleanup unix n - y - 0 cleanup
+qmgr unix n - n 300 1 qmgr
+tlsmgr unix - - y 1000? 1 tlsmgr
+rewrite unix - - y - - trivial-rewrite
+bounce unix - - y - 0 bounce
+defer unix - - y - 0 bounce
+trace unix - - y - 0 bounce
+flush unix n - y 1000? 0 flush
+smtp unix - - y - - smtp
+relay unix - - y - - smtp
+lmtp unix - - y - - lmtp
+error unix - - y - - error
+retry unix - - y - - error
+tlsproxy unix - - y - 0 tlsproxy
+showq unix n - y - - showq
+postlog unix-dgram n - n - 1 postlogd
+`
+
+// NewInstance writes the configuration of an instance. It needs root.
+func NewInstance(c Config) (*Instance, error) {
+	dir, err := os.MkdirTemp("", "scache-postfix-")
+	if err != nil {
+		return nil, err
+	}
+	i := &Instance{Dir: dir, master: masterCF + c.Master}
+	if err := i.prepare(c); err != nil {
+		i.Close()
+		return nil, err
+	}
+	return i, nil
+}
+
+func (i *Instance) prepare(c Config) error {
+	if err := os.Chmod(i.Dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"etc", "queue", "data", "libexec"} {
+		if err := os.Mkdir(i.path(name), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := chown(i.path("data"), "postfix"); err != nil {
+		return err
+	}
+	if err := i.linkDaemons(); err != nil {
+		return err
+	}
+	if c.Scache != "" {
+		if err := i.SetScache(c.Scache, c.Chroot); err != nil {
+			return err
+		}
+	}
+	port, err := FreePort()
+	if err != nil {
+		return err
+	}
+	i.SMTP = "127.0.0.1:" + strconv.Itoa(port)
+	i.main = map[string]string{
+		"compatibility_level":          "3.6",
+		"queue_directory":              i.path("queue"),
+		"data_directory":               i.path("data"),
+		"daemon_directory":             i.path("libexec"),
+		"maillog_file":                 i.path("maillog"),
+		"maillog_file_prefixes":        os.TempDir(),
+		"inet_interfaces":              "127.0.0.1",
+		"inet_protocols":               "ipv4",
+		"myhostname":                   "scache.test",
+		"mydestination":                "",
+		"local_recipient_maps":         "",
+		"alias_maps":                   "",
+		"smtp_host_lookup":             "native",
+		"smtpd_recipient_restrictions": "permit_mynetworks,reject",
+		"mynetworks":                   "127.0.0.0/8",
+		"maximal_queue_lifetime":       "1h",
+	}
+	if c.Syslog {
+		i.main["maillog_file"] = ""
+	}
+	for name, value := range c.Main {
+		i.main[name] = value
+	}
+	return i.Configure(nil)
+}
+
+// linkDaemons makes a daemon directory out of links to the installed daemons,
+// where a directory of our own fits in.
+func (i *Instance) linkDaemons() error {
+	dir, err := DaemonDirectory()
+	if err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join(dir, e.Name()), filepath.Join(i.path("libexec"), e.Name())); err != nil {
+			return err
+		}
+	}
+	return os.Mkdir(i.path("libexec/scache-go"), 0o755)
+}
+
+// SetScache copies a binary into the instance and names it in master.cf. It
+// takes effect with Configure.
+func (i *Instance) SetScache(binary, chroot string) error {
+	data, err := os.ReadFile(binary)
+	if err != nil {
+		return err
+	}
+	const name = "scache-go/scache"
+	if err := os.WriteFile(filepath.Join(i.path("libexec"), name), data, 0o755); err != nil {
+		return err
+	}
+	i.master += fmt.Sprintf("scache unix - - %s - 1 %s\n", chroot, name)
+	return nil
+}
+
+// Configure changes settings and writes main.cf and master.cf.
+func (i *Instance) Configure(settings map[string]string) error {
+	var text []string
+	for name, value := range settings {
+		i.main[name] = value
+	}
+	for name, value := range i.main {
+		text = append(text, name+" = "+value+"\n")
+	}
+	sort.Strings(text)
+	files := map[string]string{
+		"etc/main.cf":   strings.Join(text, ""),
+		"etc/master.cf": i.SMTP + " inet n - y - - smtpd\n" + i.master,
+	}
+	old := time.Now().Add(-time.Hour) // Postfix waits while a file is being edited
+	for name, data := range files {
+		if err := os.WriteFile(i.path(name), []byte(data), 0o644); err != nil {
+			return err
+		}
+		if err := os.Chtimes(i.path(name), old, old); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) }
+
+// Command runs "postfix start", "postfix reload" or the like for the instance.
+func (i *Instance) Command(command string) error {
+	out, err := exec.Command("postfix", "-c", i.path("etc"), command).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("postfix %s: %w: %s%s", command, err, out, i.tail())
+	}
+	return nil
+}
+
+func (i *Instance) tail() string {
+	lines := i.Log()
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
+
+// Start starts the instance, and waits until it answers.
+func (i *Instance) Start() error {
+	if err := i.Command("start"); err != nil {
+		return err
+	}
+	return waitFor(i.SMTP)
+}
+
+// Running tells whether the instance runs.
+func (i *Instance) Running() bool { return i.Command("status") == nil }
+
+// Send sends messages of 1 kB over this number of parallel connections.
+func (i *Instance) Send(ctx context.Context, messages, connections int, recipient string) error {
+	cmd := exec.CommandContext(ctx, "smtp-source", "-m", strconv.Itoa(messages), "-s", strconv.Itoa(connections),
+		"-l", "1024", "-f", "sender@scache.test", "-t", recipient, i.SMTP)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("smtp-source: %w: %s%s", err, out, i.tail())
+	}
+	return nil
+}
+
+// WaitEmpty waits until all mail has left the queue.
+func (i *Instance) WaitEmpty(ctx context.Context) error {
+	for !i.empty() {
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("mail is left in the queue: %w\n%s", ctx.Err(), i.tail())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+	return nil
+}
+
+// empty looks for queue files. Those in transit between two queues may be
+// missed, so it looks twice.
+func (i *Instance) empty() bool {
+	for range 2 {
+		for _, queue := range []string{"maildrop", "incoming", "active", "deferred"} {
+			found := false
+			filepath.WalkDir(i.path("queue/"+queue), func(_ string, e os.DirEntry, err error) error {
+				found = found || err == nil && !e.IsDir()
+				return nil
+			})
+			if found {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Log returns the lines of Dir/maillog.
+func (i *Instance) Log() []string {
+	data, err := os.ReadFile(i.path("maillog"))
+	if err != nil {
+		return nil
+	}
+	return strings.Split(strings.TrimSuffix(string(data), "\n"), "\n")
+}
+
+// Grep returns the lines of the log that contain all these texts.
+func (i *Instance) Grep(texts ...string) []string {
+	var found []string
+lines:
+	for _, line := range i.Log() {
+		for _, text := range texts {
+			if !strings.Contains(line, text) {
+				continue lines
+			}
+		}
+		found = append(found, line)
+	}
+	return found
+}
+
+// Close stops the instance, if it runs, and removes it.
+func (i *Instance) Close() error {
+	if _, err := os.Stat(i.path("queue/pid/master.pid")); err == nil {
+		i.Command("stop")
+	}
+	return os.RemoveAll(i.Dir)
+}
+
+// FreePort returns a loopback port that nobody listens on.
+func FreePort() (int, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return 0, err
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port, nil
+}
+
+// waitFor waits until something accepts connections at an address.
+func waitFor(address string) (err error) {
+	for range 500 {
+		var conn net.Conn
+		if conn, err = net.Dial("tcp", address); err == nil {
+			conn.Close()
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return err
+}
+
+func chown(path, owner string) error {
+	u, err := user.Lookup(owner)
+	if err != nil {
+		return err
+	}
+	uid, err := strconv.Atoi(u.Uid)
+	if err != nil {
+		return err
+	}
+	return os.Chown(path, uid, -1)
+}

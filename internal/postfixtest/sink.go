@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package postfixtest
+
+import (
+	"bytes"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"sync"
+	"syscall"
+)
+
+// A Sink is smtp-sink(1): it receives mail, counts and forgets it.
+type Sink struct {
+	Address string
+	Port    int
+
+	cmd *exec.Cmd
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+// StartSink starts a sink on a loopback port, with more options of smtp-sink.
+func StartSink(options ...string) (*Sink, error) {
+	port, err := FreePort()
+	if err != nil {
+		return nil, err
+	}
+	s := &Sink{Address: "127.0.0.1:" + strconv.Itoa(port), Port: port}
+	args := append([]string{"-u", "postfix", "-c"}, options...)
+	s.cmd = exec.Command("smtp-sink", append(args, s.Address, "1000")...)
+	s.cmd.Stdout, s.cmd.Stderr = s, s
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	if err := waitFor(s.Address); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("smtp-sink: %w: %s", err, s.out.String())
+	}
+	return s, nil
+}
+
+// Write takes what the sink prints: its counters, after each change.
+func (s *Sink) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.out.Len() > 1<<16 { // only the last ones count
+		s.out.Next(s.out.Len() - 1<<10)
+	}
+	return s.out.Write(p)
+}
+
+var counters = regexp.MustCompile(`sess=(\d+) quit=\d+ mesg=(\d+)`)
+
+// Counts returns the number of connections and of messages so far. The
+// connection by which StartSink looked for the sink does not count.
+func (s *Sink) Counts() (connections, messages int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := counters.FindAllSubmatch(s.out.Bytes(), -1)
+	if len(all) == 0 {
+		return 0, 0
+	}
+	last := all[len(all)-1]
+	connections, _ = strconv.Atoi(string(last[1]))
+	messages, _ = strconv.Atoi(string(last[2]))
+	return connections - 1, messages
+}
+
+// Close ends the sink.
+func (s *Sink) Close() error {
+	s.cmd.Process.Kill()
+	return s.cmd.Wait()
+}
