@@ -55,7 +55,7 @@ defer unix - - y - 0 bounce
 trace unix - - y - 0 bounce
 flush unix n - y 1000? 0 flush
 smtp unix - - y - - smtp
-relay unix - - y - - smtp
+relay unix - - y - - smtp -o syslog_name=postfix/$service_name
 lmtp unix - - y - - lmtp
 error unix - - y - - error
 retry unix - - y - - error
@@ -119,7 +119,6 @@ func (i *Instance) prepare(c Config) error {
 		"smtp_host_lookup":             "native",
 		"smtpd_recipient_restrictions": "permit_mynetworks,reject",
 		"mynetworks":                   "127.0.0.0/8",
-		"maximal_queue_lifetime":       "1h",
 	}
 	if c.Syslog {
 		i.main["maillog_file"] = ""
@@ -227,9 +226,13 @@ func (i *Instance) Send(ctx context.Context, messages, connections int, recipien
 	return nil
 }
 
-// WaitEmpty waits until all mail has left the queue.
+// WaitEmpty waits until all mail has left the queue. Mail that is deferred is an
+// error: it would stay for minutes.
 func (i *Instance) WaitEmpty(ctx context.Context) error {
 	for !i.empty() {
+		if i.queued("deferred") {
+			return fmt.Errorf("mail is deferred\n%s", i.tail())
+		}
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("mail is left in the queue: %w\n%s", ctx.Err(), i.tail())
@@ -239,22 +242,25 @@ func (i *Instance) WaitEmpty(ctx context.Context) error {
 	return nil
 }
 
-// empty looks for queue files. Those in transit between two queues may be
-// missed, so it looks twice.
+// empty looks into the queues in the order that mail takes, and looks twice: a
+// file may be on its way from one to the next.
 func (i *Instance) empty() bool {
 	for range 2 {
-		for _, queue := range []string{"maildrop", "incoming", "active", "deferred"} {
-			found := false
-			filepath.WalkDir(i.path("queue/"+queue), func(_ string, e os.DirEntry, err error) error {
-				found = found || err == nil && !e.IsDir()
-				return nil
-			})
-			if found {
+		for _, queue := range []string{"incoming", "active", "deferred"} {
+			if i.queued(queue) {
 				return false
 			}
 		}
 	}
 	return true
+}
+
+func (i *Instance) queued(queue string) (found bool) {
+	filepath.WalkDir(i.path("queue/"+queue), func(_ string, e os.DirEntry, err error) error {
+		found = found || err == nil && !e.IsDir()
+		return nil
+	})
+	return found
 }
 
 // Log returns the lines of Dir/maillog.

@@ -31,6 +31,7 @@ type Master struct {
 	Args   []string
 	Env    []string
 	Cmd    *exec.Cmd // the present child
+	Deaf   bool      // nobody reads the status channel, and it is full
 
 	dir      string
 	listener *os.File
@@ -38,6 +39,8 @@ type Master struct {
 	postlog  *net.UnixConn
 	exited   chan error
 	drained  chan bool
+
+	statusEnd chan struct{} // closed when nothing more comes on the status channel
 
 	mu       sync.Mutex
 	log      []string
@@ -131,7 +134,8 @@ func (m *Master) readLog(conn net.Conn) {
 	}
 }
 
-func (m *Master) readStatus(f *os.File) {
+func (m *Master) readStatus(f *os.File, end chan<- struct{}) {
+	defer close(end)
 	for {
 		msg := make([]byte, 12)
 		if _, err := io.ReadFull(f, msg); err != nil {
@@ -159,7 +163,13 @@ func (m *Master) Start() error {
 	}
 	defer flowR.Close()
 	defer flowW.Close()
-	go m.readStatus(m.status)
+	m.statusEnd = make(chan struct{})
+	if m.Deaf {
+		fill(pair[1])
+		close(m.statusEnd)
+	} else {
+		go m.readStatus(m.status, m.statusEnd)
+	}
 
 	m.Cmd = &exec.Cmd{
 		Path:       m.Binary,
@@ -176,6 +186,12 @@ func (m *Master) Start() error {
 	m.exited = exited
 	go func(cmd *exec.Cmd) { exited <- cmd.Wait() }(m.Cmd)
 	return nil
+}
+
+// fill writes to a socket until it takes no more.
+func fill(fd int) {
+	for unix.Send(fd, make([]byte, 12), unix.MSG_DONTWAIT) == nil {
+	}
 }
 
 // endMark is a datagram of our own, behind all those that a child sent.
@@ -282,6 +298,13 @@ func (m *Master) Statuses() [][]byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([][]byte(nil), m.statuses...)
+}
+
+// AllStatuses returns the messages on the status channel of a child that has
+// ended.
+func (m *Master) AllStatuses() [][]byte {
+	<-m.statusEnd
+	return m.Statuses()
 }
 
 // Descriptors counts the open descriptors of the child.

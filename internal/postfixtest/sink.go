@@ -22,13 +22,19 @@ type Sink struct {
 	out bytes.Buffer
 }
 
-// StartSink starts a sink on a loopback port, with more options of smtp-sink.
+// StartSink starts a sink on a port of 127.0.0.1, with more options of
+// smtp-sink.
 func StartSink(options ...string) (*Sink, error) {
+	return StartSinkOn("127.0.0.1", options...)
+}
+
+// StartSinkOn starts a sink on another loopback address.
+func StartSinkOn(host string, options ...string) (*Sink, error) {
 	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
-	s := &Sink{Address: "127.0.0.1:" + strconv.Itoa(port), Port: port}
+	s := &Sink{Address: host + ":" + strconv.Itoa(port), Port: port}
 	args := append([]string{"-u", "postfix", "-c"}, options...)
 	s.cmd = exec.Command("smtp-sink", append(args, s.Address, "1000")...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
