@@ -48,6 +48,9 @@ func (d *Decoder) Buffered() int { return d.end - d.start }
 // own. After a reader's error that passes, such as a deadline, Decode may be
 // called again and goes on where it stopped.
 func (d *Decoder) Decode() (List, error) {
+	if cap(d.list) != usualAttrs {
+		d.list = make(List, 0, usualAttrs)
+	}
 	for !d.scan.end(d.buf[d.start:d.end]) {
 		if d.Buffered() >= d.max {
 			return nil, ErrTooLong
@@ -66,9 +69,6 @@ func (d *Decoder) Decode() (List, error) {
 	}
 	msg := d.buf[d.start : d.start+size]
 	d.start += size
-	if cap(d.list) != usualAttrs {
-		d.list = make(List, 0, usualAttrs)
-	}
 	d.list, _ = appendAttrs(d.list[:0], msg, "")
 	return d.list, nil
 }

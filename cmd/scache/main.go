@@ -9,9 +9,6 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"scache/internal/cache"
 	"scache/internal/mailconf"
 	"scache/internal/master"
 	"scache/internal/server"
@@ -58,6 +55,10 @@ func main() {
 // parameters are those of main.cf that concern the cache and its clients.
 type parameters struct {
 	ttlLimit, updateTime, ipcTimeout, daemonTimeout time.Duration
+
+	goodbye       string
+	livenessCheck bool
+	sessionLimit  int
 }
 
 func readParameters(conf *mailconf.Config) (parameters, error) {
@@ -67,6 +68,9 @@ func readParameters(conf *mailconf.Config) (parameters, error) {
 		updateTime:    r.Time("connection_cache_status_update_time"),
 		ipcTimeout:    r.Time("ipc_timeout"),
 		daemonTimeout: r.Time("daemon_timeout"),
+		goodbye:       r.String("connection_cache_goodbye"),
+		livenessCheck: r.Bool("connection_cache_liveness_check"),
+		sessionLimit:  r.Int("connection_cache_session_limit"),
 	}
 	return p, r.Err
 }
@@ -84,34 +88,24 @@ func run(p *master.Process) error {
 		return err
 	}
 	s := &server.Server{
-		Cache:    newCache(params.ttlLimit, p),
-		Log:      p.Log,
-		Announce: announce(),
-		Timeout:  params.ipcTimeout,
+		Cache:        newCache(params, p),
+		Log:          p.Log,
+		Announce:     announce(),
+		Timeout:      params.ipcTimeout,
+		SessionLimit: sessionLimit(params.sessionLimit),
+	}
+	if !p.Options.StandAlone {
+		s.Adopt = p.Adopt
 	}
 	p.Watchdog(params.daemonTimeout, s.Cache.Expire)
 	stopStatistics := s.Statistics(params.updateTime)
 	reason, err := p.Serve(s.Serve)
+	if reason == master.Reload {
+		s.HandOver(p.Socket(), p.WaitForClients)
+	}
+	s.Cache.Clear()
 	stopStatistics()
 	p.Log.Debug("exit: %s", reason)
 	p.Log.Flush(time.Second)
 	return err
-}
-
-// newCache gives the cache a clock, an alarm and a way to close descriptors.
-func newCache(ttlLimit time.Duration, p *master.Process) *cache.Cache {
-	start := time.Now()
-	var c *cache.Cache
-	alarm := time.AfterFunc(time.Hour, func() {
-		defer p.Log.ExitOnPanic()
-		c.Expire()
-	})
-	alarm.Stop()
-	c = cache.New(cache.Config{
-		TTLLimit: ttlLimit,
-		Now:      func() time.Duration { return time.Since(start) },
-		Alarm:    func(d time.Duration) { alarm.Reset(d) },
-		Close:    func(fd int) { unix.Close(fd) },
-	})
-	return c
 }

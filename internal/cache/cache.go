@@ -16,6 +16,7 @@
 package cache
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -25,7 +26,8 @@ import (
 // precision is how late, at most, a session is closed after its time to live.
 const precision = 32 * time.Millisecond
 
-// Config is what a cache needs from outside. All but TTLLimit is required.
+// Config is what a cache needs from outside. Now, Alarm, Alive and Close are
+// required.
 type Config struct {
 	// TTLLimit bounds the time to live of bindings and sessions, if not zero.
 	TTLLimit time.Duration
@@ -37,9 +39,26 @@ type Config struct {
 	// replaces an earlier one. It must not call Expire itself.
 	Alarm func(time.Duration)
 
-	// Close closes a descriptor. It is called without any lock held.
-	Close func(fd int)
+	// Alive tells whether a session can still be used. It is called without
+	// any lock held, and must not block.
+	Alive func(fd int) bool
+
+	// Close closes a descriptor, for this reason. It is called without any
+	// lock held.
+	Close func(fd int, why End)
 }
+
+// End is the reason for which the cache closes a session.
+type End int
+
+// The reasons.
+const (
+	Expired End = iota // its time to live has ended
+	Evicted            // it had to make room
+	Flushed            // everything was dropped, or what has its label
+	Dead               // the remote end has hung up, or said something unasked
+	ends
+)
 
 // A Cache is the two-level cache. It owns the descriptors of its sessions.
 type Cache struct {
@@ -49,11 +68,19 @@ type Cache struct {
 	destinations map[string]*destination
 	endpoints    map[string]*endpoint
 	sessions     int
-	wheel        *timerwheel.Wheel
+	limit        int // of sessions
+	sessionWheel *timerwheel.Wheel
+	bindingWheel *timerwheel.Wheel
 	alarm        time.Duration // when Expire is to be called, if alarmSet
 	alarmSet     bool
-	ended        []int // descriptors to be closed once mu is unlocked
+	ended        []ended // descriptors to be closed once mu is unlocked
 	stats        Stats
+	totals       Totals
+}
+
+type ended struct {
+	fd  int
+	why End
 }
 
 // A Session is a connection that was found. Its descriptor belongs to whoever
@@ -102,11 +129,30 @@ func New(config Config) *Cache {
 		Config:       config,
 		destinations: map[string]*destination{},
 		endpoints:    map[string]*endpoint{},
-		wheel:        timerwheel.New(precision),
+		limit:        math.MaxInt,
+		sessionWheel: timerwheel.New(precision),
+		bindingWheel: timerwheel.New(precision),
 	}
 }
 
-// SaveSession adds a session to an endpoint, and takes its descriptor over.
+// SetLimit bounds the number of sessions from now on: to one, at the least. Those
+// that are too many make room at once.
+func (c *Cache) SetLimit(n int) {
+	c.lock()
+	defer c.unlock()
+	c.limit = max(n, 1)
+	c.makeRoom()
+}
+
+// makeRoom evicts the sessions nearest to their end, down to the limit.
+func (c *Cache) makeRoom() {
+	for c.sessions > c.limit {
+		c.sessionWheel.Nearest().Owner.(*session).drop(Evicted)
+	}
+}
+
+// SaveSession adds a session to an endpoint, and takes its descriptor over. At
+// the limit, another one makes room.
 func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	now := c.lock()
 	defer c.unlock()
@@ -119,7 +165,8 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	s.link.entry, s.timer.Owner = s, s
 	ep.sessions.append(&s.link)
 	c.sessions++
-	s.end = c.start(&s.timer, now, ttl)
+	s.end = c.start(c.sessionWheel, &s.timer, now, ttl)
+	c.makeRoom()
 	c.stats.sawSession(len(c.endpoints), c.sessions)
 }
 
@@ -136,7 +183,7 @@ func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte)
 	if b == nil {
 		b = c.addBinding(label, property, endpoint)
 	}
-	b.end = c.start(&b.timer, now, ttl)
+	b.end = c.start(c.bindingWheel, &b.timer, now, ttl)
 	c.stats.sawBinding(len(c.destinations), len(c.endpoints))
 }
 
@@ -163,26 +210,58 @@ func (c *Cache) addBinding(label, property, endpoint []byte) *binding {
 	return b
 }
 
-// FindEndpoint takes the oldest session of an endpoint out of the cache.
+// FindEndpoint takes the oldest live session of an endpoint out of the cache.
 func (c *Cache) FindEndpoint(label []byte) (found Session, ok bool) {
+	for {
+		found, ok = c.takeEndpoint(label)
+		if !ok || c.confirm(found, &c.stats.Endpoint) {
+			return found, ok
+		}
+	}
+}
+
+// FindDestination takes the oldest live session of the first binding that leads
+// to one out of the cache. The binding stays.
+func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
+	for {
+		found, ok = c.takeDestination(label)
+		if !ok || c.confirm(found, &c.stats.Destination) {
+			return found, ok
+		}
+	}
+}
+
+// confirm tells whether a session that was taken is alive, and a hit. If not, it
+// is closed.
+func (c *Cache) confirm(s Session, lookups *Lookups) bool {
+	alive := c.Alive(s.FD)
+	c.lock()
+	defer c.unlock()
+	if alive {
+		lookups.Hits++
+	} else {
+		c.close(s.FD, Dead)
+	}
+	return alive
+}
+
+func (c *Cache) takeEndpoint(label []byte) (found Session, ok bool) {
 	now := c.lock()
 	defer c.unlock()
 	s := c.oldest(string(label), now)
-	c.stats.Endpoint.count(s != nil)
 	if s == nil {
+		c.stats.Endpoint.Misses++
 		return Session{}, false
 	}
 	return Session{FD: s.remove(), Property: s.property}, true
 }
 
-// FindDestination takes the oldest session of the first binding that leads to
-// one out of the cache. The binding stays.
-func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
+func (c *Cache) takeDestination(label []byte) (found Session, ok bool) {
 	now := c.lock()
 	defer c.unlock()
 	b, s := c.firstBound(c.destinations[string(label)], now)
-	c.stats.Destination.count(s != nil)
 	if s == nil {
+		c.stats.Destination.Misses++
 		return Session{}, false
 	}
 	return Session{FD: s.remove(), DestinationProperty: b.property, Property: s.property}, true
@@ -214,7 +293,7 @@ func (c *Cache) oldest(label string, now time.Duration) *session {
 		if s.end > now {
 			return s
 		}
-		s.drop()
+		s.drop(Expired)
 	}
 	return nil
 }
@@ -223,7 +302,7 @@ func (c *Cache) oldest(label string, now time.Duration) *session {
 // endpoint without sessions does not exist.
 func (s *session) remove() (fd int) {
 	c := s.cache
-	c.wheel.Stop(&s.timer)
+	c.sessionWheel.Stop(&s.timer)
 	s.endpoint.sessions.remove(&s.link)
 	if s.endpoint.sessions.empty() {
 		delete(c.endpoints, s.endpoint.label)
@@ -233,12 +312,18 @@ func (s *session) remove() (fd int) {
 }
 
 // drop takes a session out of the cache. Its descriptor will be closed.
-func (s *session) drop() { s.cache.ended = append(s.cache.ended, s.remove()) }
+func (s *session) drop(why End) { s.cache.close(s.remove(), why) }
+
+// close has a descriptor closed once the cache is unlocked.
+func (c *Cache) close(fd int, why End) {
+	c.totals.Ended[why]++
+	c.ended = append(c.ended, ended{fd, why})
+}
 
 // drop takes a binding out of the cache. The sessions of its endpoint stay.
 func (b *binding) drop() {
 	c := b.cache
-	c.wheel.Stop(&b.timer)
+	c.bindingWheel.Stop(&b.timer)
 	b.destination.bindings.remove(&b.link)
 	if b.destination.bindings.empty() {
 		delete(c.destinations, b.destination.label)
@@ -246,25 +331,25 @@ func (b *binding) drop() {
 }
 
 // TimerEnded is for the wheel: the time to live has ended.
-func (s *session) TimerEnded() { s.drop() }
+func (s *session) TimerEnded() { s.drop(Expired) }
 
 // TimerEnded is for the wheel: the time to live has ended.
 func (b *binding) TimerEnded() { b.drop() }
 
 // start starts or restarts a timer, and returns when it ends.
-func (c *Cache) start(t *timerwheel.Timer, now, ttl time.Duration) time.Duration {
+func (c *Cache) start(w *timerwheel.Wheel, t *timerwheel.Timer, now, ttl time.Duration) time.Duration {
 	if c.TTLLimit > 0 {
 		ttl = min(ttl, c.TTLLimit)
 	}
-	c.wheel.Start(t, now+ttl)
-	c.setAlarm(now)
+	w.Start(t, now+ttl)
+	c.setAlarm(w, now)
 	return now + ttl
 }
 
 // setAlarm asks for a call of Expire when the wheel wants it, unless there will
 // be one by then.
-func (c *Cache) setAlarm(now time.Duration) {
-	next, any := c.wheel.Next()
+func (c *Cache) setAlarm(w *timerwheel.Wheel, now time.Duration) {
+	next, any := w.Next()
 	if any && (!c.alarmSet || next < c.alarm) {
 		c.alarm, c.alarmSet = next, true
 		c.Alarm(next - now)
@@ -277,7 +362,8 @@ func (c *Cache) Expire() {
 	now := c.lock()
 	defer c.unlock()
 	c.alarmSet = false
-	c.setAlarm(now)
+	c.setAlarm(c.sessionWheel, now)
+	c.setAlarm(c.bindingWheel, now)
 }
 
 // Clear drops everything.
@@ -286,9 +372,13 @@ func (c *Cache) Clear() {
 	defer c.unlock()
 	for _, ep := range c.endpoints {
 		for !ep.sessions.empty() {
-			ep.sessions.first.entry.drop()
+			ep.sessions.first.entry.drop(Flushed)
 		}
 	}
+	c.clearBindings()
+}
+
+func (c *Cache) clearBindings() {
 	for _, d := range c.destinations {
 		for !d.bindings.empty() {
 			d.bindings.first.entry.drop()
@@ -300,7 +390,8 @@ func (c *Cache) Clear() {
 func (c *Cache) lock() (now time.Duration) {
 	c.mu.Lock()
 	now = c.Now()
-	c.wheel.Advance(now)
+	c.sessionWheel.Advance(now)
+	c.bindingWheel.Advance(now)
 	return now
 }
 
@@ -310,7 +401,7 @@ func (c *Cache) unlock() {
 	ended := c.ended
 	c.ended = nil
 	c.mu.Unlock()
-	for _, fd := range ended {
-		c.Close(fd)
+	for _, e := range ended {
+		c.Close(e.fd, e.why)
 	}
 }

@@ -17,16 +17,22 @@ type world struct {
 	now    time.Duration
 	alarm  time.Duration // 0 if not set
 	closed []int
+	ends   map[int]End // of those that were closed
+	dead   map[int]bool
 	fd     int
 }
 
 func newWorld(limit time.Duration) *world {
-	w := &world{now: time.Hour}
+	w := &world{now: time.Hour, ends: map[int]End{}, dead: map[int]bool{}}
 	w.Cache = New(Config{
 		TTLLimit: limit,
 		Now:      func() time.Duration { return w.now },
 		Alarm:    func(d time.Duration) { w.alarm = w.now + d },
-		Close:    func(fd int) { w.closed = append(w.closed, fd) },
+		Alive:    func(fd int) bool { return !w.dead[fd] },
+		Close: func(fd int, why End) {
+			w.closed = append(w.closed, fd)
+			w.ends[fd] = why
+		},
 	})
 	return w
 }
@@ -252,6 +258,77 @@ func TestClear(t *testing.T) {
 	w.wantSize(t, 0, 0, 0)
 	w.sleep(time.Hour)
 	w.wantClosed(t, a, b, c)
+}
+
+func TestDeadSessionsAreNotGivenAway(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.binding(time.Minute, "d", "first", "e")
+	w.binding(time.Minute, "d", "second", "f")
+	a, b, c, d := w.session(time.Minute, "e"), w.session(time.Minute, "e"), w.session(time.Minute, "f"), w.session(time.Minute, "f")
+	w.dead[a], w.dead[b], w.dead[c] = true, true, true
+	if got := found(t, w.FindDestination, "d"); got.FD != d || got.DestinationProperty != "second" {
+		t.Errorf("got %+v, want %d", got, d)
+	}
+	w.wantClosed(t, a, b, c)
+	e := w.session(time.Minute, "e")
+	w.dead[e] = true
+	if got := w.endpoint(t, "e"); got != 0 {
+		t.Errorf("got %d, which is dead", got)
+	}
+	stats, totals := w.ResetStats(), w.Totals()
+	if stats.Destination != (Lookups{1, 0}) || stats.Endpoint != (Lookups{0, 1}) || totals.Ended[Dead] != 4 {
+		t.Errorf("%+v, %+v", stats, totals)
+	}
+}
+
+func TestAtTheLimitTheSessionNearestToItsEndMakesRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.SetLimit(3)
+	long, short, middle := w.session(time.Hour, "e"), w.session(time.Second, "f"), w.session(time.Minute, "e")
+	w.session(2*time.Hour, "g")
+	w.wantClosed(t, short)
+	w.session(2*time.Hour, "g")
+	w.wantClosed(t, short, middle)
+	shorter := w.session(time.Second, "g")
+	w.wantClosed(t, short, middle, shorter)
+	w.SetLimit(0) // is one
+	w.wantSize(t, 0, 1, 1)
+	if w.ends[long] != Evicted || w.Totals().Ended[Evicted] != 5 {
+		t.Errorf("ended: %v, %+v", w.ends, w.Totals())
+	}
+}
+
+func TestTakeAllAndRestore(t *testing.T) {
+	t.Parallel()
+	w, next := newWorld(0), newWorld(0)
+	w.binding(time.Minute, "d", "first", "e")
+	w.binding(time.Hour, "d", "second", "e")
+	a, b := w.session(time.Minute, "e"), w.session(time.Second, "e")
+	w.sleep(time.Second / 2)
+	all := w.TakeAll()
+	w.wantSize(t, 0, 0, 0)
+	w.wantClosed(t)
+	if w.sleep(time.Hour); len(w.closed) > 0 {
+		t.Errorf("closed %v, which were taken", w.closed)
+	}
+	for _, s := range all.Bindings {
+		next.RestoreBinding(s)
+	}
+	for _, s := range all.Sessions {
+		next.RestoreSession(s)
+	}
+	if got := found(t, next.FindDestination, "d"); got.FD != a || got.DestinationProperty != "first" {
+		t.Errorf("got %+v, want %d", got, a)
+	}
+	next.sleep(time.Second/2 - 1)
+	next.wantSize(t, 1, 1, 1)
+	next.sleep(1 + precision)
+	next.wantSize(t, 1, 0, 0)
+	next.wantClosed(t, b)
+	next.sleep(time.Hour)
+	next.wantSize(t, 0, 0, 0)
 }
 
 // TestDescriptorsAreGivenAwayOrClosedOnce does random things, and looks where

@@ -14,14 +14,6 @@ type Stats struct {
 // Lookups counts those that found a session and those that did not.
 type Lookups struct{ Hits, Misses int }
 
-func (l *Lookups) count(hit bool) {
-	if hit {
-		l.Hits++
-	} else {
-		l.Misses++
-	}
-}
-
 func (s *Stats) sawBinding(destinations, endpoints int) {
 	s.Destinations = max(s.Destinations, destinations)
 	s.Endpoints = max(s.Endpoints, endpoints)
@@ -30,6 +22,19 @@ func (s *Stats) sawBinding(destinations, endpoints int) {
 func (s *Stats) sawSession(endpoints, sessions int) {
 	s.Endpoints = max(s.Endpoints, endpoints)
 	s.Sessions = max(s.Sessions, sessions)
+}
+
+// Totals counts what happened since the cache was made.
+type Totals struct {
+	Ended     [ends]int // sessions that the cache closed, by reason
+	TakenOver int       // sessions of another cache
+}
+
+// Totals returns the totals.
+func (c *Cache) Totals() Totals {
+	c.lock()
+	defer c.unlock()
+	return c.totals
 }
 
 // ResetStats returns the statistics and begins new ones.

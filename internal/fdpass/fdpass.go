@@ -16,24 +16,29 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// Errors of Take.
+// Errors of Take. After each of them the stream is as good as before.
 var (
 	ErrNone    = errors.New("no file descriptor was sent")
 	ErrCompany = errors.New("more than one file descriptor was sent")
+	ErrLost    = errors.New("a file descriptor was sent, but this process has too many open files")
 )
+
+// IsRefusal tells whether an error is one of Take.
+func IsRefusal(err error) bool {
+	return err == ErrNone || err == ErrCompany || err == ErrLost
+}
 
 // A Conn is a UNIX-domain stream that descriptors can be passed over. Its
 // methods may be called by one goroutine at a time; Close and the deadlines of
 // the UnixConn by any.
 type Conn struct {
 	*net.UnixConn
-	fd      int // the descriptor that arrived, or none
-	company bool
+	fd      int   // the descriptor that arrived, or none
+	refusal error // why it cannot be taken, if not nil
 	oob     []byte
 }
 
@@ -52,16 +57,16 @@ func New(c *net.UnixConn) *Conn {
 // descriptor, the read ends with its byte.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(p, c.oob)
-	if flags&unix.MSG_CTRUNC != 0 {
-		c.company = true
-	}
 	if oobn > 0 {
 		c.keep(c.oob[:oobn])
+	}
+	if flags&unix.MSG_CTRUNC != 0 && c.refusal == nil {
+		c.refusal = ErrLost
 	}
 	if errors.Is(err, io.EOF) {
 		err = io.EOF // as of any other Reader
 	}
-	return n, err
+	return max(n, 0), err
 }
 
 // keep takes the descriptors out of control data.
@@ -80,22 +85,21 @@ func (c *Conn) keep(oob []byte) {
 				c.fd = fd
 			} else {
 				unix.Close(fd)
-				c.company = true
+				c.refusal = ErrCompany
 			}
 		}
 	}
 }
 
-// Take gives away the descriptor that arrived. If there was none, or more than
-// one since the last Take, the error is ErrNone or ErrCompany, and none is
-// left.
+// Take gives away the descriptor that arrived since the last Take. With one of
+// the errors above, none is left.
 func (c *Conn) Take() (int, error) {
-	fd, company := c.fd, c.company
-	c.fd, c.company = none, false
+	fd, refusal := c.fd, c.refusal
+	c.fd, c.refusal = none, nil
 	switch {
-	case company:
+	case refusal != nil:
 		closeIfAny(fd)
-		return none, ErrCompany
+		return none, refusal
 	case fd == none:
 		return none, ErrNone
 	}
@@ -104,9 +108,23 @@ func (c *Conn) Take() (int, error) {
 
 // Send sends a copy of the descriptor, with a NUL byte. The caller still owns
 // fd, and may close it at once.
-func (c *Conn) Send(fd int) error {
-	_, _, err := c.WriteMsgUnix([]byte{0}, unix.UnixRights(fd), nil)
+func (c *Conn) Send(fd int) error { return c.SendWith([]byte{0}, fd) }
+
+// SendWith sends a copy of the descriptor with these bytes, as Send does.
+func (c *Conn) SendWith(p []byte, fd int) error {
+	_, _, err := c.WriteMsgUnix(p, unix.UnixRights(fd), nil)
 	return err
+}
+
+// FD returns the descriptor of the connection itself. It stays the property of
+// the connection, and is valid until Close.
+func (c *Conn) FD() (fd int, err error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return none, err
+	}
+	err = raw.Control(func(f uintptr) { fd = int(f) })
+	return fd, err
 }
 
 // Close closes the connection and a descriptor that nobody took.
@@ -120,22 +138,4 @@ func closeIfAny(fd int) {
 	if fd != none {
 		unix.Close(fd)
 	}
-}
-
-// Pair returns the two ends of a new connection.
-func Pair() (a, b *Conn, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
-	}
-	var conns [2]*Conn
-	for i, fd := range fds {
-		f := os.NewFile(uintptr(fd), "socketpair")
-		c, connErr := net.FileConn(f)
-		f.Close()
-		if err = errors.Join(err, connErr); connErr == nil {
-			conns[i] = New(c.(*net.UnixConn))
-		}
-	}
-	return conns[0], conns[1], err
 }

@@ -177,7 +177,7 @@ func TestOtherControlDataIsNoDescriptor(t *testing.T) {
 	}
 	a.Write([]byte("x"))
 	read(t, b)
-	if fd, err := b.Take(); !errors.Is(err, ErrNone) && !errors.Is(err, ErrCompany) {
+	if fd, err := b.Take(); !IsRefusal(err) {
 		t.Errorf("got %d, %v", fd, err)
 	}
 }
@@ -188,6 +188,34 @@ func TestEndOfStream(t *testing.T) {
 	a.Close()
 	if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
 		t.Errorf("got %d, %v", n, err)
+	}
+}
+
+func TestBatches(t *testing.T) {
+	t.Parallel()
+	a, b := pair(t)
+	for _, n := range []int{1, 2, BatchSize} {
+		r, w := pipe(t)
+		fds := make([]int, n)
+		for i := range fds {
+			fds[i] = w
+		}
+		if err := SendBatch(a.UnixConn, fds); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(w)
+		got, err := ReceiveBatch(b.UnixConn)
+		if err != nil || len(got) != n {
+			t.Errorf("got %d of %d descriptors, %v", len(got), n, err)
+		}
+		for _, fd := range got {
+			unix.Close(fd)
+		}
+		wantClosed(t, r)
+	}
+	a.Close()
+	if _, err := ReceiveBatch(b.UnixConn); !errors.Is(err, io.EOF) {
+		t.Errorf("at the end: %v", err)
 	}
 }
 

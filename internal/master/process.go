@@ -48,6 +48,7 @@ type Process struct {
 	listeners []*net.UnixListener
 	status    *status // nil without master
 	maxIdle   time.Duration
+	service   *service // while it serves
 }
 
 // Start reads the options and main.cf, opens the log and takes what master
@@ -190,6 +191,10 @@ func (p *Process) inherit() error {
 	p.status = newStatus(statusFD, uint32(generation))
 	return nil
 }
+
+// Socket returns the path of the service's own socket, as this process can reach
+// it: master binds it relative to queue_directory, where this process works.
+func (p *Process) Socket() string { return p.listeners[0].Addr().String() }
 
 // listen opens a socket for the present user only. A socket that nobody serves
 // any more is replaced.

@@ -25,12 +25,14 @@ const (
 )
 
 // Serve accepts clients and handles each in a goroutine of its own, until there
-// is a reason to end. It leaves clients as they are: they end with the process.
+// is a reason to end. Then it accepts no more, and leaves those it has as they
+// are: they end with the process.
 func (p *Process) Serve(handle func(*net.UnixConn)) (Reason, error) {
 	if p.Options.StandAlone {
 		return p.serveStandardInput(handle)
 	}
 	s := &service{Process: p, handle: handle, reasons: make(chan Reason, 3)}
+	p.service = s
 	if p.Options.Listen == "" {
 		s.idle = time.AfterFunc(p.maxIdle, func() { s.reasons <- Idle })
 		go func() {
@@ -45,16 +47,29 @@ func (p *Process) Serve(handle func(*net.UnixConn)) (Reason, error) {
 	for {
 		select {
 		case <-signals:
+			s.stop()
 			return Terminated, nil
 		case reason := <-s.reasons:
 			// A client may have come while the time ran out. Those who come
 			// now wait for the next process.
-			if reason != Idle || s.stopIfIdle() {
+			if s.stop(); reason != Idle || s.isIdle() {
 				return reason, nil
 			}
+			s.accept()
 		}
 	}
 }
+
+// Adopt handles a client that was accepted elsewhere, like one of our own. It is
+// for use while Serve runs.
+func (p *Process) Adopt(conn *net.UnixConn, handle func(*net.UnixConn)) {
+	p.service.begin()
+	go p.service.serve(conn, handle)
+}
+
+// WaitForClients waits until no client is handled any more. It is for use after
+// Serve.
+func (p *Process) WaitForClients() { p.service.handling.Wait() }
 
 func (p *Process) serveStandardInput(handle func(*net.UnixConn)) (Reason, error) {
 	conn, err := net.FileConn(os.Stdin)
@@ -75,7 +90,8 @@ type service struct {
 	handle  func(*net.UnixConn)
 	reasons chan Reason
 
-	accepting sync.WaitGroup
+	accepting sync.WaitGroup // goroutines that accept
+	handling  sync.WaitGroup // and those that handle a client
 	mu        sync.Mutex
 	clients   int
 	idle      *time.Timer // nil if the process does not end by itself
@@ -98,7 +114,7 @@ func (s *service) acceptFrom(l *net.UnixListener) {
 		switch {
 		case err == nil:
 			s.begin()
-			go s.serve(conn)
+			go s.serve(conn, s.handle)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		case !errors.Is(err, syscall.ECONNABORTED):
@@ -108,13 +124,14 @@ func (s *service) acceptFrom(l *net.UnixListener) {
 	}
 }
 
-func (s *service) serve(conn *net.UnixConn) {
+func (s *service) serve(conn *net.UnixConn, handle func(*net.UnixConn)) {
 	defer s.Log.ExitOnPanic()
 	defer s.end()
-	s.handle(conn)
+	handle(conn)
 }
 
 func (s *service) begin() {
+	s.handling.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients++; s.clients == 1 && s.idle != nil {
@@ -124,6 +141,7 @@ func (s *service) begin() {
 }
 
 func (s *service) end() {
+	s.handling.Done()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients--; s.clients == 0 && s.idle != nil {
@@ -131,19 +149,18 @@ func (s *service) end() {
 	}
 }
 
-// stopIfIdle stops accepting, and accepts again if there is a client.
-func (s *service) stopIfIdle() bool {
+// stop stops accepting: those who come now wait for the next process.
+func (s *service) stop() {
 	for _, l := range s.listeners {
 		l.SetDeadline(time.Unix(1, 0))
 	}
 	s.accepting.Wait()
+}
+
+func (s *service) isIdle() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.clients > 0 {
-		s.accept()
-		return false
-	}
-	return true
+	return s.clients == 0
 }
 
 // Watchdog ends the process if check does not return within limit. It calls

@@ -284,9 +284,12 @@ func (m *Master) Texts() []string {
 
 // WaitForText waits until a line with this text was logged, and tells whether
 // it was.
-func (m *Master) WaitForText(text string) bool {
+func (m *Master) WaitForText(text string) bool { return m.WaitForTexts(text, 1) }
+
+// WaitForTexts waits until n lines with this text were logged.
+func (m *Master) WaitForTexts(text string, n int) bool {
 	for end := time.Now().Add(exitLimit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if strings.Contains(strings.Join(m.Texts(), "\n"), text) {
+		if strings.Count(strings.Join(m.Texts(), "\n"), text) >= n {
 			return true
 		}
 	}

@@ -30,7 +30,10 @@ type conversation struct {
 	in       *attr.Decoder
 	out      *attr.Encoder
 	deadline time.Time // of conn
-	ackDue   bool      // the client has yet to acknowledge a descriptor
+
+	busy       bool // with a request
+	toAnnounce bool // the client waits for the announcement
+	ackDue     bool // the client has yet to acknowledge a descriptor
 }
 
 func newConversation(s *Server, conn *fdpass.Conn) *conversation {
@@ -41,27 +44,42 @@ func newConversation(s *Server, conn *fdpass.Conn) *conversation {
 	return c
 }
 
+// errHandOver ends a conversation that a successor is to go on with.
+var errHandOver = errors.New("handed over")
+
 // run answers requests, one after another, until the client is gone.
 func (c *conversation) run() error {
-	if c.Announce {
-		c.out.String("protocol", "connection_cache_protocol")
-		if err := c.out.End(); err != nil {
+	for {
+		if c.handOver.Load() != nil && c.in.Buffered() == 0 {
+			return errHandOver
+		}
+		if err := c.announce(); err != nil {
 			return err
 		}
-	}
-	for {
 		list, err := c.in.Decode()
 		if errors.Is(err, os.ErrDeadlineExceeded) && c.in.Buffered() == 0 {
 			c.setDeadline(time.Time{}) // of an earlier request: nothing is late
 			continue
 		}
-		if err == nil {
-			err = c.answer(list)
-		}
 		if err != nil {
 			return err
 		}
+		c.busy = true
+		if err := c.answer(list); err != nil {
+			return err
+		}
+		c.busy = false
 	}
+}
+
+// announce says which protocol this is, where that is to be said.
+func (c *conversation) announce() error {
+	if !c.toAnnounce {
+		return nil
+	}
+	c.toAnnounce = false
+	c.out.String("protocol", "connection_cache_protocol")
+	return c.out.End()
 }
 
 // explain makes the end of a conversation into something worth a warning: not
@@ -83,10 +101,17 @@ func explain(err error) error {
 // Read is for the decoder. Only a client that has begun a request is waited for
 // with a limit.
 func (c *conversation) Read(p []byte) (int, error) {
-	if c.in.Buffered() > 0 {
+	waiting := c.busy || c.in.Buffered() > 0
+	if waiting {
 		c.limitWait()
 	}
-	return c.conn.Read(p)
+	n, err := c.conn.Read(p)
+	if waiting && errors.Is(err, os.ErrDeadlineExceeded) && c.handOver.Load() != nil {
+		// HandOver has woken us; there may be time left for this request.
+		c.limitWait()
+		n, err = c.conn.Read(p)
+	}
+	return n, err
 }
 
 // Write is for the encoder.
@@ -98,7 +123,9 @@ func (c *conversation) Write(p []byte) (int, error) {
 // limitWait limits what comes next to Timeout, or half as much again: so it
 // seldom has to do anything.
 func (c *conversation) limitWait() {
-	if now := time.Now(); c.deadline.Sub(now) < c.Timeout {
+	if end := c.handOver.Load(); end != nil {
+		c.setDeadline(*end)
+	} else if now := time.Now(); c.deadline.Sub(now) < c.Timeout {
 		c.setDeadline(now.Add(c.Timeout + c.Timeout/2))
 	}
 }
@@ -113,6 +140,7 @@ func (c *conversation) answer(list attr.List) error {
 	if c.ackDue {
 		c.ackDue = false
 		if isDummy(list) {
+			c.refuseDescriptor()
 			return nil
 		}
 	}
@@ -123,8 +151,11 @@ func (c *conversation) answer(list attr.List) error {
 	}
 	request, list := list[0].Value, list[1:]
 	c.Log.Debug("request %s", request)
-	if string(request) == "save_endp" {
+	switch string(request) {
+	case "save_endp":
 		return c.saveEndpoint(list)
+	case "take_over":
+		return c.takeOver(list)
 	}
 	c.refuseDescriptor()
 	switch string(request) {
@@ -147,7 +178,7 @@ func (c *conversation) saveEndpoint(list attr.List) error {
 		return c.reply(statusBad)
 	}
 	fd, err := c.receiveDescriptor()
-	if err == fdpass.ErrNone || err == fdpass.ErrCompany {
+	if fdpass.IsRefusal(err) {
 		c.Log.Warning("scache_save_endp_service: unable to receive file descriptor: %v", err)
 		return c.reply(statusFail)
 	}

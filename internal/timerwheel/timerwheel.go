@@ -34,7 +34,7 @@ type Timer struct {
 	end        uint64 // tick
 	level      uint8
 	running    bool
-	next, prev *Timer // its neighbours in the slot, in no order
+	next, prev *Timer // its neighbours in the slot: the slot is a ring
 }
 
 // An Owner is told when its timer has ended. It may start and stop timers of
@@ -96,7 +96,8 @@ func (w *Wheel) Advance(now time.Duration) {
 			break
 		}
 		w.now = at
-		for t := w.slot[level][i]; t != nil; t = w.slot[level][i] {
+		for w.slot[level][i] != nil {
+			t := w.slot[level][i]
 			w.remove(t)
 			if t.end > w.now {
 				w.insert(t)
@@ -130,29 +131,53 @@ func (w *Wheel) slotOf(t *Timer) (head **Timer, bit uint64) {
 	return &w.slot[t.level][i], 1 << i
 }
 
+// insert appends the timer to its slot, so that timers of the same length stay
+// in order.
 func (w *Wheel) insert(t *Timer) {
 	// The highest bit in which its end differs from now tells the level: above
 	// it, the two share a slot.
 	t.level = uint8((bits.Len64(t.end^w.now) - 1) / slotBits)
 	t.running = true
 	head, bit := w.slotOf(t)
-	t.prev, t.next = nil, *head
-	if t.next != nil {
-		t.next.prev = t
+	if *head == nil {
+		*head, t.next, t.prev = t, t, t
+	} else {
+		t.next, t.prev = *head, (*head).prev
+		t.next.prev, t.prev.next = t, t
 	}
-	*head = t
 	w.used[t.level] |= bit
 }
 
 func (w *Wheel) remove(t *Timer) {
 	head, bit := w.slotOf(t)
-	if t.next != nil {
-		t.next.prev = t.prev
-	}
-	if t.prev != nil {
-		t.prev.next = t.next
-	} else if *head = t.next; *head == nil {
+	switch {
+	case t.next == t:
+		*head = nil
 		w.used[t.level] &^= bit
+	case *head == t:
+		*head = t.next
 	}
+	t.next.prev, t.prev.next = t.prev, t.next
 	t.next, t.prev, t.running = nil, nil, false
+}
+
+// sample bounds what Nearest costs.
+const sample = 64
+
+// Nearest returns the timer that ends first, or nil if none runs. Where more
+// than 64 timers share the first slot, and that slot lies some ticks ahead, it
+// returns the best of the oldest of them.
+func (w *Wheel) Nearest() *Timer {
+	level, i, _, found := w.first()
+	if !found {
+		return nil
+	}
+	head := w.slot[level][i]
+	best := head
+	for t, n := head.next, 1; t != head && n < sample; t, n = t.next, n+1 {
+		if t.end < best.end {
+			best = t
+		}
+	}
+	return best
 }

@@ -148,6 +148,25 @@ func TestTimeThatGoesBackChangesNothing(t *testing.T) {
 	}
 }
 
+func TestNearest(t *testing.T) {
+	t.Parallel()
+	w := New(tick)
+	if got := w.Nearest(); got != nil {
+		t.Errorf("an empty wheel has %v", got)
+	}
+	timers := make([]Timer, 10)
+	for i, seconds := range []int{50, 3000, 7, 9, 20, 8, 1000, 6, 400, 10} {
+		w.Start(&timers[i], time.Duration(seconds)*time.Second)
+	}
+	for _, want := range []int{7, 2, 5, 3, 9, 4, 0, 8, 6, 1} {
+		got := w.Nearest()
+		if got != &timers[want] {
+			t.Errorf("timer %d is not the nearest", want)
+		}
+		w.Stop(got)
+	}
+}
+
 func BenchmarkRestart(b *testing.B) {
 	for name, n := range map[string]int{"1": 1, "100000": 100_000} {
 		b.Run(name, func(b *testing.B) {

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"math"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/cache"
+	"scache/internal/master"
+	"scache/internal/server"
+)
+
+// newCache gives the cache a clock, an alarm, and a way to deal with
+// descriptors.
+func newCache(params parameters, p *master.Process) *cache.Cache {
+	start := time.Now()
+	var c *cache.Cache
+	alarm := time.AfterFunc(time.Hour, func() {
+		defer p.Log.ExitOnPanic()
+		c.Expire()
+	})
+	alarm.Stop()
+	alive := server.Alive
+	if !params.livenessCheck {
+		alive = func(int) bool { return true }
+	}
+	c = cache.New(cache.Config{
+		TTLLimit: params.ttlLimit,
+		Now:      func() time.Duration { return time.Since(start) },
+		Alarm:    func(d time.Duration) { alarm.Reset(d) },
+		Alive:    alive,
+		Close:    server.Closer(params.goodbye),
+	})
+	return c
+}
+
+// ownDescriptors is how many descriptors the process may need for itself.
+const ownDescriptors = 32
+
+// sessionLimit returns how many sessions may be cached with a number of clients
+// connected, if this process may have as many open files as the system allows
+// it at the most. A client needs a descriptor, and another one for the session
+// that it is saving.
+func sessionLimit(configured int) func(clients int) int {
+	files := unix.Rlimit{Cur: 1024}
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // the runtime has set Cur to Max
+	return func(clients int) int {
+		limit := int(min(files.Cur, math.MaxInt32)) - ownDescriptors - 2*clients
+		if configured > 0 {
+			limit = min(limit, configured)
+		}
+		return limit
+	}
+}

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Tests of what happens to clients and sessions when the daemon is replaced.
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+	"scache/internal/postfixtest"
+)
+
+// A saved is a session that a test has saved, and will look for.
+type saved struct {
+	label, property string
+	inode           uint64
+}
+
+func saveSession(t *testing.T, c *client.Client, ttl int32, label, property string) saved {
+	t.Helper()
+	fd := newDescriptor(t)
+	if status, err := c.SaveEndpoint(ttl, label, property, fd); err != nil || status != client.OK {
+		t.Fatal(status, err)
+	}
+	return saved{label, property, inode(t, fd)}
+}
+
+func (s saved) want(t *testing.T, c *client.Client) {
+	t.Helper()
+	f, err := c.FindEndpoint(s.label)
+	if err != nil || f.Status != client.OK || f.Property != s.property {
+		t.Fatalf("%+v: got %+v, %v", s, f, err)
+	}
+	if got := inode(t, f.FD); got != s.inode {
+		t.Errorf("%+v: got inode %d", s, got)
+	}
+}
+
+// replace reloads the daemon, and starts the next one when the first has asked
+// for it.
+func replace(t *testing.T, m *postfixtest.Master) {
+	t.Helper()
+	if err := m.HangUp(); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.StartWhenNeeded(time.Minute); err != nil {
+		t.Fatalf("%v\n%q", err, m.Log())
+	}
+}
+
+func wantNoWarnings(t *testing.T, m *postfixtest.Master) {
+	t.Helper()
+	for _, text := range m.Texts() {
+		if !strings.HasPrefix(text, "statistics: ") && !strings.HasPrefix(text, "takeover: ") {
+			t.Error(text)
+		}
+	}
+}
+
+func TestTakeovers(t *testing.T) {
+	t.Parallel()
+	const sessions, bindings, clients, takeovers = 5000, 300, 200, 10
+	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
+	c := dial(t, m)
+	var all []saved
+	for i := range sessions {
+		all = append(all, saveSession(t, c, 3600, fmt.Sprintf("endpoint\n%d\n", i%(sessions/5)), fmt.Sprint("property ", i)))
+	}
+	for i := range bindings {
+		if status, err := c.SaveDestination(3600, fmt.Sprint("destination ", i/3), fmt.Sprint("property ", i), fmt.Sprint("nowhere ", i)); err != nil || status != client.OK {
+			t.Fatal(status, err)
+		}
+	}
+	var idle []*client.Client
+	for i := range clients {
+		idle = append(idle, dial(t, m))
+		if f, err := idle[i].FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+			t.Fatal(f, err)
+		}
+	}
+	before, err := m.Descriptors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range takeovers {
+		replace(t, m)
+		if !m.WaitForTexts("takeover: sessions=5000 bindings=300 clients=201 lost=0", n+1) {
+			t.Fatalf("takeover %d: %q", n, m.Texts())
+		}
+	}
+	if after, err := m.Descriptors(); err != nil || after != before {
+		t.Errorf("%d descriptors before, %d after: %v", before, after, err)
+	}
+	for i, c := range idle {
+		if f, err := c.FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+			t.Fatalf("client %d: %+v, %v", i, f, err)
+		}
+	}
+	for i, s := range all {
+		s.want(t, idle[i%clients])
+	}
+	for i := 0; i < bindings; i += 3 { // each destination has three, the first of which comes first
+		wantBindings(t, c, fmt.Sprint("destination ", i/3), i)
+	}
+	wantNoWarnings(t, m)
+}
+
+// wantBindings gives all three endpoints of a destination a session, the last one
+// first, and looks in which order they are found.
+func wantBindings(t *testing.T, c *client.Client, destination string, first int) {
+	t.Helper()
+	for i := first + 2; i >= first; i-- {
+		saveSession(t, c, 60, fmt.Sprint("nowhere ", i), "")
+	}
+	for i := range 3 {
+		f, err := c.FindDestination(destination)
+		if err != nil || f.Status != client.OK || f.DestinationProperty != fmt.Sprint("property ", first+i) {
+			t.Fatalf("%s: got %+v, %v", destination, f, err)
+		}
+		unix.Close(f.FD)
+	}
+}
+
+// TestTTLGoesOnThroughTakeovers looks when a session is closed whose time to
+// live spans two reloads.
+func TestTTLGoesOnThroughTakeovers(t *testing.T) {
+	t.Parallel()
+	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
+	c := dial(t, m)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	start := time.Now()
+	if status, err := c.SaveEndpoint(4, "e", "p", int(w.Fd())); err != nil || status != client.OK {
+		t.Fatal(status, err)
+	}
+	saved := time.Now()
+	w.Close()
+	replace(t, m)
+	replace(t, m)
+	r.Read(make([]byte, 1)) // until the daemon closes it
+	if lived := time.Since(start); lived < 4*time.Second || time.Since(saved) > 14*time.Second {
+		t.Errorf("a session with a time to live of 4s was closed after %v", lived)
+	}
+	wantNoWarnings(t, m)
+}
+
+// TestRequestInProgressIsFinished reloads while one client is in the middle of a
+// request and another one is about to acknowledge a descriptor.
+func TestRequestInProgressIsFinished(t *testing.T) {
+	t.Parallel()
+	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
+	slow, idle := dial(t, m), dial(t, m)
+	s := saveSession(t, idle, 60, "e", "p")
+	slow.Conn.Write([]byte("request\x00find_endp\x00la"))
+	if f, err := idle.FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+		t.Fatal(f, err) // the daemon lives, and has seen the other one's half
+	}
+	replace(t, m)
+	if _, err := slow.FindEndpoint("e"); err == nil {
+		t.Error("a client that did not finish its request is still served")
+	}
+	s.want(t, idle)
+}
+
+// TestStockSuccessorIsHarmless replaces the daemon by the stock one, and that by
+// ours again.
+func TestStockSuccessorIsHarmless(t *testing.T) {
+	t.Parallel()
+	stock := postfixtest.NeedPostfix(t)
+	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
+	c := dial(t, m)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if status, err := c.SaveEndpoint(3600, "e", "p", int(w.Fd())); err != nil || status != client.OK {
+		t.Fatal(status, err)
+	}
+	w.Close()
+	m.Binary = stock
+	replace(t, m)
+	r.Read(make([]byte, 1)) // closed, or this would block
+	if _, err := c.FindEndpoint("e"); err == nil {
+		t.Error("the stock server serves a client of ours")
+	}
+	fresh := dial(t, m)
+	if f, err := fresh.FindEndpoint("e"); err != nil || f.Status != client.NotFound {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	var warnings []string
+	for _, text := range m.Texts() {
+		if strings.HasPrefix(text, "warning: ") {
+			warnings = append(warnings, text)
+		}
+	}
+	if len(warnings) > 1 {
+		t.Errorf("%d warnings: %q", len(warnings), warnings)
+	}
+	if err := m.HangUp(); err != nil {
+		t.Fatal(err)
+	}
+	m.Binary = binary
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c = dial(t, m)
+	saveSession(t, c, 60, "e", "p").want(t, c)
+}
+
+// TestSIGTERMDoesNotHandOver ends the daemon for good.
+func TestSIGTERMDoesNotHandOver(t *testing.T) {
+	t.Parallel()
+	m := startMaster(t, binary, "")
+	c := dial(t, m)
+	saveSession(t, c, 60, "e", "p")
+	m.Cmd.Process.Signal(unix.SIGTERM)
+	if err := m.Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := m.StartWhenNeeded(100 * time.Millisecond); err == nil {
+		t.Error("somebody has connected to the socket")
+	}
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package cache
+
+import "time"
+
+// A Snapshot is all that a cache held, for another one to go on with: bindings
+// and sessions, each kind in an order that keeps the one within a destination or
+// an endpoint.
+type Snapshot struct {
+	Bindings []SavedBinding
+	Sessions []SavedSession
+}
+
+// A SavedBinding is what SaveBinding takes.
+type SavedBinding struct {
+	TTL                       time.Duration // what is left of it
+	Label, Property, Endpoint string
+}
+
+// A SavedSession is what SaveSession takes.
+type SavedSession struct {
+	TTL             time.Duration // what is left of it
+	Label, Property string
+	FD              int
+}
+
+// TakeAll empties the cache. The descriptors belong to the caller.
+func (c *Cache) TakeAll() Snapshot {
+	now := c.lock()
+	defer c.unlock()
+	var all Snapshot
+	for _, d := range c.destinations {
+		for l := d.bindings.first; l != nil; l = l.next {
+			b := l.entry
+			all.Bindings = append(all.Bindings, SavedBinding{b.end - now, d.label, b.property, b.endpoint})
+		}
+	}
+	c.clearBindings()
+	for _, ep := range c.endpoints {
+		for !ep.sessions.empty() {
+			s := ep.sessions.first.entry
+			all.Sessions = append(all.Sessions, SavedSession{s.end - now, ep.label, s.property, s.remove()})
+		}
+	}
+	return all
+}
+
+// RestoreBinding saves a binding of another cache.
+func (c *Cache) RestoreBinding(b SavedBinding) {
+	if b.TTL > 0 {
+		c.SaveBinding(b.TTL, []byte(b.Label), []byte(b.Property), []byte(b.Endpoint))
+	}
+}
+
+// RestoreSession saves a session of another cache, and takes its descriptor
+// over.
+func (c *Cache) RestoreSession(s SavedSession) {
+	c.lock()
+	c.totals.TakenOver++
+	if s.TTL <= 0 {
+		c.close(s.FD, Expired)
+	}
+	c.unlock()
+	if s.TTL > 0 {
+		c.SaveSession(s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
+	}
+}

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package server
+
+// Clients that speak badly, or send descriptors that nobody asked for. The
+// administrator reads what was wrong, and no other request suffers.
+
+import (
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/cache"
+)
+
+func TestMalformedRequests(t *testing.T) {
+	t.Parallel()
+	const noReply, bad, badEndpoint, badDestination = "", `status\01\0\0`, `status\01\0property\0\0\0`, `status\01\0property\0\0property\0\0\0`
+	for _, test := range []struct{ say, hear, warning string }{
+		{`\0`, noReply, "missing attribute request"},
+		{`label\0x\0\0`, noReply, `unexpected attribute "label"`},
+		{`label\0x\0request\0find_endp\0\0`, noReply, `unexpected attribute "label"`},
+		{`{\0request\0find_endp\0}\0label\0x\0\0`, noReply, `unexpected attribute "{"`},
+		{`dummy\0\0\0`, noReply, `unexpected attribute "dummy"`},
+		{`request\0nonsense\0label\0x\0\0`, bad, `warning: unrecognized request: "nonsense", ignored`},
+		{`request\0a\nb\0\0`, bad, `warning: unrecognized request: "a?b", ignored`},
+		{`request\0\0\0`, bad, `warning: unrecognized request: "", ignored`},
+
+		{`request\0save_endp\0\0`, bad, "missing attribute ttl"},
+		{`request\0save_endp\0ttl\09\0label\0e\0\0`, bad, "missing attribute property"},
+		{`request\0save_endp\0label\0e\0property\0p\0\0`, bad, `unexpected attribute "label" (expecting: ttl)`},
+		{`request\0save_endp\0ttl\09\0property\0p\0label\0e\0\0`, bad, `unexpected attribute "property" (expecting: label)`},
+		{`request\0save_endp\0ttl\09\0label\0e\0property\0p\0label\0f\0\0`, bad, `unexpected attribute "label" (expecting: end of list)`},
+
+		{`request\0save_dest\0\0`, bad, "missing attribute ttl"},
+		{`request\0save_dest\0ttl\09\0label\0d\0property\0p\0\0`, bad, "missing attribute label"},
+		{`request\0save_dest\0ttl\09\0label\0d\0label\0e\0property\0p\0\0`, bad, `unexpected attribute "label" (expecting: property)`},
+		{`request\0save_dest\0ttl\09\0label\0d\0property\0p\0label\0e\0x\0\0\0`, bad, `unexpected attribute "x" (expecting: end of list)`},
+
+		{`request\0find_endp\0\0`, badEndpoint, "missing attribute label"},
+		{`request\0find_endp\0property\0e\0\0`, badEndpoint, `unexpected attribute "property" (expecting: label)`},
+		{`request\0find_endp\0label\0e\0label\0f\0\0`, badEndpoint, `unexpected attribute "label" (expecting: end of list)`},
+		{`request\0find_dest\0\0`, badDestination, "missing attribute label"},
+		{`request\0find_dest\0{\0label\0d\0}\0\0`, badDestination, `unexpected attribute "{" (expecting: label)`},
+		{`request\0find_dest\0label\0d\0ttl\01\0\0`, badDestination, `unexpected attribute "ttl" (expecting: end of list)`},
+	} {
+		testMalformed(t, test.say, test.hear, test.warning)
+	}
+	for _, ttl := range []string{"0", "2147483648", "4294967295", "4294967296", "99999999999999999999", "9x", "x", "", "+", "+1", " 1", "1.5", "0x1"} {
+		testMalformed(t, `request\0save_endp\0ttl\0`+ttl+`\0label\0e\0property\0p\0\0`, bad, "of attribute ttl")
+		testMalformed(t, `request\0save_dest\0ttl\0`+ttl+`\0label\0d\0property\0p\0label\0e\0\0`, bad, "of attribute ttl")
+	}
+}
+
+// testMalformed says something that must be refused, with a reply and a
+// warning, and otherwise without a trace.
+func testMalformed(t *testing.T, say, hear, warning string) {
+	t.Run(say, func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t)
+		p := w.connect(t)
+		p.say(say)
+		p.hear(hear)
+		p.wantInStep()
+		w.wantWarning(t, warning)
+		if stats := w.Cache.ResetStats(); stats != (cache.Stats{Endpoint: cache.Lookups{Misses: 1}}) {
+			t.Errorf("counted as %+v", stats)
+		}
+		for _, request := range []string{"save_endp", "save_dest", "find_endp", "find_dest"} {
+			if strings.HasPrefix(say, `request\0`+request) { // what log analysers look for
+				w.wantWarning(t, "warning: scache_"+request+"_service: bad or missing request parameter")
+			}
+		}
+	})
+}
+
+func TestAnOverLongListEndsTheConversation(t *testing.T) {
+	t.Parallel()
+	for _, list := range []string{
+		`request\0find_endp\0label\0` + strings.Repeat("x", 1<<16) + `\0\0`,
+		strings.Repeat("x", 1<<24),
+		strings.Repeat(`a\0b\0`, 1<<16),
+	} {
+		w := newWorld(t)
+		p := w.connect(t)
+		p.say(list)
+		p.wantEnd()
+		w.wantWarning(t, "too long")
+	}
+}
+
+func TestLongPropertiesFitIntoAReply(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connect(t)
+	_, fd := pipe(t)
+	long := strings.Repeat("x", 65_000)
+	w.Cache.SaveBinding(1, []byte("d"), []byte(long), []byte("e"))
+	w.Cache.SaveSession(1, []byte("e"), []byte(long), fd)
+	p.say(`request\0find_dest\0label\0d\0\0`)
+	p.hear(`status\00\0property\0` + long + `\0property\0` + long + `\0\0`)
+}
+
+func TestASessionIsClosedIfTheClientDoesNotAskForIt(t *testing.T) {
+	t.Parallel()
+	for _, instead := range []string{`\0`, `request\0find_endp\0label\0e\0\0`, `dummy\0\0x\0\0\0`} {
+		w := newWorld(t)
+		r, fd := pipe(t)
+		w.Cache.SaveSession(1, []byte("e"), nil, fd)
+		p := w.connect(t)
+		p.say(`request\0find_endp\0label\0e\0\0`)
+		p.hear(`status\00\0property\0\0\0`)
+		p.say(instead)
+		p.wantEnd()
+		wantClosed(t, r)
+		w.wantWarning(t, "connection closed")
+	}
+}
+
+func TestDescriptorsNobodyAskedForAreClosed(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ say, hear string }{
+		{`request\0find_endp\0label\0e\0\0`, `status\02\0property\0\0\0`},
+		{`request\0find_dest\0label\0d\0\0`, `status\02\0property\0\0property\0\0\0`},
+		{`request\0save_dest\0ttl\09\0label\0d\0property\0\0label\0e\0\0`, `status\00\0\0`},
+		{`request\0save_endp\0ttl\00\0label\0e\0property\0\0\0`, `status\01\0\0`},
+		{`request\0find_endp\0\0`, `status\01\0property\0\0\0`},
+		{`request\0nonsense\0\0`, `status\01\0\0`},
+		{`label\0x\0\0`, ""},
+		{`\0`, ""},
+	} {
+		for count := 1; count <= 3; count++ {
+			w := newWorld(t)
+			p := w.connect(t)
+			r, fd := pipe(t)
+			p.say(test.say, []int{fd, fd, fd}[:count]...)
+			unix.Close(fd)
+			p.hear(test.hear)
+			_, other := pipe(t)
+			p.save("other", other) // it does not become company
+			unix.Close(other)
+			wantClosed(t, r)
+			p.wantInStep()
+			w.wantWarning(t, "file descriptor")
+		}
+	}
+}
+
+func TestDescriptorsBesideDummiesAreClosed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connect(t)
+	_, saved := pipe(t)
+	want := inode(t, saved)
+	w.Cache.SaveSession(1, []byte("e"), nil, saved)
+	r1, fd1 := pipe(t)
+	r2, fd2 := pipe(t)
+	p.say(`request\0find_endp\0label\0e\0\0`)
+	p.hear(`status\00\0property\0\0\0`)
+	p.say(`dummy\0\0\0`, fd1)
+	unix.Close(fd1)
+	p.hear(`\0`)
+	wantClosed(t, r1)
+	if found, err := p.Take(); err != nil || inode(t, found) != want {
+		t.Errorf("found descriptor %d, %v", found, err)
+	} else {
+		unix.Close(found)
+	}
+	p.say(`dummy\0\0\0`, fd2)
+	unix.Close(fd2)
+	_, other := pipe(t)
+	p.save("other", other) // the one before is no company
+	unix.Close(other)
+	wantClosed(t, r2)
+	w.wantWarning(t, "file descriptor")
+	p.say(`dummy\0\0\0`) // one too many
+	p.wantInStep()
+	w.wantWarning(t, `unexpected attribute "dummy"`)
+}
+
+func TestSaveEndpointWantsExactlyOneDescriptor(t *testing.T) {
+	t.Parallel()
+	for _, beside := range []struct{ request, byte int }{{0, 0}, {0, 2}, {0, 3}, {1, 1}, {2, 0}, {2, 1}} {
+		w := newWorld(t)
+		p := w.connect(t)
+		r, fd := pipe(t)
+		fds := []int{fd, fd, fd}
+		p.say(`request\0save_endp\0ttl\09\0label\0e\0property\0\0\0`, fds[:beside.request]...)
+		p.hear(`dummy\0\0\0`)
+		p.say(`\0`, fds[:beside.byte]...)
+		unix.Close(fd)
+		p.hear(`status\02\0\0`)
+		wantClosed(t, r)
+		p.wantInStep()
+		w.wantWarning(t, "file descriptor")
+		if size := w.Cache.Size(); size != (cache.Size{}) {
+			t.Errorf("%+v: the cache holds %+v", beside, size)
+		}
+	}
+}
