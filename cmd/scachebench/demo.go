@@ -94,8 +94,7 @@ func (d *demo) measure(ctx context.Context, s setup) (r result, err error) {
 		}
 	}
 	r = result{setup: s, seconds: seconds}
-	r.connections, _ = sink.Counts()
-	r.delivered = len(instance.Grep("status=sent"))
+	r.delivered, r.connections = instance.Sent()
 	r.hits, r.misses = lookups(instance)
 	r.complaints = complaints(instance)
 	return r, nil
@@ -123,8 +122,7 @@ func (d *demo) showProgress(name string, sink *postfixtest.Sink) (stop func()) {
 		lineEnd = "\n" // not a terminal
 	}
 	show := func(lineEnd string) {
-		_, messages := sink.Counts()
-		fmt.Printf("%-14s %d of %d messages have arrived%s", name, messages, d.messages, lineEnd)
+		fmt.Printf("%-14s %d of %d messages have arrived%s", name, sink.Messages(), d.messages, lineEnd)
 	}
 	done, stopped := make(chan struct{}), make(chan struct{})
 	go func() {

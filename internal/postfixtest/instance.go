@@ -4,6 +4,7 @@ package postfixtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -193,8 +195,12 @@ func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) 
 
 // Command runs "postfix start", "postfix reload" or the like for the instance.
 func (i *Instance) Command(command string) error {
-	out, err := exec.Command("postfix", "-c", i.path("etc"), command).CombinedOutput()
-	if err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "postfix", "-c", i.path("etc"), command)
+	cmd.WaitDelay = time.Second // daemons that it starts may keep its output open
+	out, err := cmd.CombinedOutput()
+	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
 		return fmt.Errorf("postfix %s: %w: %s%s", command, err, out, i.tail())
 	}
 	return nil
@@ -213,9 +219,6 @@ func (i *Instance) Start() error {
 	return waitFor(i.SMTP)
 }
 
-// Running tells whether the instance runs.
-func (i *Instance) Running() bool { return i.Command("status") == nil }
-
 // Send sends messages of 1 kB over this number of parallel connections.
 func (i *Instance) Send(ctx context.Context, messages, connections int, recipient string) error {
 	cmd := exec.CommandContext(ctx, "smtp-source", "-m", strconv.Itoa(messages), "-s", strconv.Itoa(connections),
@@ -226,10 +229,26 @@ func (i *Instance) Send(ctx context.Context, messages, connections int, recipien
 	return nil
 }
 
-// WaitEmpty waits until all mail has left the queue. Mail that is deferred is an
-// error: it would stay for minutes.
-func (i *Instance) WaitEmpty(ctx context.Context) error {
-	for !i.empty() {
+// Sent returns how many messages were delivered so far, and over how many new
+// connections: a delivery that reuses one is logged with the number of its use.
+func (i *Instance) Sent() (messages, connections int) {
+	messages = len(i.Grep("status=sent"))
+	return messages, messages - len(i.Grep("status=sent", "conn_use="))
+}
+
+// WaitSent waits until this many messages have been delivered. The queue manager
+// may hold on to files of delivered mail for a minute after a reload.
+func (i *Instance) WaitSent(ctx context.Context, messages int) error {
+	return i.wait(ctx, func() bool { sent, _ := i.Sent(); return sent >= messages })
+}
+
+// WaitEmpty waits until all mail has left the queue.
+func (i *Instance) WaitEmpty(ctx context.Context) error { return i.wait(ctx, i.empty) }
+
+// wait waits for delivery. Mail that is deferred is an error: it would stay for
+// minutes.
+func (i *Instance) wait(ctx context.Context, done func() bool) error {
+	for !done() {
 		if i.queued("deferred") {
 			return fmt.Errorf("mail is deferred\n%s", i.tail())
 		}
@@ -289,8 +308,10 @@ lines:
 
 // Close stops the instance, if it runs, and removes it.
 func (i *Instance) Close() error {
-	if _, err := os.Stat(i.path("queue/pid/master.pid")); err == nil {
-		i.Command("stop")
+	if pid, err := os.ReadFile(i.path("queue/pid/master.pid")); err == nil && i.Command("stop") != nil {
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(pid))); err == nil {
+			syscall.Kill(-pid, syscall.SIGKILL) // master leads a process group
+		}
 	}
 	return os.RemoveAll(i.Dir)
 }

@@ -59,21 +59,19 @@ func (s *Sink) Write(p []byte) (int, error) {
 	return s.out.Write(p)
 }
 
-var counters = regexp.MustCompile(`sess=(\d+) quit=\d+ mesg=(\d+)`)
+var counter = regexp.MustCompile(`mesg=(\d+)`)
 
-// Counts returns the number of connections and of messages so far. The
-// connection by which StartSink looked for the sink does not count.
-func (s *Sink) Counts() (connections, messages int) {
+// Messages returns the number of messages so far. The sink also counts
+// connections, but not before they end.
+func (s *Sink) Messages() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := counters.FindAllSubmatch(s.out.Bytes(), -1)
+	all := counter.FindAllSubmatch(s.out.Bytes(), -1)
 	if len(all) == 0 {
-		return 0, 0
+		return 0
 	}
-	last := all[len(all)-1]
-	connections, _ = strconv.Atoi(string(last[1]))
-	messages, _ = strconv.Atoi(string(last[2]))
-	return connections - 1, messages
+	n, _ := strconv.Atoi(string(all[len(all)-1][1]))
+	return n
 }
 
 // Close ends the sink.
