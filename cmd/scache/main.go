@@ -94,6 +94,7 @@ func run(p *master.Process) error {
 		Timeout:      params.ipcTimeout,
 		SessionLimit: sessionLimit(params.sessionLimit),
 	}
+	p.MakeRoom = func() { s.Cache.Evict(ownDescriptors) }
 	if !p.Options.StandAlone {
 		s.Adopt = p.Adopt
 	}

@@ -141,12 +141,19 @@ func (c *Cache) SetLimit(n int) {
 	c.lock()
 	defer c.unlock()
 	c.limit = max(n, 1)
-	c.makeRoom()
+	c.evictTo(c.limit)
 }
 
-// makeRoom evicts the sessions nearest to their end, down to the limit.
-func (c *Cache) makeRoom() {
-	for c.sessions > c.limit {
+// Evict gives up sessions for the sake of something else that needs descriptors.
+func (c *Cache) Evict(n int) {
+	c.lock()
+	defer c.unlock()
+	c.evictTo(c.sessions - n)
+}
+
+// evictTo evicts the sessions nearest to their end, until so many are left.
+func (c *Cache) evictTo(n int) {
+	for c.sessions > max(n, 0) {
 		c.sessionWheel.Nearest().Owner.(*session).drop(Evicted)
 	}
 }
@@ -166,7 +173,7 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	ep.sessions.append(&s.link)
 	c.sessions++
 	s.end = c.start(c.sessionWheel, &s.timer, now, ttl)
-	c.makeRoom()
+	c.evictTo(c.limit)
 	c.stats.sawSession(len(c.endpoints), c.sessions)
 }
 

@@ -43,6 +43,9 @@ type Process struct {
 	Config  *mailconf.Config
 	Log     *maillog.Logger
 
+	// MakeRoom, if not nil, gives up descriptors that a client needs more.
+	MakeRoom func()
+
 	name      string
 	env       func(string) string
 	listeners []*net.UnixListener

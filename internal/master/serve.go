@@ -95,6 +95,7 @@ type service struct {
 	mu        sync.Mutex
 	clients   int
 	idle      *time.Timer // nil if the process does not end by itself
+	warned    time.Time   // about a lack of resources
 }
 
 // accept begins to accept clients.
@@ -118,10 +119,24 @@ func (s *service) acceptFrom(l *net.UnixListener) {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		case !errors.Is(err, syscall.ECONNABORTED):
-			s.Log.Warning("accept connection: %v", err)
-			time.Sleep(100 * time.Millisecond) // out of descriptors or memory
+			s.outOfResources(err)
 		}
 	}
+}
+
+// outOfResources deals with a client that cannot be accepted, most likely for
+// want of a descriptor. The client waits in line meanwhile.
+func (s *service) outOfResources(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
+		s.warned = now
+		s.Log.Warning("accept connection: %v; making room (such a warning comes once a minute)", err)
+	}
+	if s.MakeRoom != nil {
+		s.MakeRoom()
+	}
+	time.Sleep(10 * time.Millisecond) // as long as there is nothing else to give up
 }
 
 func (s *service) serve(conn *net.UnixConn, handle func(*net.UnixConn)) {

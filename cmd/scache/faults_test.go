@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Tests of what the daemon makes of dead peers, a lack of descriptors and
+// strangers, with the stock daemon beside it.
+
+package main
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+	"scache/internal/fdpass"
+	"scache/internal/postfixtest"
+)
+
+// impatientSink is a mail server that hangs up on clients that are silent for
+// half a second.
+func impatientSink(t *testing.T) (port int) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go impatientSession(conn)
+		}
+	}()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+func impatientSession(conn net.Conn) {
+	defer conn.Close()
+	in := bufio.NewReader(conn)
+	for reply, data := "220 ready", false; ; {
+		if reply != "" {
+			fmt.Fprintf(conn, "%s\r\n", reply)
+		}
+		conn.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return
+		}
+		verb := strings.ToUpper(strings.TrimSpace(line))
+		switch {
+		case data && verb != ".":
+			reply = ""
+		case verb == "DATA":
+			reply, data = "354 go on", true
+		case verb == "QUIT":
+			return
+		default:
+			reply, data = "250 fine", false
+		}
+	}
+}
+
+// TestOnlyLiveSessionsAreReused sends bursts of mail with pauses in which the
+// remote end hangs up. A session that was found in the cache and could not be
+// used shows as a hit without a delivery.
+func TestOnlyLiveSessionsAreReused(t *testing.T) {
+	t.Parallel()
+	if failed := failedReuses(t, binary); failed != 0 {
+		t.Errorf("%d sessions could not be reused", failed)
+	}
+	t.Logf("stock scache: %d sessions could not be reused", failedReuses(t, postfixtest.NeedPostfix(t)))
+}
+
+func failedReuses(t *testing.T, scache string) int {
+	t.Helper()
+	i := startInstance(t, postfixtest.Config{Scache: scache, Chroot: "y", Main: relayTo(impatientSink(t), map[string]string{
+		"connection_cache_ttl_limit":       "5s",
+		"smtp_connection_cache_time_limit": "5s",
+	})})
+	for range 4 {
+		deliver(t, i, 50, "recipient@example.test")
+		pause := time.NewTimer(time.Second) // the remote end needs it, not the test
+		<-pause.C
+	}
+	deliver(t, i, 50, "recipient@example.test")
+	if err := i.Command("reload"); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(time.Minute); len(i.Grep("postfix/scache[", "max simultaneous")) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no statistics")
+		}
+	}
+	hits := 0
+	for _, line := range i.Grep("postfix/scache[", "lookup hits=") {
+		n, _ := strconv.Atoi(regexp.MustCompile(`hits=(\d+)`).FindStringSubmatch(line)[1])
+		hits += n
+	}
+	return hits - len(i.Grep("status=sent", "conn_use="))
+}
+
+// TestDescriptorPressure allows the daemon 256 open files, and asks for more.
+func TestDescriptorPressure(t *testing.T) {
+	t.Parallel()
+	if failed, refused := pressure(t, binary); failed+refused > 0 {
+		t.Errorf("%d saves failed, and %d clients were refused", failed, refused)
+	}
+	failed, refused := pressure(t, postfixtest.NeedPostfix(t))
+	t.Logf("stock scache: %d of 1000 saves failed, and %d of 50 clients were refused", failed, refused)
+}
+
+func pressure(t *testing.T, scache string) (failed, refused int) {
+	t.Helper()
+	m, err := postfixtest.NewMaster("/usr/bin/prlimit", "connection_cache_ttl_limit=1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	m.Args = append([]string{"--nofile=256:256", scache}, m.Args...)
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, m)
+	fd := newDescriptor(t)
+	defer unix.Close(fd)
+	for i := range 1000 {
+		c.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+		status, err := c.SaveEndpoint(3600, fmt.Sprint("endpoint ", i), "", fd)
+		if err != nil {
+			failed += 1000 - i
+			break
+		}
+		if status != client.OK {
+			failed++
+		}
+	}
+	var answered atomic.Int32
+	var clients sync.WaitGroup
+	for range 50 {
+		clients.Go(func() {
+			if answers(t, m) {
+				answered.Add(1)
+			}
+		})
+	}
+	clients.Wait()
+	return failed, 50 - int(answered.Load())
+}
+
+// answers connects a further client, which stays connected.
+func answers(t *testing.T, m *postfixtest.Master) bool {
+	t.Helper()
+	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: m.Socket, Net: "unix"})
+	if err != nil {
+		return false
+	}
+	t.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	c, err := client.New(fdpass.New(conn), true)
+	if err != nil {
+		return false
+	}
+	_, err = c.FindEndpoint("miss")
+	return err == nil
+}
+
+// TestOutOfDescriptors has so many clients that there is none left for another
+// one: it waits, without a busy loop, until one goes.
+func TestOutOfDescriptors(t *testing.T) {
+	t.Parallel()
+	m, err := postfixtest.NewMaster("/usr/bin/prlimit", "connection_cache_ttl_limit=1h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	m.Args = append([]string{"--nofile=64:64", binary}, m.Args...)
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var clients []*net.UnixConn
+	for range 100 {
+		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: m.Socket, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		clients = append(clients, conn)
+	}
+	if !m.WaitForText("warning: accept connection: ") {
+		t.Error("nothing is said about it")
+	}
+	for _, conn := range clients[:80] {
+		conn.Close()
+	}
+	c, err := client.New(fdpass.New(clients[99]), true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saveSession(t, c, 60, "e", "p").want(t, c)
+	if n := strings.Count(strings.Join(m.Texts(), "\n"), "warning: "); n > 2 {
+		t.Errorf("%d warnings: %q", n, m.Texts())
+	}
+}
+
+// TestGoodbye looks at the log of a remote Postfix on whose connections the time
+// runs out.
+func TestGoodbye(t *testing.T) {
+	t.Parallel()
+	for goodbye, polite := range map[string]bool{"": false, "QUIT": true} {
+		t.Run("goodbye="+goodbye, func(t *testing.T) {
+			t.Parallel()
+			sink := startSink(t)
+			remote := startInstance(t, postfixtest.Config{Main: map[string]string{"relayhost": fmt.Sprintf("[127.0.0.1]:%d", sink.Port)}})
+			_, port, _ := net.SplitHostPort(remote.SMTP)
+			n, _ := strconv.Atoi(port)
+			local := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: relayTo(n, map[string]string{
+				"connection_cache_goodbye":   goodbye,
+				"connection_cache_ttl_limit": "1s",
+			})})
+			deliver(t, local, 50, "recipient@example.test")
+			// All connections end at the remote, in one way or the other.
+			for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+				connects := len(remote.Grep("smtpd[", ": connect from"))
+				if connects > 1 && len(remote.Grep("smtpd[", ": disconnect from")) >= connects {
+					break
+				}
+				if time.Now().After(end) {
+					t.Fatal("connections to the remote stay open")
+				}
+			}
+			lost := len(remote.Grep("lost connection after")) - len(remote.Grep("lost connection after CONNECT")) // our own probe
+			if polite != (lost == 0) {
+				t.Errorf("%d lost connections", lost)
+			}
+		})
+	}
+}
+
+// TestStrangersAreRefused connects as another user.
+func TestStrangersAreRefused(t *testing.T) {
+	t.Parallel()
+	postfixtest.NeedPostfix(t) // that is, root
+	m := startMaster(t, binary, "")
+	conn := connectAs(t, m.Socket, 65534)
+	defer conn.Close()
+	if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
+		t.Errorf("a stranger was answered: %d, %v", n, err)
+	}
+	if !m.WaitForText("warning: refused a client with uid 65534, pid ") {
+		t.Errorf("nothing is said about it: %q", m.Texts())
+	}
+	c := dial(t, m)
+	saveSession(t, c, 60, "e", "p").want(t, c)
+}
+
+// connectAs connects as another user, which one thread of this process becomes
+// for that time.
+func connectAs(t *testing.T, path string, uid int) (conn net.Conn) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	become := func(uid int) {
+		const unchanged = ^uintptr(0)
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	become(uid)
+	conn, err := net.Dial("unix", path)
+	become(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return conn
+}
