@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
-.PHONY: build test demo clean
+.PHONY: build demo test soak clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -20,6 +20,12 @@ demo:
 # All checks and tests. Those against a real Postfix want root.
 test:
 	@testdata/test
+
+# Hundreds of clients, good and bad, and reloads, for a while.
+DURATION ?= 5m
+soak:
+	@testdata/install gcc libc6-dev
+	DURATION=$(DURATION) go test -race -v -count 1 -timeout 0 -run '^TestSoak$$' ./cmd/scache
 
 clean:
 	rm -rf bin

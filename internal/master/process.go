@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -196,8 +197,16 @@ func (p *Process) inherit() error {
 }
 
 // Socket returns the path of the service's own socket, as this process can reach
-// it: master binds it relative to queue_directory, where this process works.
-func (p *Process) Socket() string { return p.listeners[0].Addr().String() }
+// it. master binds it relative to queue_directory, where this process works.
+func (p *Process) Socket() string {
+	path := p.listeners[0].Addr().String()
+	if queue, err := p.Config.String("queue_directory"); err == nil && p.Options.Listen == "" {
+		if relative, found := strings.CutPrefix(path, queue+"/"); found {
+			return relative
+		}
+	}
+	return path
+}
 
 // listen opens a socket for the present user only. A socket that nobody serves
 // any more is replaced.

@@ -282,6 +282,12 @@ func (m *Master) Texts() []string {
 	return lines
 }
 
+// HoldLog makes the log receiver stop reading, until release is called.
+func (m *Master) HoldLog() (release func()) {
+	m.mu.Lock()
+	return m.mu.Unlock
+}
+
 // WaitForText waits until a line with this text was logged, and tells whether
 // it was.
 func (m *Master) WaitForText(text string) bool { return m.WaitForTexts(text, 1) }

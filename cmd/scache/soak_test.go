@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// A soak test: hundreds of clients do random, slow, broken and vanishing things,
+// while the daemon is reloaded again and again.
+
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+	"scache/internal/postfixtest"
+)
+
+// A soak is one run of the test.
+type soak struct {
+	*postfixtest.Master
+	end time.Time
+
+	// Each session is the write end of a pipe. Its read end is kept here by
+	// inode, and tells when the last copy of the session is closed.
+	mu    sync.Mutex
+	pipes map[uint64]*os.File
+
+	operations, saves, hits, closed, broken atomic.Int64
+	failures                                atomic.Int64
+	wrong                                   atomic.Pointer[string]
+}
+
+func TestSoak(t *testing.T) {
+	duration := 20 * time.Second
+	if text := os.Getenv("DURATION"); text != "" {
+		var err error
+		if duration, err = time.ParseDuration(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := startMaster(t, binary, "connection_cache_ttl_limit=5s\nconnection_cache_status_update_time=1s\nipc_timeout=2s")
+	s := &soak{Master: m, end: time.Now().Add(duration), pipes: map[uint64]*os.File{}}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("%v, seed %d", duration, seed)
+	first := dial(t, m)
+	before := descriptors(t, m)
+
+	var all sync.WaitGroup
+	for i := range 300 {
+		all.Go(func() { s.client(rand.New(rand.NewPCG(seed, uint64(i)))) })
+	}
+	all.Go(func() { s.stopAndGo(t) })
+	all.Go(func() { s.stallLog() })
+	all.Go(s.sweep)
+	reloads := 0
+	for time.Now().Before(s.end) {
+		tick := time.NewTimer(2 * time.Second)
+		<-tick.C
+		replace(t, m)
+		reloads++
+	}
+	all.Wait()
+
+	for limit := time.Now().Add(time.Minute); s.sweepOnce() > 0; time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(limit) {
+			t.Fatalf("%d sessions are neither cached nor closed", len(s.pipes))
+		}
+	}
+	if f, err := first.FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+		t.Errorf("the first client: %+v, %v", f, err)
+	}
+	after := before + 1
+	for limit := time.Now().Add(time.Minute); after > before && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+		after = descriptors(t, m) // until the last clients are gone
+	}
+	if after > before {
+		t.Errorf("%d descriptors before, %d after", before, after)
+	}
+	memory := residentMemory(t, m)
+	if memory > 100<<20 {
+		t.Errorf("%d MB of resident memory", memory>>20)
+	}
+	if text := s.wrong.Load(); text != nil {
+		t.Error(*text)
+	}
+	for _, text := range m.Texts() {
+		if strings.HasPrefix(text, "panic: ") || strings.HasPrefix(text, "fatal: ") {
+			t.Error(text)
+		}
+	}
+	// A request that takes longer than the daemon waits at a reload is lost,
+	// and on a busy machine some do.
+	if failures, operations := s.failures.Load(), s.operations.Load(); failures > int64(reloads)*300/20 || operations == 0 {
+		t.Errorf("%d of %d operations failed", failures, operations)
+	}
+	t.Logf("%d operations: %d saves, %d hits, %d expired, %d broken clients, %d reloads, %d failures; %d descriptors, %d KB resident",
+		s.operations.Load(), s.saves.Load(), s.hits.Load(), s.closed.Load()-s.hits.Load(), s.broken.Load(), reloads, s.failures.Load(), after, memory>>10)
+}
+
+func descriptors(t *testing.T, m *postfixtest.Master) int {
+	t.Helper()
+	n, err := m.Descriptors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func residentMemory(t *testing.T, m *postfixtest.Master) int {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", m.Cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var size, resident int
+	fmt.Sscan(string(data), &size, &resident)
+	return resident * os.Getpagesize()
+}
+
+// client is one client after another, each of a random kind.
+func (s *soak) client(r *rand.Rand) {
+	for time.Now().Before(s.end) {
+		switch r.IntN(10) {
+		case 0:
+			s.vanish(r)
+		case 1:
+			s.garbage(r)
+		case 2:
+			s.stall(r)
+		default:
+			s.work(r)
+		}
+	}
+}
+
+// work is an ordinary client, for some operations.
+func (s *soak) work(r *rand.Rand) {
+	c, err := client.Dial(s.Socket, true)
+	if err != nil {
+		s.failures.Add(1)
+		return
+	}
+	defer c.Close()
+	for range r.IntN(200) {
+		if err := s.operation(r, c); err != nil {
+			s.failures.Add(1)
+			return
+		}
+		s.operations.Add(1)
+		if r.IntN(20) == 0 {
+			time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond) // as a delivery takes
+		}
+	}
+}
+
+func (s *soak) operation(r *rand.Rand, c *client.Client) error {
+	endpoint, destination := fmt.Sprint("endpoint ", r.IntN(50)), fmt.Sprint("destination ", r.IntN(50))
+	switch r.IntN(4) {
+	case 0:
+		_, err := c.SaveDestination(int32(1+r.IntN(9)), destination, "property", endpoint)
+		return err
+	case 1:
+		if r.IntN(4) == 0 {
+			endpoint = fmt.Sprint("nobody asks for ", r.IntN(1000)) // it will expire
+		}
+		return s.save(r, c, endpoint)
+	case 2:
+		f, err := c.FindEndpoint(endpoint)
+		return s.found(f, err)
+	default:
+		f, err := c.FindDestination(destination)
+		return s.found(f, err)
+	}
+}
+
+// save saves a session whose property is its inode.
+func (s *soak) save(r *rand.Rand, c *client.Client, endpoint string) error {
+	s.mu.Lock()
+	full := len(s.pipes) > 4000
+	s.mu.Unlock()
+	if full {
+		return nil
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer writer.Close()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(writer.Fd()), &st); err != nil {
+		return err
+	}
+	unix.SetNonblock(int(reader.Fd()), true)
+	s.mu.Lock()
+	s.pipes[st.Ino] = reader
+	s.mu.Unlock()
+	s.saves.Add(1)
+	_, err = c.SaveEndpoint(int32(1+r.IntN(9)), endpoint, fmt.Sprint(st.Ino), int(writer.Fd()))
+	return err
+}
+
+// found checks that a session is what its property says.
+func (s *soak) found(f client.Found, err error) error {
+	if err != nil || f.Status != client.OK {
+		return err
+	}
+	defer unix.Close(f.FD)
+	var st unix.Stat_t
+	if err := unix.Fstat(f.FD, &st); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	if s.pipes[st.Ino] != nil { // and not of the client that is stopped
+		s.hits.Add(1)
+	}
+	s.mu.Unlock()
+	if f.Property != fmt.Sprint(st.Ino) {
+		text := fmt.Sprintf("a session with the property %s has the inode %d", f.Property, st.Ino)
+		s.wrong.Store(&text)
+	}
+	return nil
+}
+
+// conversation is what a client sends to save and find; vanish and stall stop
+// anywhere in it.
+const conversation = "request\x00save_dest\x00ttl\x002\x00label\x00d\x00property\x00p\x00label\x00e\x00\x00" +
+	"request\x00find_dest\x00label\x00d\x00\x00dummy\x00\x00\x00dummy\x00\x00\x00" +
+	"request\x00save_endp\x00ttl\x002\x00label\x00e\x00property\x00p\x00\x00\x00"
+
+func (s *soak) vanish(r *rand.Rand) { s.talk([]byte(conversation[:r.IntN(len(conversation))]), 0) }
+
+func (s *soak) stall(r *rand.Rand) {
+	s.talk([]byte(conversation[:r.IntN(len(conversation))]), time.Duration(r.IntN(4))*time.Second)
+}
+
+func (s *soak) garbage(r *rand.Rand) {
+	data := make([]byte, r.IntN(500))
+	for i := range data {
+		data[i] = byte(r.IntN(256)) & byte(r.IntN(256)) // with many NULs
+	}
+	s.talk(data, 0)
+}
+
+// talk sends bytes, and waits this long whether the daemon hangs up.
+func (s *soak) talk(data []byte, patience time.Duration) {
+	s.broken.Add(1)
+	conn, err := net.Dial("unix", s.Socket)
+	if err != nil {
+		s.failures.Add(1)
+		return
+	}
+	defer conn.Close()
+	conn.Write(data)
+	conn.SetReadDeadline(time.Now().Add(patience))
+	buf := make([]byte, 4096)
+	for {
+		if _, err := conn.Read(buf); err != nil {
+			return
+		}
+	}
+}
+
+// stopAndGo runs a client in a process of its own, and stops that process most
+// of the time.
+func (s *soak) stopAndGo(t *testing.T) {
+	cmd := exec.Command(os.Args[0], "-test.run=^TestSoakClient$")
+	cmd.Env = append(os.Environ(), "SOAK_SOCKET="+s.Socket)
+	if err := cmd.Start(); err != nil {
+		t.Error(err)
+		return
+	}
+	for time.Now().Before(s.end) {
+		cmd.Process.Signal(unix.SIGSTOP)
+		time.Sleep(200 * time.Millisecond)
+		cmd.Process.Signal(unix.SIGCONT)
+		time.Sleep(10 * time.Millisecond)
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+}
+
+// TestSoakClient is the client that is stopped.
+func TestSoakClient(t *testing.T) {
+	path := os.Getenv("SOAK_SOCKET")
+	if path == "" {
+		return // this is no test of its own
+	}
+	r := rand.New(rand.NewPCG(1, 2))
+	s := &soak{Master: &postfixtest.Master{Socket: path}, end: time.Now().Add(time.Hour), pipes: map[uint64]*os.File{}}
+	s.client(r)
+}
+
+// stallLog stops the log receiver now and then.
+func (s *soak) stallLog() {
+	for time.Now().Before(s.end) {
+		release := s.HoldLog()
+		time.Sleep(500 * time.Millisecond)
+		release()
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+// sweep forgets sessions that are closed.
+func (s *soak) sweep() {
+	for time.Now().Before(s.end) {
+		s.sweepOnce()
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func (s *soak) sweepOnce() (left int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for inode, reader := range s.pipes {
+		if n, err := unix.Read(int(reader.Fd()), make([]byte, 1)); n == 0 && err == nil {
+			reader.Close()
+			delete(s.pipes, inode)
+			s.closed.Add(1)
+		}
+	}
+	return len(s.pipes)
+}
