@@ -25,7 +25,7 @@ test:
 DURATION ?= 5m
 soak:
 	@testdata/install gcc libc6-dev
-	DURATION=$(DURATION) go test -race -v -count 1 -timeout 0 -run '^TestSoak$$' ./cmd/scache
+	DURATION=$(DURATION) go test -race -v -count 1 -timeout 24h -run '^TestSoak$$' ./cmd/scache
 
 clean:
 	rm -rf bin

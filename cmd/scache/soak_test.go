@@ -31,7 +31,7 @@ type soak struct {
 	// Each session is the write end of a pipe. Its read end is kept here by
 	// inode, and tells when the last copy of the session is closed.
 	mu    sync.Mutex
-	pipes map[uint64]*os.File
+	pipes map[uint64]int
 
 	operations, saves, hits, closed, broken atomic.Int64
 	failures                                atomic.Int64
@@ -47,7 +47,7 @@ func TestSoak(t *testing.T) {
 		}
 	}
 	m := startMaster(t, binary, "connection_cache_ttl_limit=5s\nconnection_cache_status_update_time=1s\nipc_timeout=2s")
-	s := &soak{Master: m, end: time.Now().Add(duration), pipes: map[uint64]*os.File{}}
+	s := &soak{Master: m, end: time.Now().Add(duration), pipes: map[uint64]int{}}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("%v, seed %d", duration, seed)
 	first := dial(t, m)
@@ -189,21 +189,20 @@ func (s *soak) save(r *rand.Rand, c *client.Client, endpoint string) error {
 	if full {
 		return nil
 	}
-	reader, writer, err := os.Pipe()
-	if err != nil {
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return err
 	}
-	defer writer.Close()
+	defer unix.Close(pipe[1])
 	var st unix.Stat_t
-	if err := unix.Fstat(int(writer.Fd()), &st); err != nil {
+	if err := unix.Fstat(pipe[1], &st); err != nil {
 		return err
 	}
-	unix.SetNonblock(int(reader.Fd()), true)
 	s.mu.Lock()
-	s.pipes[st.Ino] = reader
+	s.pipes[st.Ino] = pipe[0]
 	s.mu.Unlock()
 	s.saves.Add(1)
-	_, err = c.SaveEndpoint(int32(1+r.IntN(9)), endpoint, fmt.Sprint(st.Ino), int(writer.Fd()))
+	_, err := c.SaveEndpoint(int32(1+r.IntN(9)), endpoint, fmt.Sprint(st.Ino), pipe[1])
 	return err
 }
 
@@ -218,7 +217,7 @@ func (s *soak) found(f client.Found, err error) error {
 		return err
 	}
 	s.mu.Lock()
-	if s.pipes[st.Ino] != nil { // and not of the client that is stopped
+	if _, ours := s.pipes[st.Ino]; ours { // and not of the client that is stopped
 		s.hits.Add(1)
 	}
 	s.mu.Unlock()
@@ -294,7 +293,7 @@ func TestSoakClient(t *testing.T) {
 		return // this is no test of its own
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	s := &soak{Master: &postfixtest.Master{Socket: path}, end: time.Now().Add(time.Hour), pipes: map[uint64]*os.File{}}
+	s := &soak{Master: &postfixtest.Master{Socket: path}, end: time.Now().Add(time.Hour), pipes: map[uint64]int{}}
 	s.client(r)
 }
 
@@ -320,8 +319,8 @@ func (s *soak) sweepOnce() (left int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for inode, reader := range s.pipes {
-		if n, err := unix.Read(int(reader.Fd()), make([]byte, 1)); n == 0 && err == nil {
-			reader.Close()
+		if n, err := unix.Read(reader, make([]byte, 1)); n == 0 && err == nil {
+			unix.Close(reader)
 			delete(s.pipes, inode)
 			s.closed.Add(1)
 		}
