@@ -31,14 +31,23 @@ func askAnnounce(conf *mailconf.Config) (answer func() bool, err error) {
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), "-dh", "mail_version")
 	cmd.Stdout = &out
-	cmd.WaitDelay = time.Second // for whatever else it may have started
-	started := cmd.Start() == nil
+	version := make(chan string, 1)
+	if err := cmd.Start(); err != nil {
+		version <- ""
+	} else {
+		go func() {
+			cmd.Wait()
+			version <- out.String()
+		}()
+	}
 	return func() bool {
 		defer cancel()
-		if started {
-			cmd.Wait()
+		select {
+		case v := <-version:
+			return announces(v)
+		case <-ctx.Done(): // from the jail, nobody may be able to end the command
+			return announces("")
 		}
-		return announces(out.String())
 	}, nil
 }
 

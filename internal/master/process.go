@@ -18,6 +18,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -61,10 +62,15 @@ type Process struct {
 // With an error, the process has a log to say so.
 func Start(args []string, env func(string) string) (*Process, error) {
 	p := &Process{name: filepath.Base(args[0]), env: env, Options: &Options{}}
+	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads is no reason to end
 	options, err := ParseOptions(args[1:])
 	if err == nil {
 		p.Options = options
 	}
+	if verbose, err := strconv.Atoi(env("MAIL_VERBOSE")); err == nil {
+		p.Options.Verbose += verbose
+	}
+	p.Options.Debugger = p.Options.Debugger || env("MAIL_DEBUG") != ""
 	hostname, _ := os.Hostname()
 	p.Config = mailconf.New(hostname)
 	if p.Options.Help || p.Options.Version {
@@ -84,6 +90,9 @@ func Start(args []string, env func(string) string) (*Process, error) {
 }
 
 func (p *Process) start() error {
+	for fd := flowReadFD; fd < listenFD+p.Options.Sockets; fd++ {
+		syscall.CloseOnExec(fd) // for commands that this process runs
+	}
 	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil && !p.Options.StandAlone {
 		return errors.New("do not run this command by hand: name it in master.cf, or use --listen (see --help)")
 	}
@@ -169,12 +178,8 @@ func (p *Process) EnterJail() error {
 	return j.enter()
 }
 
-// inherit takes the descriptors that master gave. Their numbers stay closed to
-// commands that this process may run.
+// inherit takes the descriptors that master gave.
 func (p *Process) inherit() error {
-	for fd := flowReadFD; fd < listenFD+p.Options.Sockets; fd++ {
-		syscall.CloseOnExec(fd)
-	}
 	for fd := listenFD; fd < listenFD+p.Options.Sockets; fd++ {
 		f := os.NewFile(uintptr(fd), "listening socket")
 		l, err := net.FileListener(f)
