@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Tests of what the daemon gives up before it serves, and of what must still
+// work afterwards. They need root.
+
+package main
+
+import (
+	encoding "encoding/binary" // the other binary is the daemon
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+	"scache/internal/postfixtest"
+)
+
+// queueDirectory returns the directory that a master works in.
+func queueDirectory(m *postfixtest.Master) string { return filepath.Dir(filepath.Dir(m.Socket)) }
+
+func TestJailAndUser(t *testing.T) {
+	t.Parallel()
+	postfixtest.NeedPostfix(t)
+	root, err := user.LookupId("0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	postfix, err := user.Lookup("postfix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody, err := user.Lookup("nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		options []string
+		chroot  bool
+		user    *user.User
+	}{
+		"-c -u":         {[]string{"-c", "-u"}, true, postfix},
+		"-c":            {[]string{"-c"}, true, root},
+		"-u":            {[]string{"-u"}, false, postfix},
+		"-u mail_owner": {[]string{"-c", "-u", "-o", "mail_owner=nobody"}, true, nobody},
+		"neither":       {nil, false, root},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMaster(t, "", test.options...)
+			c := startWithClient(t, m)
+			wantLinks(t, m, test.chroot)
+			wantUser(t, m, test.user)
+			wantAnswer(t, c)
+			if err := m.HangUp(); err != nil {
+				t.Errorf("the daemon ended with %v", err)
+			}
+			wantLog(t, m, missed...)
+		})
+	}
+}
+
+// wantLinks checks where the daemon works, and what it can see.
+func wantLinks(t *testing.T, m *postfixtest.Master, chroot bool) {
+	t.Helper()
+	want := map[string]string{"cwd": queueDirectory(m), "root": "/"}
+	if chroot {
+		want["root"] = queueDirectory(m)
+	}
+	for name, want := range want {
+		if got, err := os.Readlink(fmt.Sprintf("/proc/%d/%s", m.Cmd.Process.Pid, name)); got != want {
+			t.Errorf("%s is %q, want %q (%v)", name, got, want, err)
+		}
+	}
+}
+
+// wantUser checks the identity of every thread of the daemon: to the kernel,
+// each has its own.
+func wantUser(t *testing.T, m *postfixtest.Master, u *user.User) {
+	t.Helper()
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.Cmd.Process.Pid))
+	if len(threads) == 0 {
+		t.Fatal("the daemon has no threads")
+	}
+	patterns := []string{"Uid:(\t" + u.Uid + "){4}", "Gid:(\t" + u.Gid + "){4}"}
+	if u.Uid != "0" { // root keeps what it was born with
+		patterns = append(patterns, "Groups:\t"+u.Gid+" ", "CapEff:\t0+", "CapPrm:\t0+")
+	}
+	for _, thread := range threads {
+		status, err := os.ReadFile(thread)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
+			continue // the thread has ended
+		}
+		for _, pattern := range patterns {
+			if !regexp.MustCompile("(?m)^" + pattern + "$").Match(status) {
+				t.Errorf("%s does not match %q:\n%s", thread, pattern, status)
+			}
+		}
+	}
+}
+
+// TestDescriptorsPassTheJail: what one client saves in the jail, another one
+// gets.
+func TestDescriptorsPassTheJail(t *testing.T) {
+	t.Parallel()
+	postfixtest.NeedPostfix(t)
+	m := newMaster(t, "", "-c", "-u")
+	giver, taker := startWithClient(t, m), talk(t, connect(t, m.Socket), true)
+	fd := newDescriptor(t)
+	if status, err := giver.SaveEndpoint(100, "e", "p", fd); err != nil || status != client.OK {
+		t.Fatal(status, err)
+	}
+	f, err := taker.FindEndpoint("e")
+	if err != nil || f.Status != client.OK {
+		t.Fatal(f.Status, err)
+	}
+	if want := inode(t, fd); inode(t, f.FD) != want {
+		t.Error("got another descriptor than was saved")
+	}
+}
+
+// TestLogsAgainFromTheJail replaces the receiver of the log, as a restart of
+// postlogd(8) does, when the daemon can no longer see where it was.
+func TestLogsAgainFromTheJail(t *testing.T) {
+	t.Parallel()
+	postfixtest.NeedPostfix(t)
+	m := newMaster(t, "", "-c", "-u", "-o", "postlog_service_name=other")
+	path := filepath.Join(queueDirectory(m), "public", "other")
+	var c *client.Client
+	for range 2 {
+		conn := receiveLog(t, path)
+		if c == nil {
+			c = startWithClient(t, m)
+		}
+		raw(list("request", "nonsense"), nil)(t, c)
+		if line := readLog(t, conn); !strings.Contains(line, "unrecognized request") {
+			t.Errorf("got %q", line)
+		}
+		conn.Close()
+		os.Remove(path)
+	}
+}
+
+// receiveLog listens for log lines of whoever wants to send some.
+func receiveLog(t *testing.T, path string) *net.UnixConn {
+	t.Helper()
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	if err := os.Chmod(path, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	conn.SetReadDeadline(time.Now().Add(patience))
+	return conn
+}
+
+func readLog(t *testing.T, conn *net.UnixConn) string {
+	t.Helper()
+	buf := make([]byte, 4096)
+	n, err := conn.Read(buf)
+	if err != nil {
+		t.Fatalf("nothing is logged: %v", err)
+	}
+	return string(buf[:n])
+}
+
+// TestLocalTimeInTheJail has time zones whose files the jail does not hold.
+func TestLocalTimeInTheJail(t *testing.T) {
+	t.Parallel()
+	postfixtest.NeedPostfix(t)
+	for _, offset := range []time.Duration{5*time.Hour + 30*time.Minute, -3*time.Hour - 30*time.Minute} {
+		t.Run(offset.String(), func(t *testing.T) {
+			t.Parallel()
+			m := newMaster(t, "", "-c", "-u")
+			m.Env = append(m.Env, "TZ="+zoneFile(t, offset))
+			begin := time.Now().Truncate(time.Second)
+			wantAnswer(t, startWithClient(t, m))
+			if err := m.HangUp(); err != nil {
+				t.Errorf("the daemon ended with %v", err)
+			}
+			wantLog(t, m, missed...)
+			zone := time.FixedZone("", int(offset.Seconds()))
+			times := startTimes(t, m, zone)
+			for _, line := range m.Log() {
+				times = append(times, parseStamp(t, line[:len(time.Stamp)], zone))
+			}
+			for _, at := range times {
+				if at.Before(begin) || at.After(time.Now()) {
+					t.Errorf("the log has %v, at %v", at, begin.In(zone))
+				}
+			}
+		})
+	}
+}
+
+// zoneFile writes a file of a time zone, in the format of tzfile(5), that has
+// always been so far east of Greenwich.
+func zoneFile(t *testing.T, offset time.Duration) string {
+	t.Helper()
+	data := append([]byte("TZif"), make([]byte, 16)...)
+	for _, count := range []uint32{0, 0, 0, 0, 1, 4} { // one type of time, with four characters of names
+		data = encoding.BigEndian.AppendUint32(data, count)
+	}
+	data = encoding.BigEndian.AppendUint32(data, uint32(int32(offset.Seconds())))
+	data = append(data, 0, 0)
+	data = append(data, "XST\x00"...)
+	path := filepath.Join(t.TempDir(), "zone")
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}

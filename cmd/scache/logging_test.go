@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Tests of where log lines go, and of service when they go nowhere.
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"scache/attr"
+	"scache/internal/client"
+	"scache/internal/postfixtest"
+)
+
+// complainAbout sends malformed requests, each of which is worth at least one
+// line in the log, and waits for the answers.
+func complainAbout(t *testing.T, c *client.Client, requests int) {
+	t.Helper()
+	const batch = 100 // fits into the socket's buffers, so that nobody waits for the other
+	in := attr.NewDecoder(c.Conn)
+	for range requests / batch {
+		if _, err := io.Copy(c.Conn, bytes.NewReader(bytes.Repeat([]byte(list("request", "nonsense")), batch))); err != nil {
+			t.Fatal(err)
+		}
+		for range batch {
+			answer, err := in.Decode()
+			if err != nil || answer.Expect("status") != nil {
+				t.Fatalf("the daemon does not answer: %q, %v", answer, err)
+			}
+		}
+	}
+}
+
+func TestDeafLogReceiverHoldsNobodyUp(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]string{"": nil, "-v": {"-v"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := newMaster(t, "postlog_service_name = deaf", options...)
+			deaf := receiveLog(t, filepath.Join(queueDirectory(m), "public", "deaf"))
+			c := startWithClient(t, m)
+			complainAbout(t, c, 10_000)
+			wantAnswer(t, c)
+			wantAnswer(t, talk(t, connect(t, m.Socket), true))
+			if err := m.HangUp(); err != nil {
+				t.Errorf("the daemon ended with %v", err)
+			}
+			if line := readLog(t, deaf); len(line) == 0 {
+				t.Error("the receiver was not there")
+			}
+		})
+	}
+}
+
+// TestStartsWithADeafLogReceiver has the receiver of early lines deaf, too, and
+// its queue full before the daemon starts.
+func TestStartsWithADeafLogReceiver(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "postlog_service_name = deaf")
+	path := filepath.Join(queueDirectory(m), "public", "deaf")
+	receiveLog(t, path)
+	m.Env = append(m.Env, "POSTLOG_SERVICE="+path)
+	fillLog(t, path)
+	wantAnswer(t, startWithClient(t, m))
+	if err := terminate(m); err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+}
+
+// TestFatalErrorsEndInSilenceWithADeafLogReceiver: what is wrong cannot be
+// logged, but the daemon ends.
+func TestFatalErrorsEndInSilenceWithADeafLogReceiver(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "postlog_service_name = deaf\nipc_timeout = x")
+	path := filepath.Join(queueDirectory(m), "public", "deaf")
+	receiveLog(t, path)
+	fillLog(t, path)
+	start(t, m)
+	if err := m.Wait(); err == nil || m.Cmd.ProcessState.ExitCode() != 1 {
+		t.Errorf("the daemon ended with %v", err)
+	}
+}
+
+// fillLog writes to a log receiver until it takes no more.
+func fillLog(t *testing.T, path string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	for err == nil {
+		err = unix.Sendto(fd, []byte("full"), 0, &unix.SockaddrUnix{Name: path})
+	}
+	if err != unix.EAGAIN {
+		t.Fatal(err)
+	}
+}
+
+// TestNoLogReceiver: lines are lost while nobody is there to take them, and
+// those that come later are not.
+func TestNoLogReceiver(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "postlog_service_name = late")
+	path := filepath.Join(queueDirectory(m), "public", "late")
+	m.Env = append(m.Env, "POSTLOG_SERVICE="+path)
+	c := startWithClient(t, m)
+	complainAbout(t, c, 200) // as many as wait in any case
+	late := receiveLog(t, path)
+	raw(list("request", "late"), nil)(t, c)
+	for !strings.Contains(readLog(t, late), `unrecognized request: "late"`) {
+	}
+}
+
+// TestLongLogLines checks the length of a line, and that it stays one line.
+func TestLongLogLines(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "postlog_service_name = own")
+	own := receiveLog(t, filepath.Join(queueDirectory(m), "public", "own"))
+	c := startWithClient(t, m)
+	raw(list("request", "a\nb\x01\xff"+strings.Repeat("x", 10_000)), nil)(t, c)
+	line := readLog(t, own)
+	if len(line) > 2100 || !strings.Contains(line, `"a?b??xxx`) {
+		t.Errorf("logged %q", line)
+	}
+}
+
+// TestServesWithoutSyslog relies on tests that make a /dev/log not to run in
+// parallel with others. A machine's own syslogd does no harm.
+func TestServesWithoutSyslog(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "maillog_file =", "-v")
+	c := startWithClient(t, m)
+	complainAbout(t, c, 2000)
+	wantAnswer(t, c)
+	if err := m.HangUp(); err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	if lines := m.Log(); len(lines) != 0 {
+		t.Errorf("postlogd got %q", lines)
+	}
+}
+
+// TestSyslog is not parallel: for a while, it is the system's logger.
+func TestSyslog(t *testing.T) {
+	postfixtest.NeedPostfix(t)
+	if _, err := os.Lstat("/dev/log"); !errors.Is(err, os.ErrNotExist) {
+		t.Skip("SKIPPED: this machine has a /dev/log of its own")
+	}
+	log := receiveLog(t, "/dev/log")
+	defer os.Remove("/dev/log")
+	for name, test := range map[string]struct {
+		settings string
+		facility int
+		tag      string
+	}{
+		"default":           {"", 2, "postfix"},
+		"facility and name": {"syslog_facility = local3\nsyslog_name = postfix-out", 19, "postfix-out"},
+		"upper case":        {"syslog_facility = LOCAL7", 23, "postfix"},
+		"of an instance":    {"multi_instance_name = postfix-in", 2, "postfix-in"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMaster(t, "maillog_file =\n"+test.settings, "-c", "-u")
+			c := startWithClient(t, m)
+			raw(list("request", "nonsense"), nil)(t, c)
+			wantAnswer(t, c)
+			if err := m.HangUp(); err != nil {
+				t.Errorf("the daemon ended with %v", err)
+			}
+			for _, want := range []struct {
+				severity int
+				text     string
+			}{
+				{4, `warning: unrecognized request: "nonsense", ignored`},
+				{6, startPattern},
+				{6, missed[1]},
+			} {
+				pattern := fmt.Sprintf(`^<%d>[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d %s/scache\[%d\]: %s\n?$`,
+					test.facility*8+want.severity, test.tag, m.Cmd.Process.Pid, want.text)
+				if line := readOwn(t, log, m); !regexp.MustCompile(pattern).MatchString(line) {
+					t.Errorf("logged %q, want %s", line, pattern)
+				}
+			}
+		})
+	}
+	t.Run("fatal", func(t *testing.T) {
+		m := newMaster(t, "maillog_file =\nsyslog_facility = user\ndaemon_timeout = x")
+		start(t, m)
+		m.Wait()
+		if line := readOwn(t, log, m); !strings.HasPrefix(line, "<10>") || !strings.Contains(line, "]: fatal: ") {
+			t.Errorf("logged %q", line)
+		}
+	})
+}
+
+// readOwn returns the next line that the child of m has logged: others on the
+// machine may log, too.
+func readOwn(t *testing.T, log *net.UnixConn, m *postfixtest.Master) string {
+	t.Helper()
+	for {
+		if line := readLog(t, log); strings.Contains(line, fmt.Sprintf("[%d]: ", m.Cmd.Process.Pid)) {
+			return line
+		}
+	}
+}
