@@ -243,7 +243,7 @@ func (s *soak) stall(r *rand.Rand) {
 func (s *soak) garbage(r *rand.Rand) {
 	data := make([]byte, r.IntN(500))
 	for i := range data {
-		data[i] = byte(r.IntN(256)) & byte(r.IntN(256)) // with many NULs
+		data[i] = byte(max(r.IntN(512)-256, 0)) // half of it NULs
 	}
 	s.talk(data, 0)
 }
