@@ -61,7 +61,7 @@ func TestSuccessionKeepsWhatIsLeftOfTheTTL(t *testing.T) {
 	if got := to.Cache.Size(); got.Sessions != 1 || got.Destinations != 1 {
 		t.Fatalf("the successor holds %+v; %q", got, to.logged())
 	}
-	unix.Close(fd) // as the end of the first process would
+	unix.Close(fd)                                         // as the end of the first process would
 	to.now.Add(int64(6*time.Second + 50*time.Millisecond)) // and the precision of the wheel
 	to.Cache.Expire()
 	if got := to.Cache.Size(); got.Sessions != 0 || got.Destinations != 1 {
