@@ -96,13 +96,17 @@ func TestSoak(t *testing.T) {
 			t.Error(text)
 		}
 	}
+	goroutines := goroutines(m)
+	if goroutines == 0 || goroutines > 25 {
+		t.Errorf("%d goroutines with one client", goroutines)
+	}
 	// A request that takes longer than the daemon waits at a reload is lost,
 	// and on a busy machine some do.
 	if failures, operations := s.failures.Load(), s.operations.Load(); failures > int64(reloads)*300/20 || operations == 0 {
 		t.Errorf("%d of %d operations failed", failures, operations)
 	}
-	t.Logf("%d operations: %d saves, %d hits, %d expired, %d broken clients, %d reloads, %d failures; %d descriptors, %d KB resident",
-		s.operations.Load(), s.saves.Load(), s.hits.Load(), s.closed.Load()-s.hits.Load(), s.broken.Load(), reloads, s.failures.Load(), after, memory>>10)
+	t.Logf("%d operations: %d saves, %d hits, %d expired, %d broken clients, %d reloads, %d failures; %d descriptors, %d goroutines, %d KB resident",
+		s.operations.Load(), s.saves.Load(), s.hits.Load(), s.closed.Load()-s.hits.Load(), s.broken.Load(), reloads, s.failures.Load(), after, goroutines, memory>>10)
 }
 
 func descriptors(t *testing.T, m *postfixtest.Master) int {
@@ -123,6 +127,19 @@ func residentMemory(t *testing.T, m *postfixtest.Master) int {
 	var size, resident int
 	fmt.Sscan(string(data), &size, &resident)
 	return resident * os.Getpagesize()
+}
+
+// goroutines ends the daemon in a way that makes it show all its goroutines, and
+// counts them.
+func goroutines(m *postfixtest.Master) (n int) {
+	m.Cmd.Process.Signal(unix.SIGQUIT)
+	m.Wait()
+	for _, line := range m.Log() {
+		if strings.HasPrefix(line, "stderr: goroutine ") {
+			n++
+		}
+	}
+	return n
 }
 
 // client is one client after another, each of a random kind.
