@@ -123,16 +123,28 @@ func TestNoLogReceiver(t *testing.T) {
 	}
 }
 
-// TestLongLogLines checks the length of a line, and that it stays one line.
 func TestLongLogLines(t *testing.T) {
 	t.Parallel()
-	m := newMaster(t, "postlog_service_name = own")
-	own := receiveLog(t, filepath.Join(queueDirectory(m), "public", "own"))
+	m := newMaster(t, "debugger_command = true "+strings.Repeat("x", 10_000), "-D")
+	wantAnswer(t, startWithClient(t, m))
+	m.DrainLog()
+	for _, line := range m.Log() {
+		if len(line) < 1900 || len(line) > 2100 {
+			t.Errorf("logged %d bytes: %q", len(line), line)
+		}
+	}
+	if len(m.Log()) != 1 {
+		t.Errorf("logged %d lines", len(m.Log()))
+	}
+}
+
+func TestStrangeLogLines(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "")
 	c := startWithClient(t, m)
-	raw(list("request", "a\nb\x01\xff"+strings.Repeat("x", 10_000)), nil)(t, c)
-	line := readLog(t, own)
-	if len(line) > 2100 || !strings.Contains(line, `"a?b??xxx`) {
-		t.Errorf("logged %q", line)
+	raw(list("request", "a\nb\x01\x7f\xff\"%s"), nil)(t, c)
+	if text := `"a?b???"%s"`; !m.WaitForText(text) {
+		t.Errorf("logged %q, without %q", m.Log(), text)
 	}
 }
 
