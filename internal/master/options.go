@@ -44,7 +44,7 @@ func ParseOptions(args []string) (*Options, error) {
 	f.SetInterspersed(false)
 	f.SortFlags = false
 	f.StringVar(&o.Listen, "listen", "", "serve without Postfix, on a socket at this `path`")
-	f.BoolVar(&o.Help, "help", false, "show this text")
+	f.BoolVarP(&o.Help, "help", "h", false, "show this text")
 	f.BoolVar(&o.Version, "version", false, "show the version")
 	f.StringArrayVarP(&o.Overrides, "override", "o", nil, "override a main.cf parameter: `name=value`")
 	f.StringVarP(&o.MaxIdle, "max-idle", "i", "", "override max_idle, a `time`")

@@ -62,7 +62,9 @@ type Process struct {
 // With an error, the process has a log to say so.
 func Start(args []string, env func(string) string) (*Process, error) {
 	p := &Process{name: filepath.Base(args[0]), env: env, Options: &Options{}}
-	signal.Ignore(syscall.SIGPIPE) // a log that nobody reads is no reason to end
+	// A log that nobody reads is no reason to end. Commands do not inherit a
+	// handler, as they would inherit that the signal is ignored.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	options, err := ParseOptions(args[1:])
 	if err == nil {
 		p.Options = options
@@ -219,7 +221,8 @@ func listen(path string) (*net.UnixListener, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("%s: another process serves this socket", path)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
+	}
+	if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() == os.ModeSocket {
 		os.Remove(path)
 	}
 	defer syscall.Umask(syscall.Umask(0o177))
@@ -233,7 +236,7 @@ func (p *Process) Fatal(err error) {
 		p.Log.Fatal("%v", err)
 		p.Log.Flush(time.Second)
 	}
-	if !p.Options.Stderr {
+	if !p.Options.Stderr || p.Options.Listen != "" {
 		fmt.Fprintf(os.Stderr, "%s: fatal: %v\n", p.name, err)
 	}
 }
