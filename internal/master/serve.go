@@ -128,11 +128,11 @@ func (s *service) acceptFrom(l *net.UnixListener) {
 // want of a descriptor. The client waits in line meanwhile.
 func (s *service) outOfResources(err error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
 		s.warned = now
 		s.Log.Warning("accept connection: %v; making room (such a warning comes once a minute)", err)
 	}
+	s.mu.Unlock() // what follows takes time, and clients come and go meanwhile
 	if s.MakeRoom != nil {
 		s.MakeRoom()
 	}
