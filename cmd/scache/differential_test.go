@@ -81,7 +81,7 @@ func raw(request string, then func(*fdpass.Conn)) operation {
 		list, err := in.Decode()
 		text := fmt.Sprintf("%q: %q %v", request, list, err)
 		if then != nil {
-			then(c.Conn)
+			then(c.Conn.(*fdpass.Conn))
 			list, err = in.Decode()
 			text += fmt.Sprintf(", then %q %v", list, err)
 		}

@@ -136,7 +136,7 @@ func pressure(t *testing.T, scache string) (failed, refused int) {
 	fd := newDescriptor(t)
 	defer unix.Close(fd)
 	for i := range 1000 {
-		c.Conn.SetDeadline(time.Now().Add(20 * time.Second))
+		c.Conn.(*fdpass.Conn).SetDeadline(time.Now().Add(20 * time.Second))
 		status, err := c.SaveEndpoint(3600, fmt.Sprint("endpoint ", i), "", fd)
 		if err != nil {
 			failed += 1000 - i

@@ -1,19 +1,31 @@
 // SPDX-License-Identifier: EPL-2.0
 
 // Command scachebench shows what a connection cache is worth, with a real
-// Postfix mail system.
+// Postfix mail system, and compares connection cache servers with one another.
 package main
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
+
+	"scache/internal/postfixtest"
 )
+
+const help = `usage: scachebench [options] demo | run
+
+demo sends mail through a Postfix of its own without a connection cache, with the
+stock one and with this one. run measures connection cache servers.
+
+`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
@@ -30,12 +42,85 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	d := demo{}
-	pflag.StringVar(&d.scache, "scache", "bin/scache", "the `binary` to show")
-	pflag.IntVar(&d.messages, "messages", 1000, "the `number` of messages")
-	pflag.Parse()
-	if pflag.NArg() != 1 || pflag.Arg(0) != "demo" {
-		return errors.New("usage: scachebench [options] demo")
+	// The parts that run in a process of their own.
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "load":
+		return runLoad(os.Args[2])
+	case len(os.Args) == 2 && os.Args[1] == "floor":
+		return runFloor()
 	}
-	return d.run(ctx)
+	d, b := demo{}, bench{}
+	pflag.StringVar(&d.scache, "scache", "bin/scache", "the `binary` to show")
+	pflag.IntVar(&d.messages, "messages", 1000, "demo: the `number` of messages")
+	stock := pflag.String("stock", "", "run: the `binary` to compare with (default: the one of the installed Postfix)")
+	others := pflag.StringToString("other", nil, "run: more binaries to measure, by `name=path`")
+	pflag.IntVar(&b.rounds, "rounds", 5, "run: the `number` of rounds")
+	pflag.Float64Var(&b.seconds, "seconds", 0.8, "run: the `time` of one measurement")
+	pflag.StringVar(&b.only, "only", "", "run: scenarios with this `text` in their name, instead of all")
+	jsonFile := pflag.String("json", "", "run: write everything to this `file`, too")
+	csvFile := pflag.String("csv", "", "run: write the medians to this `file`, too")
+	pflag.Usage = func() { fmt.Fprint(os.Stderr, help, pflag.CommandLine.FlagUsages()) }
+	pflag.Parse()
+	switch strings.Join(pflag.Args(), " ") {
+	case "demo":
+		return d.run(ctx)
+	case "run":
+		if err := b.choose(*stock, d.scache, *others); err != nil {
+			return err
+		}
+		r, err := b.run(ctx)
+		if err != nil {
+			return err
+		}
+		r.printTable(os.Stdout)
+		r.printGoals(os.Stdout)
+		return errors.Join(write(*jsonFile, r.writeJSON), write(*csvFile, r.writeCSV))
+	}
+	pflag.Usage()
+	return errors.New("say what to do: demo or run")
+}
+
+// choose sets the candidates.
+func (b *bench) choose(stock, ours string, others map[string]string) (err error) {
+	if b.rounds < 1 || b.seconds <= 0 {
+		return errors.New("options --rounds and --seconds: want positive numbers")
+	}
+	if stock == "" {
+		if stock, err = postfixtest.Stock(); err != nil {
+			return fmt.Errorf("no stock scache: %w (on Debian: apt-get install postfix; or use --stock)", err)
+		}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	b.candidates = []candidate{
+		{name: "stock", binary: stock},
+		{name: "ours", binary: ours},
+		{name: "floor", binary: self, args: []string{"floor"}},
+	}
+	for name, binary := range others {
+		b.candidates = append(b.candidates, candidate{name: name, binary: binary})
+	}
+	for i, c := range b.candidates {
+		if _, err := os.Stat(c.binary); err != nil {
+			return fmt.Errorf("%s: %w", c.name, err)
+		}
+		if b.candidates[i].binary, err = filepath.Abs(c.binary); err != nil { // it runs elsewhere
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes a file, if there is to be one.
+func write(name string, to func(io.Writer) error) error {
+	if name == "" {
+		return nil
+	}
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(to(f), f.Close())
 }

@@ -23,10 +23,18 @@ const (
 	NotFound        // there is no such session, or no descriptor was sent
 )
 
+// A Conn is a stream that descriptors can be passed over, such as those of
+// package fdpass.
+type Conn interface {
+	io.ReadWriteCloser
+	Send(fd int) error
+	Take() (fd int, err error)
+}
+
 // A Client is a connection to a server. Its methods are not safe for concurrent
 // use. After an error it can only be closed.
 type Client struct {
-	Conn *fdpass.Conn
+	Conn Conn
 	in   *attr.Decoder
 	out  *attr.Encoder
 }
@@ -46,7 +54,7 @@ func Dial(path string, announced bool) (*Client, error) {
 }
 
 // New returns a client on a connection, which it owns unless there is an error.
-func New(conn *fdpass.Conn, announced bool) (*Client, error) {
+func New(conn Conn, announced bool) (*Client, error) {
 	c := &Client{Conn: conn, in: attr.NewDecoder(conn), out: attr.NewEncoder(conn)}
 	c.in.SetMaxSize(3 * attr.DefaultMaxSize)
 	if !announced {

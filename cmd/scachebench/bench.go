@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// The benchmark: candidates under a test master each, driven in turn by the same
+// clients.
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"scache/internal/client"
+	"scache/internal/postfixtest"
+)
+
+// A candidate is a server that takes part.
+type candidate struct {
+	name, binary string
+	args         []string // instead of those of master(8)
+}
+
+// A scenario is a load on a server with so many sessions in its cache.
+type scenario struct {
+	name   string
+	cached int
+	load
+}
+
+const longTTL = 3600
+
+// scenarios are all of the benchmark.
+func scenarios() (all []scenario) {
+	for _, n := range []int{1, 2, 4, 8, 16, 32, 64} {
+		all = append(all, scenario{fmt.Sprintf("pair, %d client%s", n, plural(n)), 0, load{Workload: "pair", Clients: n, TTL: longTTL}})
+	}
+	for _, n := range []int{1000, 2500, 5000, 10_000, maxCached} {
+		all = append(all, scenario{fmt.Sprintf("pair, 8 clients, %d cached", n), n, load{Workload: "pair", Clients: 8, TTL: longTTL}})
+	}
+	return append(all,
+		scenario{"miss, 1 client", 0, load{Workload: "miss", Clients: 1}},
+		scenario{"miss, 64 clients", 0, load{Workload: "miss", Clients: 64}},
+		scenario{"delivery, 1 client", 0, load{Workload: "delivery", Clients: 1, TTL: 1}},
+		scenario{"delivery, 64 clients", 0, load{Workload: "delivery", Clients: 64, TTL: 1}},
+		scenario{"pair, 64 clients, 2000 idle", 0, load{Workload: "pair", Clients: 64, Idle: 2000, TTL: longTTL}},
+	)
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+// maxCached is as many as fit into a process with 20,000 descriptors.
+const maxCached = 18_000
+
+// A bench runs the scenarios.
+type bench struct {
+	candidates []candidate // the first one is what the others are compared with
+	rounds     int
+	seconds    float64 // of one measurement
+	only       string  // scenarios with this in their name, if not empty
+}
+
+func (b *bench) run(ctx context.Context) (*report, error) {
+	if err := allowFiles(); err != nil {
+		return nil, err
+	}
+	r := newReport(b)
+	if err := b.measureStartUp(r); err != nil {
+		return nil, err
+	}
+	for _, s := range scenarios() {
+		if !strings.Contains(s.name, b.only) {
+			continue
+		}
+		s.Seconds = b.seconds
+		rows, err := b.runScenario(ctx, s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s.name, err)
+		}
+		r.Rows = append(r.Rows, rows...)
+		for _, row := range rows {
+			fmt.Fprintf(os.Stderr, "%-28s %-8s %8.0f/s\n", s.name, row.Candidate, row.Median.OperationsPerSecond)
+		}
+	}
+	if len(r.Rows) == 0 {
+		return nil, fmt.Errorf("no scenario has %q in its name", b.only)
+	}
+	return r, nil
+}
+
+// allowFiles lets this process and its children have as many open files as the
+// system allows, as master(8) does.
+func allowFiles() error {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return os.NewSyscallError("getrlimit", err)
+	}
+	if need := uint64(maxCached + 500); files.Max < need {
+		return fmt.Errorf("the benchmark needs %d open files in a process, and the limit is %d (see ulimit -Hn)", need, files.Max)
+	}
+	files.Cur = files.Max
+	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
+}
+
+// A contestant is a candidate that runs, and what it showed in a scenario.
+type contestant struct {
+	*postfixtest.Master
+	announced bool
+	row       row
+}
+
+// runScenario starts all candidates, fills them, and measures them in turn.
+func (b *bench) runScenario(ctx context.Context, s scenario) ([]row, error) {
+	var contestants []*contestant
+	defer func() {
+		for _, c := range contestants {
+			c.Close()
+		}
+	}()
+	for _, candidate := range b.candidates {
+		c, err := start(candidate)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", candidate.name, err)
+		}
+		contestants = append(contestants, c)
+		if err := c.prepare(s); err != nil {
+			return nil, fmt.Errorf("%s: %w", candidate.name, err)
+		}
+	}
+	for round := range b.rounds {
+		for i := range contestants {
+			c := contestants[(i+round)%len(contestants)] // nobody is always the first
+			if err := c.measure(ctx, s); err != nil {
+				return nil, fmt.Errorf("%s: %w", c.row.Candidate, err)
+			}
+		}
+	}
+	var rows []row
+	for _, c := range contestants {
+		if err := c.countSystemCalls(ctx, s); err != nil {
+			return nil, fmt.Errorf("%s: %w", c.row.Candidate, err)
+		}
+		c.row.summarize(contestants[0].row)
+		rows = append(rows, c.row)
+	}
+	return rows, nil
+}
+
+// start starts a candidate, and waits until it answers.
+func start(candidate candidate) (c *contestant, err error) {
+	c = &contestant{row: row{Candidate: candidate.name}}
+	if c.Master, err = newMaster(candidate); err != nil {
+		return nil, err
+	}
+	if err = c.Start(); err == nil {
+		if c.announced, err = isAnnounced(c.Socket); err == nil {
+			err = c.ask()
+		}
+	}
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+func newMaster(candidate candidate) (*postfixtest.Master, error) {
+	m, err := postfixtest.NewMaster(candidate.binary, `
+		connection_cache_ttl_limit = 1h
+		connection_cache_status_update_time = 1h
+		max_idle = 1h`)
+	if err == nil && candidate.args != nil {
+		m.Args = candidate.args
+	}
+	return m, err
+}
+
+// isAnnounced tells whether a server speaks first, as from Postfix 3.6 on.
+func isAnnounced(socket string) (bool, error) {
+	conn, err := net.Dial("unix", socket)
+	if err != nil {
+		return false, err
+	}
+	defer conn.Close()
+	conn.SetReadDeadline(time.Now().Add(time.Second))
+	_, err = conn.Read(make([]byte, 1))
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// ask gets one answer.
+func (c *contestant) ask() error {
+	cl, err := client.Dial(c.Socket, c.announced)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	_, err = cl.FindEndpoint(nobody)
+	return err
+}
+
+// prepare fills the cache with sessions whose labels and properties have 200
+// bytes.
+func (c *contestant) prepare(s scenario) (err error) {
+	c.row.Scenario, c.row.Clients, c.row.Cached, c.row.Workload = s.name, s.Clients, s.cached, s.Workload
+	c.row.Idle = s.Idle
+	if c.row.EmptyRSS, err = residentKB(c.Cmd.Process.Pid); err != nil {
+		return err
+	}
+	cl, err := client.Dial(c.Socket, c.announced)
+	if err != nil {
+		return err
+	}
+	defer cl.Close()
+	for i := range s.cached {
+		text := fmt.Sprintf("%0200d", i)
+		if status, err := cl.SaveEndpoint(longTTL, text, text, c.anyDescriptor()); err != nil || status != client.OK {
+			return fmt.Errorf("save_endp: status %d, %v", status, err)
+		}
+	}
+	c.row.FilledRSS, err = residentKB(c.Cmd.Process.Pid)
+	return err
+}
+
+// anyDescriptor is one that stays open in this process.
+func (c *contestant) anyDescriptor() int { return int(os.Stdin.Fd()) }
+
+// measure runs one round.
+func (c *contestant) measure(ctx context.Context, s scenario) error {
+	result, err := c.drive(ctx, s)
+	if err != nil {
+		return err
+	}
+	c.row.add(s, result)
+	return nil
+}
+
+// drive runs the clients in a process of their own.
+func (c *contestant) drive(ctx context.Context, s scenario) (result loadResult, err error) {
+	l := s.load
+	l.Socket, l.Announced, l.PID = c.Socket, c.announced, c.Cmd.Process.Pid
+	job, err := json.Marshal(l)
+	if err != nil {
+		return result, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return result, err
+	}
+	cmd := exec.CommandContext(ctx, self, "load", string(job))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return result, fmt.Errorf("clients: %w: %s", err, stderr.String())
+	}
+	return result, json.Unmarshal(out, &result)
+}
+
+// measureStartUp measures how long it takes from the start of a process to its
+// first answer, for a client that waits.
+func (b *bench) measureStartUp(r *report) error {
+	const repetitions = 15
+	for range repetitions {
+		for _, candidate := range b.candidates {
+			d, err := startUp(candidate)
+			if err != nil {
+				return fmt.Errorf("start-up of %s: %w", candidate.name, err)
+			}
+			r.StartUp[candidate.name] = append(r.StartUp[candidate.name], float64(d.Microseconds())/1000)
+		}
+	}
+	for _, times := range r.StartUp {
+		slices.Sort(times)
+	}
+	return nil
+}
+
+func startUp(candidate candidate) (time.Duration, error) {
+	m, err := newMaster(candidate)
+	if err != nil {
+		return 0, err
+	}
+	defer m.Close()
+	begin := time.Now()
+	if err := m.Start(); err != nil {
+		return 0, err
+	}
+	c, err := client.Dial(m.Socket, true)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	if _, err = c.FindEndpoint(nobody); err != nil {
+		return 0, err
+	}
+	return time.Since(begin), nil
+}

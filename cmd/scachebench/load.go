@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// The clients of the benchmark. They run in a process of their own, each on a
+// thread of its own with blocking I/O, as smtp(8) processes do.
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+	"scache/internal/fdpass"
+)
+
+// A load is what the clients do to one server for a while.
+type load struct {
+	Workload string // of operations
+	Clients  int    // that are active
+	Idle     int    // that are connected, and have asked once
+	TTL      int32  // of what they save, in seconds
+	Seconds  float64
+
+	Socket    string
+	Announced bool // the server speaks first
+	PID       int  // of the server
+}
+
+// warmUp is the part of a load that is not measured.
+const warmUp = 100 * time.Millisecond
+
+// clientTimeout is how long a client waits for the server.
+const clientTimeout = 30 * time.Second
+
+// A loadResult is what was measured: of the server, and as the clients saw it.
+type loadResult struct {
+	Operations, Slowest int // of all clients, and of the slowest one
+	Completed           int // with those that were not measured
+	Seconds             float64
+	Latencies           struct{ P50, P99, P999 float64 } // microseconds
+	Server              usage                            // during the measurement
+	IdleRSS             int                              // of the server with all idle clients, in KB
+}
+
+// runLoad is the main function of the process.
+func runLoad(job string) error {
+	var l load
+	if err := json.Unmarshal([]byte(job), &l); err != nil {
+		return err
+	}
+	result, err := l.run()
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(os.Stdout).Encode(result)
+}
+
+func (l *load) run() (result loadResult, err error) {
+	// A thread that returns from a system call must find room to run on.
+	runtime.GOMAXPROCS(2*l.Clients + 8)
+	if err := l.connectIdle(); err != nil {
+		return result, err
+	}
+	if result.IdleRSS, err = residentKB(l.PID); err != nil {
+		return result, err
+	}
+	workers := make([]*worker, l.Clients)
+	for i := range workers {
+		if workers[i], err = l.newWorker(i); err != nil {
+			return result, err
+		}
+	}
+	begin := time.Now().Add(warmUp)
+	end := begin.Add(time.Duration(l.Seconds * float64(time.Second)))
+	var working sync.WaitGroup
+	for _, w := range workers {
+		working.Go(func() { w.work(begin, end) })
+	}
+	time.Sleep(time.Until(begin))
+	before, err := usageOf(l.PID)
+	if err != nil {
+		return result, err
+	}
+	time.Sleep(time.Until(end))
+	after, err := usageOf(l.PID)
+	if err != nil {
+		return result, err
+	}
+	working.Wait()
+	result.Server, result.Seconds = after.since(before), l.Seconds
+	return result, result.collect(workers)
+}
+
+func (r *loadResult) collect(workers []*worker) error {
+	var all []time.Duration
+	for i, w := range workers {
+		if w.err != nil {
+			return fmt.Errorf("client %d: %w", i, w.err)
+		}
+		if i == 0 || len(w.latencies) < r.Slowest {
+			r.Slowest = len(w.latencies)
+		}
+		all = append(all, w.latencies...)
+		r.Completed += w.completed
+	}
+	if r.Operations = len(all); r.Operations == 0 {
+		return errors.New("no operation was completed")
+	}
+	slices.Sort(all)
+	at := func(share float64) float64 {
+		return float64(all[int(share*float64(len(all)-1))].Nanoseconds()) / 1000
+	}
+	r.Latencies.P50, r.Latencies.P99, r.Latencies.P999 = at(0.5), at(0.99), at(0.999)
+	return nil
+}
+
+// connectIdle connects clients that stay until the process ends.
+func (l *load) connectIdle() error {
+	for i := range l.Idle {
+		c, err := l.dial()
+		if err == nil {
+			_, err = c.FindEndpoint(nobody)
+		}
+		if err != nil {
+			return fmt.Errorf("idle client %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (l *load) dial() (*client.Client, error) {
+	conn, err := fdpass.DialBlocking(l.Socket, clientTimeout)
+	if err != nil {
+		return nil, err
+	}
+	return client.New(conn, l.Announced)
+}
+
+// A worker is one active client.
+type worker struct {
+	*client.Client
+	*load
+	number, turn int
+	label        string
+	fd           int // what it saves
+	operation    func(*worker) error
+	latencies    []time.Duration
+	completed    int
+	err          error
+}
+
+func (l *load) newWorker(number int) (*worker, error) {
+	operation, found := workloads[l.Workload]
+	if !found {
+		return nil, fmt.Errorf("unknown workload %q", l.Workload)
+	}
+	c, err := l.dial()
+	if err != nil {
+		return nil, err
+	}
+	w := &worker{Client: c, load: l, number: number, operation: operation, label: fmt.Sprintf("smtp\nclient%d\n", number)}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	w.fd = pair[0] // and the other end stays open
+	w.latencies = make([]time.Duration, 0, 1<<16)
+	return w, nil
+}
+
+// work does operations, and measures those that lie between begin and end.
+func (w *worker) work(begin, end time.Time) {
+	runtime.LockOSThread()
+	for start := time.Now(); start.Before(end); {
+		if w.err = w.operation(w); w.err != nil {
+			return
+		}
+		w.completed++
+		now := time.Now()
+		if start.After(begin) && now.Before(end) {
+			w.latencies = append(w.latencies, now.Sub(start))
+		}
+		start = now
+	}
+}
+
+// Labels that nobody saves, or saves only once, have this word in them: the
+// floor goes by it.
+const (
+	onceWord = "once"
+	nobody   = "smtp\n" + onceWord + " nobody\n"
+)
+
+// Properties of a usual length.
+const (
+	destinationProperty = "destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\nhost_addr=127.0.0.1\ndestination_features=4096\n\n"
+	endpointProperty    = "host_name=127.0.0.1\nhost_addr=127.0.0.1\nendpoint_features=4096\nreuse_count=17\n\n"
+)
+
+var workloads = map[string]func(*worker) error{
+	"pair":     (*worker).pair,
+	"delivery": (*worker).delivery,
+	"miss":     (*worker).miss,
+}
+
+// pair saves a session and finds it again.
+func (w *worker) pair() error {
+	if err := w.saveEndpoint(w.label); err != nil {
+		return err
+	}
+	found, err := w.FindEndpoint(w.label)
+	if err != nil {
+		return err
+	}
+	if found.Status != client.OK {
+		return fmt.Errorf("find_endp: status %d", found.Status)
+	}
+	return unix.Close(found.FD)
+}
+
+// miss looks for a session that is not there.
+func (w *worker) miss() error {
+	found, err := w.FindEndpoint(nobody)
+	if err == nil && found.Status != client.NotFound {
+		err = fmt.Errorf("find_endp: status %d", found.Status)
+	}
+	return err
+}
+
+// delivery does what smtp(8) does with the cache for one message: it looks for
+// a connection to the destination, and saves it, or a new one, afterwards. Every
+// fourth message goes to a destination that has no other, so that what it leaves
+// in the cache must expire.
+func (w *worker) delivery() error {
+	label := w.label
+	if w.turn++; w.turn%4 == 0 {
+		label = fmt.Sprintf("smtp\n%s client%d-%d\n", onceWord, w.number, w.turn)
+	}
+	found, err := w.FindDestination(label)
+	if err != nil {
+		return err
+	}
+	fd := w.fd
+	if found.Status == client.OK {
+		fd = found.FD
+		defer unix.Close(fd)
+	}
+	status, err := w.SaveDestination(w.TTL, label, destinationProperty, label)
+	if err != nil {
+		return err
+	}
+	if status != client.OK {
+		return fmt.Errorf("save_dest: status %d", status)
+	}
+	return w.saveEndpointFD(label, fd)
+}
+
+func (w *worker) saveEndpoint(label string) error { return w.saveEndpointFD(label, w.fd) }
+
+func (w *worker) saveEndpointFD(label string, fd int) error {
+	status, err := w.SaveEndpoint(w.TTL, label, endpointProperty, fd)
+	if err == nil && status != client.OK {
+		err = fmt.Errorf("save_endp: status %d", status)
+	}
+	return err
+}

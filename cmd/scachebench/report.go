@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// What the benchmark has found, and how it is printed.
+
+package main
+
+import (
+	"bufio"
+	"encoding/csv"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A report is what one run of the benchmark has found.
+type report struct {
+	Date    string
+	Machine string
+	Postfix string
+	Rounds  int
+	Seconds float64              // of each measurement
+	StartUp map[string][]float64 // milliseconds from start to first answer, sorted
+	Rows    []row
+}
+
+// A row is what one candidate has shown in one scenario.
+type row struct {
+	Scenario, Candidate, Workload string
+	Clients, Idle, Cached         int
+
+	Rounds []measurement
+	Median measurement
+	Spread float64 // of operations per second: from the least to the most, by the median
+	Ratio  float64 // of operations per second to those of the first candidate: the median of all rounds
+
+	SystemCalls float64 // per operation, or 0 without strace
+	EmptyRSS    int     // resident memory in KB: when it has just started,
+	FilledRSS   int     // with all cached sessions,
+	IdleRSS     int     // and with all idle clients, at the most
+}
+
+// A measurement is one round of a row.
+type measurement struct {
+	OperationsPerSecond float64
+	P50, P99, P999      float64 // latency of an operation, in microseconds
+	CPU                 float64 // of the server, in microseconds per operation
+	Switches            float64 // of context in the server, per operation
+	Fairness            float64 // what the slowest client got of its share
+}
+
+func newReport(b *bench) *report {
+	return &report{
+		Date:    time.Now().Format(time.DateOnly),
+		Machine: machine(),
+		Postfix: output("postconf", "-dh", "mail_version"),
+		Rounds:  b.rounds,
+		Seconds: b.seconds,
+		StartUp: map[string][]float64{},
+	}
+}
+
+// machine describes this one: processors and kernel.
+func machine() string {
+	model := "unknown processor"
+	if f, err := os.Open("/proc/cpuinfo"); err == nil {
+		defer f.Close()
+		for s := bufio.NewScanner(f); s.Scan(); {
+			if name, value, _ := strings.Cut(s.Text(), ":"); strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+			}
+		}
+	}
+	var u unix.Utsname
+	unix.Uname(&u)
+	return fmt.Sprintf("%d × %s, Linux %s, %s", runtime.NumCPU(), model, unix.ByteSliceToString(u.Release[:]), runtime.Version())
+}
+
+func output(name string, args ...string) string {
+	out, _ := exec.Command(name, args...).Output()
+	return strings.TrimSpace(string(out))
+}
+
+func (r *row) add(s scenario, l loadResult) {
+	ops := float64(l.Operations)
+	r.Rounds = append(r.Rounds, measurement{
+		OperationsPerSecond: ops / l.Seconds,
+		P50:                 l.Latencies.P50,
+		P99:                 l.Latencies.P99,
+		P999:                l.Latencies.P999,
+		CPU:                 l.Server.CPU * 1e6 / ops,
+		Switches:            float64(l.Server.Switches) / ops,
+		Fairness:            float64(l.Slowest*s.Clients) / ops,
+	})
+	r.IdleRSS = max(r.IdleRSS, l.IdleRSS)
+}
+
+// summarize fills in what follows from all rounds.
+func (r *row) summarize(base row) {
+	of := func(value func(measurement) float64) float64 {
+		var values []float64
+		for _, m := range r.Rounds {
+			values = append(values, value(m))
+		}
+		return median(values)
+	}
+	ops := func(m measurement) float64 { return m.OperationsPerSecond }
+	r.Median = measurement{
+		OperationsPerSecond: of(ops),
+		P50:                 of(func(m measurement) float64 { return m.P50 }),
+		P99:                 of(func(m measurement) float64 { return m.P99 }),
+		P999:                of(func(m measurement) float64 { return m.P999 }),
+		CPU:                 of(func(m measurement) float64 { return m.CPU }),
+		Switches:            of(func(m measurement) float64 { return m.Switches }),
+		Fairness:            of(func(m measurement) float64 { return m.Fairness }),
+	}
+	r.Ratio = ratio(*r, base, ops)
+	least, most := r.Rounds[0], r.Rounds[0]
+	for _, m := range r.Rounds {
+		if ops(m) < ops(least) {
+			least = m
+		}
+		if ops(m) > ops(most) {
+			most = m
+		}
+	}
+	r.Spread = (ops(most) - ops(least)) / r.Median.OperationsPerSecond
+}
+
+// ratio compares two rows round by round, which takes out what a machine does
+// otherwise over time.
+func ratio(a, b row, value func(measurement) float64) float64 {
+	var ratios []float64
+	for i := range min(len(a.Rounds), len(b.Rounds)) {
+		ratios = append(ratios, value(a.Rounds[i])/value(b.Rounds[i]))
+	}
+	return median(ratios)
+}
+
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	values = slices.Sorted(slices.Values(values))
+	n := len(values)
+	return (values[(n-1)/2] + values[n/2]) / 2
+}
+
+func (r *report) printTable(w io.Writer) {
+	fmt.Fprintf(w, "%s, %s, Postfix %s; median of %d rounds of %v s each\n\n", r.Date, r.Machine, r.Postfix, r.Rounds, r.Seconds)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "scenario\tserver\tops/s\tspread\tratio\tp50 µs\tp99 µs\tp99.9 µs\tCPU µs/op\tcalls/op\tswitches/op\tfairness")
+	for _, row := range r.Rows {
+		m := row.Median
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f%%\t%.2f\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.2f\t%.2f\n",
+			row.Scenario, row.Candidate, m.OperationsPerSecond, 100*row.Spread, row.Ratio,
+			m.P50, m.P99, m.P999, m.CPU, row.SystemCalls, m.Switches, m.Fairness)
+	}
+	t.Flush()
+	fmt.Fprintln(w)
+	fmt.Fprintln(t, "server\tstart-up ms\tRSS empty KB\tRSS filled KB\tRSS idle clients KB")
+	for _, name := range r.candidates() {
+		var empty, filled, idle int
+		for _, row := range r.Rows {
+			if row.Candidate == name {
+				empty, filled = max(empty, row.EmptyRSS), max(filled, row.FilledRSS)
+				if row.Idle > 0 {
+					idle = row.IdleRSS
+				}
+			}
+		}
+		fmt.Fprintf(t, "%s\t%.1f\t%d\t%d\t%d\n", name, median(r.StartUp[name]), empty, filled, idle)
+	}
+	t.Flush()
+}
+
+// candidates returns their names, in order.
+func (r *report) candidates() (names []string) {
+	for _, row := range r.Rows {
+		if !slices.Contains(names, row.Candidate) {
+			names = append(names, row.Candidate)
+		}
+	}
+	return names
+}
+
+func (r *report) writeJSON(w io.Writer) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "\t")
+	return e.Encode(r)
+}
+
+// writeCSV writes a line for each row. All values are medians.
+func (r *report) writeCSV(w io.Writer) error {
+	c := csv.NewWriter(w)
+	c.Write([]string{"scenario", "candidate", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio",
+		"p50_us", "p99_us", "p999_us", "cpu_us_per_op", "syscalls_per_op", "switches_per_op", "fairness", "rss_empty_kb", "rss_filled_kb", "rss_idle_kb"})
+	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
+	for _, row := range r.Rows {
+		m := row.Median
+		c.Write([]string{row.Scenario, row.Candidate, row.Workload, strconv.Itoa(row.Clients), strconv.Itoa(row.Idle), strconv.Itoa(row.Cached),
+			number(m.OperationsPerSecond), number(row.Spread), number(row.Ratio), number(m.P50), number(m.P99), number(m.P999),
+			number(m.CPU), number(row.SystemCalls), number(m.Switches), number(m.Fairness),
+			strconv.Itoa(row.EmptyRSS), strconv.Itoa(row.FilledRSS), strconv.Itoa(row.IdleRSS)})
+	}
+	c.Flush()
+	return c.Error()
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package fdpass
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// Errors of Take. After each of them the stream is as good as before.
+var (
+	ErrNone    = errors.New("no file descriptor was sent")
+	ErrCompany = errors.New("more than one file descriptor was sent")
+	ErrLost    = errors.New("a file descriptor was sent, but this process has too many open files")
+)
+
+// IsRefusal tells whether an error is one of Take.
+func IsRefusal(err error) bool {
+	return err == ErrNone || err == ErrCompany || err == ErrLost
+}
+
+// An inbox keeps the descriptor that arrives on a stream until somebody takes
+// it.
+type inbox struct {
+	fd      int   // the descriptor that arrived, or none
+	refusal error // why it cannot be taken, if not nil
+	oob     []byte
+}
+
+const none = -1
+
+// controlSize has room for two descriptors, as alignment has it, which is
+// enough to tell one from several: the kernel closes those beyond and says so.
+var controlSize = unix.CmsgSpace(4)
+
+func newInbox() inbox { return inbox{fd: none, oob: make([]byte, controlSize)} }
+
+// keep takes the descriptors out of the control data in oob, as recvmsg left it.
+func (b *inbox) keep(oobn, flags int) {
+	if flags&unix.MSG_CTRUNC != 0 && b.refusal == nil {
+		b.refusal = ErrLost
+	}
+	if oobn <= 0 {
+		return
+	}
+	msgs, err := unix.ParseSocketControlMessage(b.oob[:oobn])
+	if err != nil {
+		return
+	}
+	for _, msg := range msgs {
+		fds, err := unix.ParseUnixRights(&msg)
+		if err != nil {
+			continue // another kind of control data carries no descriptors
+		}
+		for _, fd := range fds {
+			if b.fd == none {
+				b.fd = fd
+			} else {
+				unix.Close(fd)
+				b.refusal = ErrCompany
+			}
+		}
+	}
+}
+
+// Take gives away the descriptor that arrived since the last Take. With one of
+// the errors above, none is left.
+func (b *inbox) Take() (int, error) {
+	fd, refusal := b.fd, b.refusal
+	switch {
+	case refusal != nil:
+		b.discard()
+		b.refusal = nil
+		return none, refusal
+	case fd == none:
+		return none, ErrNone
+	}
+	b.fd = none
+	return fd, nil
+}
+
+// discard closes the descriptor, if there is one.
+func (b *inbox) discard() {
+	if b.fd != none {
+		unix.Close(b.fd)
+		b.fd = none
+	}
+}
