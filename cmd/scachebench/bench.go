@@ -178,10 +178,9 @@ func start(candidate candidate) (c *contestant, err error) {
 }
 
 func newMaster(candidate candidate) (*postfixtest.Master, error) {
-	m, err := postfixtest.NewMaster(candidate.binary, `
-		connection_cache_ttl_limit = 1h
-		connection_cache_status_update_time = 1h
-		max_idle = 1h`)
+	m, err := postfixtest.NewMaster(candidate.binary, `connection_cache_ttl_limit = 1h
+connection_cache_status_update_time = 1h
+max_idle = 1h`)
 	if err == nil && candidate.args != nil {
 		m.Args = candidate.args
 	}

@@ -12,10 +12,11 @@ import (
 
 // A Blocking is like a Conn, but its calls wait in the kernel, as those of a
 // program without a runtime of its own: it is for a thread that does nothing
-// else.
+// else. It makes the system calls that the clients of Postfix make, one for one.
 type Blocking struct {
 	inbox
-	sock int
+	sock  int
+	limit time.Duration // of one wait
 }
 
 // DialBlocking connects to the socket at this path. No call waits longer than
@@ -25,58 +26,61 @@ func DialBlocking(path string, limit time.Duration) (*Blocking, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	tv := unix.NsecToTimeval(limit.Nanoseconds())
-	for _, option := range []int{unix.SO_RCVTIMEO, unix.SO_SNDTIMEO} {
-		if err := unix.SetsockoptTimeval(sock, unix.SOL_SOCKET, option, &tv); err != nil {
-			unix.Close(sock)
-			return nil, os.NewSyscallError("setsockopt", err)
-		}
-	}
 	if err := unix.Connect(sock, &unix.SockaddrUnix{Name: path}); err != nil {
 		unix.Close(sock)
 		return nil, os.NewSyscallError("connect", err)
 	}
-	return &Blocking{inbox: newInbox(), sock: sock}, nil
+	return &Blocking{inbox: newInbox(), sock: sock, limit: limit}, nil
 }
 
 // Read reads as Conn.Read does.
 func (c *Blocking) Read(p []byte) (int, error) {
-	for {
-		n, oobn, flags, _, err := unix.Recvmsg(c.sock, p, c.oob, unix.MSG_CMSG_CLOEXEC)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return 0, os.NewSyscallError("recvmsg", err)
-		}
-		c.keep(oobn, flags)
-		if n == 0 {
-			return 0, io.EOF
-		}
-		return n, nil
+	if err := c.wait(unix.POLLIN); err != nil {
+		return 0, err
 	}
+	n, oobn, flags, _, err := unix.Recvmsg(c.sock, p, c.oob, unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return 0, os.NewSyscallError("recvmsg", err)
+	}
+	c.keep(oobn, flags)
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // Write writes all of p.
-func (c *Blocking) Write(p []byte) (int, error) { return c.send(p, nil) }
+func (c *Blocking) Write(p []byte) (int, error) {
+	for sent := 0; sent < len(p); {
+		if err := c.wait(unix.POLLOUT); err != nil {
+			return sent, err
+		}
+		n, err := unix.Write(c.sock, p[sent:])
+		if err != nil {
+			return sent, os.NewSyscallError("write", err)
+		}
+		sent += n
+	}
+	return len(p), nil
+}
 
 // Send sends as Conn.Send does.
 func (c *Blocking) Send(fd int) error {
-	_, err := c.send([]byte{0}, unix.UnixRights(fd))
-	return err
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(c.sock, []byte{0}, unix.UnixRights(fd), nil, 0))
 }
 
-func (c *Blocking) send(p, oob []byte) (int, error) {
-	for sent := 0; ; {
-		n, err := unix.SendmsgN(c.sock, p[sent:], oob, nil, unix.MSG_NOSIGNAL)
-		if err == unix.EINTR {
-			continue
-		}
-		if err != nil {
-			return sent, os.NewSyscallError("sendmsg", err)
-		}
-		if sent, oob = sent+n, nil; sent == len(p) {
-			return sent, nil
+func (c *Blocking) wait(events int16) error {
+	fds := []unix.PollFd{{Fd: int32(c.sock), Events: events}}
+	for {
+		n, err := unix.Poll(fds, int(c.limit.Milliseconds()))
+		switch {
+		case err == unix.EINTR: // a signal of the runtime
+		case err != nil:
+			return os.NewSyscallError("poll", err)
+		case n == 0:
+			return os.ErrDeadlineExceeded
+		default:
+			return nil
 		}
 	}
 }
