@@ -76,6 +76,9 @@ type Cache struct {
 	ended        []ended // descriptors to be closed once mu is unlocked
 	stats        Stats
 	totals       Totals
+
+	freeSessions  pool[session]
+	freeEndpoints pool[endpoint]
 }
 
 type ended struct {
@@ -165,10 +168,12 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	defer c.unlock()
 	ep := c.endpoints[string(label)]
 	if ep == nil {
-		ep = &endpoint{label: string(label)}
+		ep = c.freeEndpoints.get()
+		ep.label = string(label)
 		c.endpoints[ep.label] = ep
 	}
-	s := &session{cache: c, endpoint: ep, property: string(property), fd: fd}
+	s := c.freeSessions.get()
+	s.cache, s.endpoint, s.property, s.fd = c, ep, string(property), fd
 	s.link.entry, s.timer.Owner = s, s
 	ep.sessions.append(&s.link)
 	c.sessions++
@@ -241,15 +246,16 @@ func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
 // confirm tells whether a session that was taken is alive, and a hit. If not, it
 // is closed.
 func (c *Cache) confirm(s Session, lookups *Lookups) bool {
-	alive := c.Alive(s.FD)
-	c.lock()
-	defer c.unlock()
-	if alive {
-		lookups.Hits++
-	} else {
+	if !c.Alive(s.FD) {
+		c.lock()
+		defer c.unlock()
 		c.close(s.FD, Dead)
+		return false
 	}
-	return alive
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	lookups.Hits++
+	return true
 }
 
 func (c *Cache) takeEndpoint(label []byte) (found Session, ok bool) {
@@ -260,7 +266,9 @@ func (c *Cache) takeEndpoint(label []byte) (found Session, ok bool) {
 		c.stats.Endpoint.Misses++
 		return Session{}, false
 	}
-	return Session{FD: s.remove(), Property: s.property}, true
+	found = Session{FD: s.fd, Property: s.property}
+	s.remove()
+	return found, true
 }
 
 func (c *Cache) takeDestination(label []byte) (found Session, ok bool) {
@@ -271,7 +279,9 @@ func (c *Cache) takeDestination(label []byte) (found Session, ok bool) {
 		c.stats.Destination.Misses++
 		return Session{}, false
 	}
-	return Session{FD: s.remove(), DestinationProperty: b.property, Property: s.property}, true
+	found = Session{FD: s.fd, DestinationProperty: b.property, Property: s.property}
+	s.remove()
+	return found, true
 }
 
 func (c *Cache) firstBound(d *destination, now time.Duration) (*binding, *session) {
@@ -305,21 +315,25 @@ func (c *Cache) oldest(label string, now time.Duration) *session {
 	return nil
 }
 
-// remove takes a session out of the cache, and returns its descriptor. An
-// endpoint without sessions does not exist.
-func (s *session) remove() (fd int) {
-	c := s.cache
+// remove takes a session out of the cache, all but its descriptor. An endpoint
+// without sessions does not exist.
+func (s *session) remove() {
+	c, ep := s.cache, s.endpoint
 	c.sessionWheel.Stop(&s.timer)
-	s.endpoint.sessions.remove(&s.link)
-	if s.endpoint.sessions.empty() {
-		delete(c.endpoints, s.endpoint.label)
-	}
+	ep.sessions.remove(&s.link)
 	c.sessions--
-	return s.fd
+	c.freeSessions.put(s)
+	if ep.sessions.empty() {
+		delete(c.endpoints, ep.label)
+		c.freeEndpoints.put(ep)
+	}
 }
 
 // drop takes a session out of the cache. Its descriptor will be closed.
-func (s *session) drop(why End) { s.cache.close(s.remove(), why) }
+func (s *session) drop(why End) {
+	s.cache.close(s.fd, why)
+	s.remove()
+}
 
 // close has a descriptor closed once the cache is unlocked.
 func (c *Cache) close(fd int, why End) {

@@ -40,7 +40,8 @@ func (c *Cache) TakeAll() Snapshot {
 	for _, ep := range c.endpoints {
 		for !ep.sessions.empty() {
 			s := ep.sessions.first.entry
-			all.Sessions = append(all.Sessions, SavedSession{s.end - now, ep.label, s.property, s.remove()})
+			all.Sessions = append(all.Sessions, SavedSession{s.end - now, ep.label, s.property, s.fd})
+			s.remove()
 		}
 	}
 	return all

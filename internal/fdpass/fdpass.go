@@ -13,6 +13,7 @@
 package fdpass
 
 import (
+	"encoding/binary"
 	"errors"
 	"io"
 	"net"
@@ -26,6 +27,7 @@ import (
 type Conn struct {
 	*net.UnixConn
 	inbox
+	rights []byte // control data to send a descriptor with
 }
 
 // New returns a Conn that reads and writes c, and owns it.
@@ -46,11 +48,17 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // Send sends a copy of the descriptor, with a NUL byte. The caller still owns
 // fd, and may close it at once.
-func (c *Conn) Send(fd int) error { return c.SendWith([]byte{0}, fd) }
+func (c *Conn) Send(fd int) error { return c.SendWith(nul, fd) }
+
+var nul = []byte{0}
 
 // SendWith sends a copy of the descriptor with these bytes, as Send does.
 func (c *Conn) SendWith(p []byte, fd int) error {
-	_, _, err := c.WriteMsgUnix(p, unix.UnixRights(fd), nil)
+	if c.rights == nil {
+		c.rights = unix.UnixRights(fd)
+	}
+	binary.NativeEndian.PutUint32(c.rights[unix.CmsgLen(0):], uint32(fd))
+	_, _, err := c.WriteMsgUnix(p, c.rights, nil)
 	return err
 }
 

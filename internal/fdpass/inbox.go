@@ -3,6 +3,7 @@
 package fdpass
 
 import (
+	"encoding/binary"
 	"errors"
 
 	"golang.org/x/sys/unix"
@@ -41,26 +42,26 @@ func (b *inbox) keep(oobn, flags int) {
 	if flags&unix.MSG_CTRUNC != 0 && b.refusal == nil {
 		b.refusal = ErrLost
 	}
-	if oobn <= 0 {
-		return
-	}
-	msgs, err := unix.ParseSocketControlMessage(b.oob[:oobn])
-	if err != nil {
-		return
-	}
-	for _, msg := range msgs {
-		fds, err := unix.ParseUnixRights(&msg)
+	for oob := b.oob[:max(oobn, 0)]; len(oob) > 0; {
+		header, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
-			continue // another kind of control data carries no descriptors
+			return
 		}
-		for _, fd := range fds {
-			if b.fd == none {
-				b.fd = fd
-			} else {
-				unix.Close(fd)
-				b.refusal = ErrCompany
+		if header.Level == unix.SOL_SOCKET && header.Type == unix.SCM_RIGHTS {
+			for ; len(data) >= 4; data = data[4:] {
+				b.keepOne(int(int32(binary.NativeEndian.Uint32(data))))
 			}
 		}
+		oob = rest
+	}
+}
+
+func (b *inbox) keepOne(fd int) {
+	if b.fd == none {
+		b.fd = fd
+	} else {
+		unix.Close(fd)
+		b.refusal = ErrCompany
 	}
 }
 

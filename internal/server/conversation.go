@@ -39,7 +39,7 @@ type conversation struct {
 func newConversation(s *Server, conn *fdpass.Conn) *conversation {
 	c := &conversation{Server: s, conn: conn}
 	c.in = attr.NewDecoder(c)
-	c.out = attr.NewEncoder(c)
+	c.out = attr.NewEncoder(conn)
 	c.out.SetMaxSize(3 * attr.DefaultMaxSize) // two properties, as long as they come
 	return c
 }
@@ -65,6 +65,7 @@ func (c *conversation) run() error {
 			return err
 		}
 		c.busy = true
+		c.limitWait()
 		if err := c.answer(list); err != nil {
 			return err
 		}
@@ -99,7 +100,7 @@ func explain(err error) error {
 }
 
 // Read is for the decoder. Only a client that has begun a request is waited for
-// with a limit.
+// with a limit. What is written in between has the same limit.
 func (c *conversation) Read(p []byte) (int, error) {
 	waiting := c.busy || c.in.Buffered() > 0
 	if waiting {
@@ -114,19 +115,14 @@ func (c *conversation) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write is for the encoder.
-func (c *conversation) Write(p []byte) (int, error) {
-	c.limitWait()
-	return c.conn.Write(p)
-}
-
 // limitWait limits what comes next to Timeout, or half as much again: so it
 // seldom has to do anything.
 func (c *conversation) limitWait() {
-	if end := c.handOver.Load(); end != nil {
-		c.setDeadline(*end)
-	} else if now := time.Now(); c.deadline.Sub(now) < c.Timeout {
+	if now := time.Now(); c.deadline.Sub(now) < c.Timeout {
 		c.setDeadline(now.Add(c.Timeout + c.Timeout/2))
+	}
+	if end := c.handOver.Load(); end != nil { // possibly from just now
+		c.setDeadline(*end)
 	}
 }
 
@@ -150,7 +146,9 @@ func (c *conversation) answer(list attr.List) error {
 		return nil
 	}
 	request, list := list[0].Value, list[1:]
-	c.Log.Debug("request %s", request)
+	if c.Log.Verbose() {
+		c.Log.Debug("request %s", request)
+	}
 	switch string(request) {
 	case "save_endp":
 		return c.saveEndpoint(list)
@@ -275,7 +273,6 @@ func (c *conversation) sendDescriptor(fd int) error {
 		return fmt.Errorf("%w; connection closed", list.Expect("dummy"))
 	}
 	c.refuseDescriptor()
-	c.limitWait()
 	c.ackDue = true
 	return c.conn.Send(fd)
 }
