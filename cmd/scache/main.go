@@ -7,6 +7,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"scache/internal/mailconf"
@@ -33,6 +34,7 @@ and needs neither main.cf nor root.
 `
 
 func main() {
+	debug.SetGCPercent(50) // the heap is small: collecting it costs little
 	p, err := master.Start(os.Args, os.Getenv)
 	switch {
 	case err != nil:
