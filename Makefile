@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
-.PHONY: build demo test soak clean
+.PHONY: build demo bench test soak clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -16,6 +16,13 @@ demo:
 	@testdata/install postfix
 	@$(MAKE) --no-print-directory -s build
 	@bin/scachebench --scache bin/scache demo
+
+# Measures this cache beside the stock one, and plots it. It takes some minutes.
+bench:
+	@testdata/install postfix strace gnuplot-nox
+	@$(MAKE) --no-print-directory -s build
+	bin/scachebench --json bin/bench.json --csv bin/bench.csv run
+	gnuplot -c testdata/bench.gnuplot bin/bench.csv testdata
 
 # All checks and tests. Those against a real Postfix want root.
 test:

@@ -95,6 +95,11 @@ func run(p *master.Process) error {
 		Announce:     announce(),
 		Timeout:      params.ipcTimeout,
 		SessionLimit: sessionLimit(params.sessionLimit),
+
+		Version:       version,
+		Started:       time.Now(),
+		LivenessCheck: params.livenessCheck,
+		Goodbye:       params.goodbye,
 	}
 	p.MakeRoom = func() { s.Cache.Evict(ownDescriptors) }
 	if !p.Options.StandAlone {

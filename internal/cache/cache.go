@@ -109,7 +109,7 @@ type endpoint struct {
 type binding struct {
 	link        link[binding]
 	timer       timerwheel.Timer
-	end         time.Duration
+	saved, end  time.Duration
 	cache       *Cache
 	destination *destination
 	endpoint    string
@@ -119,6 +119,7 @@ type binding struct {
 type session struct {
 	link     link[session]
 	timer    timerwheel.Timer
+	saved    time.Duration
 	end      time.Duration
 	cache    *Cache
 	endpoint *endpoint
@@ -177,7 +178,8 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	s.link.entry, s.timer.Owner = s, s
 	ep.sessions.append(&s.link)
 	c.sessions++
-	s.end = c.start(c.sessionWheel, &s.timer, now, ttl)
+	c.totals.Saved++
+	s.saved, s.end = now, c.start(c.sessionWheel, &s.timer, now, ttl)
 	c.evictTo(c.limit)
 	c.stats.sawSession(len(c.endpoints), c.sessions)
 }
@@ -195,7 +197,7 @@ func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte)
 	if b == nil {
 		b = c.addBinding(label, property, endpoint)
 	}
-	b.end = c.start(c.bindingWheel, &b.timer, now, ttl)
+	b.saved, b.end = now, c.start(c.bindingWheel, &b.timer, now, ttl)
 	c.stats.sawBinding(len(c.destinations), len(c.endpoints))
 }
 
@@ -385,26 +387,6 @@ func (c *Cache) Expire() {
 	c.alarmSet = false
 	c.setAlarm(c.sessionWheel, now)
 	c.setAlarm(c.bindingWheel, now)
-}
-
-// Clear drops everything.
-func (c *Cache) Clear() {
-	c.lock()
-	defer c.unlock()
-	for _, ep := range c.endpoints {
-		for !ep.sessions.empty() {
-			ep.sessions.first.entry.drop(Flushed)
-		}
-	}
-	c.clearBindings()
-}
-
-func (c *Cache) clearBindings() {
-	for _, d := range c.destinations {
-		for !d.bindings.empty() {
-			d.bindings.first.entry.drop()
-		}
-	}
 }
 
 // lock begins every operation: it locks the cache, and drops what has ended.

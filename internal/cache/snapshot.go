@@ -59,7 +59,9 @@ func (c *Cache) RestoreBinding(b SavedBinding) {
 func (c *Cache) RestoreSession(s SavedSession) {
 	c.lock()
 	c.totals.TakenOver++
-	if s.TTL <= 0 {
+	if s.TTL > 0 {
+		c.totals.Saved-- // what follows is not a save
+	} else {
 		c.close(s.FD, Expired)
 	}
 	c.unlock()

@@ -26,22 +26,42 @@ func (s *Stats) sawSession(endpoints, sessions int) {
 
 // Totals counts what happened since the cache was made.
 type Totals struct {
-	Ended     [ends]int // sessions that the cache closed, by reason
-	TakenOver int       // sessions of another cache
+	Destination, Endpoint Lookups
+	Saved                 int       // sessions
+	TakenOver             int       // sessions of another cache
+	Ended                 [ends]int // sessions that the cache closed, by reason
+	Peak                  Size      // as in Stats
+}
+
+// add adds the statistics of an interval.
+func (t *Totals) add(s Stats) {
+	t.Destination.add(s.Destination)
+	t.Endpoint.add(s.Endpoint)
+	t.Peak.Destinations = max(t.Peak.Destinations, s.Destinations)
+	t.Peak.Endpoints = max(t.Peak.Endpoints, s.Endpoints)
+	t.Peak.Sessions = max(t.Peak.Sessions, s.Sessions)
+}
+
+func (l *Lookups) add(more Lookups) {
+	l.Hits += more.Hits
+	l.Misses += more.Misses
 }
 
 // Totals returns the totals.
 func (c *Cache) Totals() Totals {
 	c.lock()
 	defer c.unlock()
-	return c.totals
+	totals := c.totals
+	totals.add(c.stats)
+	return totals
 }
 
-// ResetStats returns the statistics and begins new ones.
+// ResetStats returns the statistics and begins new ones. The totals go on.
 func (c *Cache) ResetStats() Stats {
 	c.lock()
 	defer c.unlock()
 	stats := c.stats
+	c.totals.add(stats)
 	c.stats = Stats{}
 	return stats
 }
@@ -54,4 +74,11 @@ func (c *Cache) Size() Size {
 	c.lock()
 	defer c.unlock()
 	return Size{len(c.destinations), len(c.endpoints), c.sessions}
+}
+
+// Limit returns how many sessions there may be.
+func (c *Cache) Limit() int {
+	c.lock()
+	defer c.unlock()
+	return c.limit
 }

@@ -14,6 +14,7 @@ import (
 
 	"scache/attr"
 	"scache/internal/fdpass"
+	"scache/internal/operator"
 )
 
 // The status of a reply.
@@ -163,6 +164,12 @@ func (c *conversation) answer(list attr.List) error {
 		return c.saveDestination(list)
 	case "find_dest":
 		return c.findDestination(list)
+	case operator.RequestStatus:
+		return c.tellStatus(list)
+	case operator.RequestList:
+		return c.tellAll(list)
+	case operator.RequestFlush:
+		return c.flush(list)
 	}
 	c.Log.Warning("unrecognized request: \"%.100s\", ignored", request)
 	return c.reply(statusBad)

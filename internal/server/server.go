@@ -40,10 +40,18 @@ type Server struct {
 	// clients connected. Without it there is no limit.
 	SessionLimit func(clients int) int
 
-	mu       sync.Mutex
-	clients  map[*conversation]bool
-	leaving  []*conversation           // idle clients, for the successor
-	handOver atomic.Pointer[time.Time] // when clients stop being waited for
+	// What an operator is told beside what the server knows itself.
+	Version       string
+	Started       time.Time
+	LivenessCheck bool
+	Goodbye       string
+
+	mu          sync.Mutex
+	clients     map[*conversation]bool
+	leaving     []*conversation           // idle clients, for the successor
+	connections int64                     // of clients, so far
+	refused     int64                     // clients, so far
+	handOver    atomic.Pointer[time.Time] // when clients stop being waited for
 }
 
 // Serve converses with a client until it is gone, cannot be understood, or is
@@ -52,6 +60,7 @@ func (s *Server) Serve(conn *net.UnixConn) {
 	c := newConversation(s, fdpass.New(conn))
 	if err := checkPeer(c.conn); err != nil {
 		c.conn.Close()
+		s.countRefused()
 		s.Log.Warning("%v", err)
 		return
 	}
@@ -80,7 +89,14 @@ func (s *Server) register(c *conversation) {
 		s.clients = map[*conversation]bool{}
 	}
 	s.clients[c] = true
+	s.connections++
 	s.limitSessions()
+}
+
+func (s *Server) countRefused() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.refused++
 }
 
 func (s *Server) unregister(c *conversation, leaving bool) {

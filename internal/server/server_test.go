@@ -46,7 +46,7 @@ func newWorld(t testing.TB) *world {
 			}
 		},
 	})
-	t.Cleanup(w.Cache.Clear)
+	t.Cleanup(func() { w.Cache.Clear() })
 	return w
 }
 

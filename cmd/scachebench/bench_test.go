@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"encoding/csv"
+	"encoding/json"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"scache/internal/postfixtest"
+)
+
+// TestRun measures all candidates for a moment, and reads what was written.
+func TestRun(t *testing.T) {
+	postfixtest.NeedPostfix(t)
+	dir := t.TempDir()
+	for name, pkg := range map[string]string{"scache": "scache/cmd/scache", "scachebench": "scache/cmd/scachebench"} {
+		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	for _, only := range []string{"pair, 2 clients", "delivery, 1 client", "miss, 1 client"} {
+		jsonFile, csvFile := filepath.Join(dir, "json"), filepath.Join(dir, "csv")
+		out, err := exec.Command(filepath.Join(dir, "scachebench"), "--scache", filepath.Join(dir, "scache"),
+			"--rounds", "2", "--seconds", "0.05", "--only", only, "--json", jsonFile, "--csv", csvFile, "run").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		checkReport(t, jsonFile)
+		checkCSV(t, csvFile)
+	}
+}
+
+func checkReport(t *testing.T, file string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r report
+	if err := json.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Join(r.candidates(), " "); got != "stock ours floor" {
+		t.Errorf("candidates: %s", got)
+	}
+	for _, row := range r.Rows {
+		m := row.Median
+		if len(row.Rounds) != 2 || m.OperationsPerSecond <= 0 || m.P50 <= 0 || m.P999 < m.P50 || m.CPU <= 0 || row.EmptyRSS <= 0 {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
+func checkCSV(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	lines, err := csv.NewReader(f).ReadAll()
+	if err != nil || len(lines) != 4 {
+		t.Errorf("%d lines of CSV, %v", len(lines), err)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		values []float64
+		want   float64
+	}{{nil, 0}, {[]float64{7}, 7}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 2, 9}, 3}} {
+		if got := median(c.values); got != c.want {
+			t.Errorf("median(%v) = %v", c.values, got)
+		}
+	}
+}
+
+// TestGoals checks what each goal is computed from.
+func TestGoals(t *testing.T) {
+	t.Parallel()
+	for _, g := range goals {
+		if g.want <= 0 || g.text == "" {
+			t.Errorf("%+v", g)
+		}
+	}
+	fast := measurement{OperationsPerSecond: 2000, P99: 10, CPU: 1}
+	slow := measurement{OperationsPerSecond: 100, P99: 20, CPU: 10}
+	r := &report{StartUp: map[string][]float64{"ours": {7, 8, 9}}}
+	for _, s := range scenarios() {
+		for name, m := range map[string]measurement{"stock": slow, "ours": fast, "floor": fast} {
+			r.Rows = append(r.Rows, row{Scenario: s.name, Candidate: name, Idle: s.Idle, Rounds: []measurement{m},
+				EmptyRSS: 4096, FilledRSS: 8192, IdleRSS: 4096 + 5*s.Idle})
+		}
+	}
+	want := []float64{20, 20, 20, 0.5, 0.1, 20, 1, 20, 1, 1, 5, 4, 1, 8}
+	for i, g := range goals {
+		if got, measured := g.value(r); !measured || math.Abs(got-want[i]) > 1e-9 {
+			t.Errorf("%s: %v, want %v", g.text, got, want[i])
+		}
+	}
+	var table strings.Builder
+	r.printGoals(&table)
+	if strings.Contains(table.String(), "NOT MET") {
+		t.Error(table.String())
+	}
+}
+
+func TestTotalCalls(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "summary")
+	for text, want := range map[string]int{
+		"% time     seconds  usecs/call     calls    errors syscall\n100.00    0.002520           3       710        33 total\n": 710,
+		"100.00    0.002520           3       710           total\n":                                                             710,
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := totalCalls(file); got != want || err != nil {
+			t.Errorf("got %d, %v", got, err)
+		}
+	}
+	os.WriteFile(file, nil, 0o644)
+	if _, err := totalCalls(file); err == nil {
+		t.Error("a total was found in nothing")
+	}
+}

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package client
+
+import (
+	"errors"
+	"fmt"
+
+	"scache/attr"
+	"scache/internal/operator"
+)
+
+// ErrStock is the error of an operator's request to a server that does not know
+// it, such as the stock one. The client is as good as before.
+var ErrStock = errors.New("the server does not know this request: it is the stock scache, or one like it")
+
+// Status asks for the state of the server.
+func (c *Client) Status() (s operator.Status, err error) {
+	list, err := c.operate(operator.RequestStatus)
+	if err == nil {
+		err = operator.Decode(list, &s)
+	}
+	return s, err
+}
+
+// List asks for all that is in the cache.
+func (c *Client) List() (bindings []operator.Binding, sessions []operator.Session, err error) {
+	if _, err := c.operate(operator.RequestList); err != nil {
+		return nil, nil, err
+	}
+	for {
+		list, err := c.in.Decode()
+		if err != nil {
+			return nil, nil, unexpected(err)
+		}
+		entry, err := operator.DecodeEntry(list)
+		if err != nil {
+			return nil, nil, err
+		}
+		switch entry := entry.(type) {
+		case operator.Binding:
+			bindings = append(bindings, entry)
+		case operator.Session:
+			sessions = append(sessions, entry)
+		case operator.End:
+			return bindings, sessions, nil
+		}
+	}
+}
+
+// Flush drops everything.
+func (c *Client) Flush() (operator.Flushed, error) { return c.flush() }
+
+// FlushLabel drops the destination and the endpoint with this label.
+func (c *Client) FlushLabel(label string) (operator.Flushed, error) {
+	return c.flush("label", label)
+}
+
+func (c *Client) flush(label ...string) (f operator.Flushed, err error) {
+	list, err := c.operate(operator.RequestFlush, label...)
+	if err == nil {
+		err = operator.Decode(list, &f)
+	}
+	return f, err
+}
+
+// operate makes an operator's request, with names and values, and returns the
+// reply.
+func (c *Client) operate(request string, attributes ...string) (attr.List, error) {
+	c.out.String("request", request)
+	for i := 0; i < len(attributes); i += 2 {
+		c.out.String(attributes[i], attributes[i+1])
+	}
+	if err := c.out.End(); err != nil {
+		return nil, err
+	}
+	list, err := c.in.Decode()
+	if err != nil {
+		return nil, unexpected(err)
+	}
+	switch s, err := status(list); {
+	case err != nil:
+		return nil, err
+	case s == Bad:
+		return nil, ErrStock
+	case s != OK:
+		return nil, fmt.Errorf("request %s: status %d", request, s)
+	}
+	return list, nil
+}

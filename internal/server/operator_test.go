@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package server
+
+import (
+	"net"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+	"scache/internal/operator"
+)
+
+func (w *world) operator(t *testing.T) *client.Client {
+	t.Helper()
+	c, err := client.New(w.connect(t).Conn, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// save saves a binding d → e and a session of e: a connection over TCP.
+func (w *world) save(t *testing.T, c *client.Client) (remote string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) {
+		if status, err := c.SaveEndpoint(100, "smtp\ne\n", "ep\n", int(fd)); status != client.OK || err != nil {
+			t.Errorf("status %d, %v", status, err)
+		}
+	})
+	if status, err := c.SaveDestination(100, "smtp\nd\n", "dp\n", "smtp\ne\n"); status != client.OK || err != nil {
+		t.Errorf("status %d, %v", status, err)
+	}
+	return l.Addr().String()
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.Version, w.Started = "1.2", time.Now().Add(-time.Hour)
+	c := w.operator(t)
+	w.save(t, c)
+	c.FindEndpoint("none")
+	if f, err := c.FindDestination("smtp\nd\n"); err != nil || unix.Close(f.FD) != nil {
+		t.Error(err)
+	}
+	got, err := c.Status()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got.Uptime < time.Hour || got.PID == 0 || got.SessionLimit == 0 {
+		t.Errorf("%+v", got)
+	}
+	got.Uptime, got.PID, got.SessionLimit = 0, 0, 0
+	want := operator.Status{
+		Version: "1.2", Clients: 1, Connections: 1,
+		Destinations: 1, PeakSessions: 1, PeakEndpoints: 1, PeakDestinations: 1,
+		DestinationHits: 1, EndpointMisses: 1, Saved: 1, ClientTimeout: time.Minute,
+	}
+	if got != want {
+		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+func TestListAndFlush(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.operator(t)
+	remotes := []string{w.save(t, c), w.save(t, c)}
+	bindings, sessions, err := c.List()
+	if err != nil || len(bindings) != 1 || len(sessions) != 2 {
+		t.Fatalf("%+v, %+v, %v", bindings, sessions, err)
+	}
+	if got, want := bindings[0], (operator.Binding{Destination: "smtp\nd\n", Endpoint: "smtp\ne\n", Property: "dp\n", Left: 100 * time.Second}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if got, want := sessions[0], (operator.Session{Endpoint: "smtp\ne\n", Property: "ep\n", Remote: remotes[0], Left: 100 * time.Second}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	for _, step := range []struct {
+		flush func() (operator.Flushed, error)
+		want  operator.Flushed
+	}{
+		{func() (operator.Flushed, error) { return c.FlushLabel("nothing") }, operator.Flushed{}},
+		{func() (operator.Flushed, error) { return c.FlushLabel("smtp\ne\n") }, operator.Flushed{Sessions: 2}},
+		{c.Flush, operator.Flushed{Bindings: 1}},
+		{c.Flush, operator.Flushed{}},
+	} {
+		if got, err := step.flush(); got != step.want || err != nil {
+			t.Errorf("got %+v, %v, want %+v", got, err, step.want)
+		}
+	}
+	if got := w.logged(); !slices.Contains(got, `flush label "smtp\ne\n": sessions=2 bindings=0`) {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestOperatorsStayInStep has requests that are refused, and a descriptor where
+// none belongs.
+func TestOperatorsStayInStep(t *testing.T) {
+	t.Parallel()
+	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`, `flush\0label\0x\0label\0y\0\0`, `flush\0x\0y\0\0`} {
+		w := newWorld(t)
+		p := w.connect(t)
+		p.say(`request\0` + request)
+		p.hear(`status\01\0\0`)
+		p.wantInStep()
+		name, _, _ := strings.Cut(request, `\0`)
+		w.wantWarning(t, "warning: "+name+": bad or missing request parameter")
+	}
+}
