@@ -34,9 +34,10 @@ type Conn interface {
 // A Client is a connection to a server. Its methods are not safe for concurrent
 // use. After an error it can only be closed.
 type Client struct {
-	Conn Conn
-	in   *attr.Decoder
-	out  *attr.Encoder
+	Conn  Conn
+	in    *attr.Decoder
+	out   *attr.Encoder
+	first bool // what the server says next may be the announcement
 }
 
 // Dial connects to the server at this path. announced tells whether it speaks
@@ -55,16 +56,52 @@ func Dial(path string, announced bool) (*Client, error) {
 
 // New returns a client on a connection, which it owns unless there is an error.
 func New(conn Conn, announced bool) (*Client, error) {
-	c := &Client{Conn: conn, in: attr.NewDecoder(conn), out: attr.NewEncoder(conn)}
-	c.in.SetMaxSize(3 * attr.DefaultMaxSize)
+	c := Detect(conn)
+	c.first = false
 	if !announced {
 		return c, nil
 	}
 	list, err := c.receive("protocol")
-	if err == nil && string(list[0].Value) != "connection_cache_protocol" {
-		err = fmt.Errorf("the server speaks %q, not connection_cache_protocol", list[0].Value)
+	if err != nil {
+		return c, err
 	}
-	return c, err
+	return c, checkProtocol(list)
+}
+
+// Detect returns a client on a connection to a server that may speak first or
+// not: its first request does not wait for that.
+func Detect(conn Conn) *Client {
+	c := &Client{Conn: conn, in: attr.NewDecoder(conn), out: attr.NewEncoder(conn), first: true}
+	c.in.SetMaxSize(4 * attr.DefaultMaxSize)
+	return c
+}
+
+func checkProtocol(list attr.List) error {
+	if string(list[0].Value) != "connection_cache_protocol" {
+		return fmt.Errorf("the server speaks %q, not connection_cache_protocol", list[0].Value)
+	}
+	return nil
+}
+
+// decode returns the next list that is not an announcement.
+func (c *Client) decode() (attr.List, error) {
+	list, err := c.in.Decode()
+	if c.first && err == nil && list.Expect("protocol") == nil {
+		if err := checkProtocol(list); err != nil {
+			return nil, err
+		}
+		list, err = c.in.Decode()
+	}
+	c.first = false
+	return list, unexpected(err)
+}
+
+// unexpected is for errors while a reply is due.
+func unexpected(err error) error {
+	if err == io.EOF {
+		return io.ErrUnexpectedEOF
+	}
+	return err
 }
 
 // Close closes the connection.
@@ -81,7 +118,7 @@ func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Status
 		return Bad, err
 	}
 	// The server asks for the descriptor, or says at once what is wrong.
-	list, err := c.in.Decode()
+	list, err := c.decode()
 	if err != nil {
 		return Bad, err
 	}
@@ -179,9 +216,9 @@ func (c *Client) receiveStatus() (Status, error) {
 }
 
 func (c *Client) receive(names ...string) (attr.List, error) {
-	list, err := c.in.Decode()
+	list, err := c.decode()
 	if err != nil {
-		return nil, unexpected(err)
+		return nil, err
 	}
 	return list, list.Expect(names...)
 }
@@ -193,12 +230,4 @@ func status(list attr.List) (Status, error) {
 		return Status(n), err
 	}
 	return Bad, fmt.Errorf("reply without a status: %q", list)
-}
-
-// unexpected is for errors while a reply is due.
-func unexpected(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

@@ -29,9 +29,9 @@ func (c *Client) List() (bindings []operator.Binding, sessions []operator.Sessio
 		return nil, nil, err
 	}
 	for {
-		list, err := c.in.Decode()
+		list, err := c.decode()
 		if err != nil {
-			return nil, nil, unexpected(err)
+			return nil, nil, err
 		}
 		entry, err := operator.DecodeEntry(list)
 		if err != nil {
@@ -74,9 +74,9 @@ func (c *Client) operate(request string, attributes ...string) (attr.List, error
 	if err := c.out.End(); err != nil {
 		return nil, err
 	}
-	list, err := c.in.Decode()
+	list, err := c.decode()
 	if err != nil {
-		return nil, unexpected(err)
+		return nil, err
 	}
 	switch s, err := status(list); {
 	case err != nil:

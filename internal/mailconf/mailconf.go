@@ -19,6 +19,9 @@ import (
 	"time"
 )
 
+// CommandLine is the Source of a setting from the command line.
+const CommandLine = "command line"
+
 // A Config is a set of settings.
 type Config struct {
 	settings map[string]setting
@@ -62,7 +65,7 @@ func (c *Config) Override(text string) error {
 	if err != nil {
 		return err
 	}
-	c.set(name, value, "command line")
+	c.set(name, value, CommandLine)
 	return nil
 }
 
@@ -184,6 +187,24 @@ func (c *Config) choice(name string, words ...string) (string, error) {
 		}
 	}
 	return "", c.bad(name, value, strings.Join(words, " or "))
+}
+
+// Check tells whether the value of a parameter is one of its type, and in its
+// bounds.
+func (c *Config) Check(name string) (err error) {
+	switch lookup(name).Type {
+	case Time:
+		_, err = c.Time(name)
+	case Int:
+		_, err = c.Int(name)
+	case Bool:
+		_, err = c.Bool(name)
+	case Choice:
+		_, err = c.Choice(name)
+	default:
+		_, err = c.String(name)
+	}
+	return err
 }
 
 func (c *Config) bad(name, value, want string) error {

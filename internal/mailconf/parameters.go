@@ -53,8 +53,10 @@ var Parameters = []Parameter{
 }
 
 // others are parameters that the daemon does not read, but that the values of
-// those above are likely to refer to.
+// those above are likely to refer to, or that its clients read.
 var others = map[string]string{
+	"connection_cache_service_name": "scache",
+
 	"mail_name":            "Postfix",
 	"multi_instance_group": "",
 	"multi_instance_name":  "",

@@ -16,6 +16,7 @@ package operator
 import (
 	"fmt"
 	"reflect"
+	"strconv"
 	"time"
 
 	"scache/attr"
@@ -28,12 +29,27 @@ const (
 	RequestFlush  = "flush"
 )
 
+// Seconds is a time that travels, and is written in JSON, as a number of seconds.
+type Seconds time.Duration
+
+// MarshalJSON is for package json.
+func (s Seconds) MarshalJSON() ([]byte, error) { return []byte(s.decimal()), nil }
+
+func (s Seconds) decimal() string {
+	return strconv.FormatFloat(time.Duration(s).Seconds(), 'f', -1, 64)
+}
+
+func parseSeconds(text []byte) (Seconds, error) {
+	d, err := time.ParseDuration(string(text) + "s")
+	return Seconds(d), err
+}
+
 // A Status is the state of a server. What is counted is counted since it
 // started; a server that took the cache of another one over begins anew.
 type Status struct {
-	Version string        `json:"version"`
-	PID     int64         `json:"pid"`
-	Uptime  time.Duration `json:"uptime_seconds"`
+	Version string  `json:"version"`
+	PID     int64   `json:"pid"`
+	Uptime  Seconds `json:"uptime_seconds"`
 
 	Clients     int64 `json:"clients"`     // connected now
 	Connections int64 `json:"connections"` // of clients, in all
@@ -58,30 +74,30 @@ type Status struct {
 	Evicted   int64 `json:"evicted"`
 	Flushed   int64 `json:"flushed"`
 
-	SessionLimit  int64         `json:"session_limit"`
-	TTLLimit      time.Duration `json:"ttl_limit_seconds"`
-	ClientTimeout time.Duration `json:"client_timeout_seconds"`
-	LivenessCheck bool          `json:"liveness_check"`
-	Goodbye       bool          `json:"goodbye"`
-	Announces     bool          `json:"announces"`
+	SessionLimit  int64   `json:"session_limit"`
+	TTLLimit      Seconds `json:"ttl_limit_seconds"`
+	ClientTimeout Seconds `json:"client_timeout_seconds"`
+	LivenessCheck bool    `json:"liveness_check"`
+	Goodbye       bool    `json:"goodbye"`
+	Announces     bool    `json:"announces"`
 }
 
 // A Binding leads from a destination to an endpoint.
 type Binding struct {
-	Destination string        `json:"destination"`
-	Endpoint    string        `json:"endpoint"`
-	Property    string        `json:"property"`
-	Age         time.Duration `json:"age_seconds"` // since it was saved last
-	Left        time.Duration `json:"left_seconds"`
+	Destination string  `json:"destination"`
+	Endpoint    string  `json:"endpoint"`
+	Property    string  `json:"property"`
+	Age         Seconds `json:"age_seconds"` // since it was saved last
+	Left        Seconds `json:"left_seconds"`
 }
 
 // A Session is a cached connection to an endpoint.
 type Session struct {
-	Endpoint string        `json:"endpoint"`
-	Property string        `json:"property"`
-	Remote   string        `json:"remote"` // address of the remote end, if it has one
-	Age      time.Duration `json:"age_seconds"`
-	Left     time.Duration `json:"left_seconds"`
+	Endpoint string  `json:"endpoint"`
+	Property string  `json:"property"`
+	Remote   string  `json:"remote"` // address of the remote end, if it has one
+	Age      Seconds `json:"age_seconds"`
+	Left     Seconds `json:"left_seconds"`
 }
 
 // End ends the reply to a list request.
@@ -94,18 +110,20 @@ type Flushed struct {
 }
 
 // Encode appends the fields of a struct of this package to a list, by the names
-// of its JSON tags. A time travels as nanoseconds.
+// of its JSON tags.
 func Encode(e *attr.Encoder, x any) {
 	v := reflect.ValueOf(x)
 	for i := range v.NumField() {
 		name := v.Type().Field(i).Tag.Get("json")
-		switch f := v.Field(i); f.Kind() {
-		case reflect.String:
-			e.String(name, f.String())
-		case reflect.Int64:
-			e.Long(name, f.Int())
-		case reflect.Bool:
-			e.Bool(name, f.Bool())
+		switch value := v.Field(i).Interface().(type) {
+		case string:
+			e.String(name, value)
+		case int64:
+			e.Long(name, value)
+		case bool:
+			e.Bool(name, value)
+		case Seconds:
+			e.String(name, value.decimal())
 		}
 	}
 }
@@ -120,21 +138,19 @@ func Decode(list attr.List, x any) error {
 		if !found {
 			continue
 		}
-		switch f := v.Field(i); f.Kind() {
-		case reflect.String:
-			f.SetString(string(a.Value))
-		case reflect.Int64:
-			n, err := a.Long()
-			if err != nil {
-				return err
-			}
-			f.SetInt(n)
-		case reflect.Bool:
-			b, err := a.Bool()
-			if err != nil {
-				return err
-			}
-			f.SetBool(b)
+		var err error
+		switch field := v.Field(i).Addr().Interface().(type) {
+		case *string:
+			*field = string(a.Value)
+		case *int64:
+			*field, err = a.Long()
+		case *bool:
+			*field, err = a.Bool()
+		case *Seconds:
+			*field, err = parseSeconds(a.Value)
+		}
+		if err != nil {
+			return fmt.Errorf("attribute %s: %w", a.Name, err)
 		}
 	}
 	return nil

@@ -44,7 +44,7 @@ func TestAllFieldsTravel(t *testing.T) {
 
 func TestEntries(t *testing.T) {
 	t.Parallel()
-	for _, x := range []any{Binding{Destination: "d", Left: time.Second}, Session{Remote: "192.0.2.1:25"}, End{}} {
+	for _, x := range []any{Binding{Destination: "d", Left: Seconds(1500 * time.Millisecond)}, Session{Remote: "192.0.2.1:25"}, End{}} {
 		got, err := DecodeEntry(encoded(t, x, EncodeEntry))
 		if err != nil || got != x {
 			t.Errorf("got %+v, %v", got, err)
@@ -57,7 +57,7 @@ func TestEntries(t *testing.T) {
 
 func TestMalformedValues(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"pid", "goodbye"} {
+	for _, name := range []string{"pid", "goodbye", "uptime_seconds"} {
 		if err := Decode(attr.List{{Name: []byte(name), Value: []byte("x")}}, &Status{}); err == nil {
 			t.Errorf("%s=x was understood", name)
 		}

@@ -33,7 +33,7 @@ func (s *Server) status() operator.Status {
 	return operator.Status{
 		Version: s.Version,
 		PID:     int64(os.Getpid()),
-		Uptime:  time.Since(s.Started),
+		Uptime:  operator.Seconds(time.Since(s.Started)),
 
 		Clients:     int64(len(s.clients)),
 		Connections: s.connections,
@@ -59,8 +59,8 @@ func (s *Server) status() operator.Status {
 		Flushed:   int64(totals.Ended[cache.Flushed]),
 
 		SessionLimit:  int64(s.Cache.Limit()),
-		TTLLimit:      s.Cache.TTLLimit,
-		ClientTimeout: s.Timeout,
+		TTLLimit:      operator.Seconds(s.Cache.TTLLimit),
+		ClientTimeout: operator.Seconds(s.Timeout),
 		LivenessCheck: s.LivenessCheck,
 		Goodbye:       s.Goodbye != "",
 		Announces:     s.Announce,
@@ -79,11 +79,11 @@ func (c *conversation) tellAll(list attr.List) error {
 	out.Int("status", statusOK)
 	err := out.End()
 	for _, b := range bindings {
-		operator.EncodeEntry(out, operator.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: b.Age, Left: b.Left})
+		operator.EncodeEntry(out, operator.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: operator.Seconds(b.Age), Left: operator.Seconds(b.Left)})
 		err = errors.Join(err, out.End())
 	}
 	for _, s := range sessions {
-		operator.EncodeEntry(out, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Age: s.Age, Left: s.Left})
+		operator.EncodeEntry(out, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Age: operator.Seconds(s.Age), Left: operator.Seconds(s.Left)})
 		err = errors.Join(err, out.End())
 	}
 	operator.EncodeEntry(out, operator.End{})

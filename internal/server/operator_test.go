@@ -66,14 +66,14 @@ func TestStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got.Uptime < time.Hour || got.PID == 0 || got.SessionLimit == 0 {
+	if time.Duration(got.Uptime) < time.Hour || got.PID == 0 || got.SessionLimit == 0 {
 		t.Errorf("%+v", got)
 	}
 	got.Uptime, got.PID, got.SessionLimit = 0, 0, 0
 	want := operator.Status{
 		Version: "1.2", Clients: 1, Connections: 1,
 		Destinations: 1, PeakSessions: 1, PeakEndpoints: 1, PeakDestinations: 1,
-		DestinationHits: 1, EndpointMisses: 1, Saved: 1, ClientTimeout: time.Minute,
+		DestinationHits: 1, EndpointMisses: 1, Saved: 1, ClientTimeout: operator.Seconds(time.Minute),
 	}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -89,10 +89,10 @@ func TestListAndFlush(t *testing.T) {
 	if err != nil || len(bindings) != 1 || len(sessions) != 2 {
 		t.Fatalf("%+v, %+v, %v", bindings, sessions, err)
 	}
-	if got, want := bindings[0], (operator.Binding{Destination: "smtp\nd\n", Endpoint: "smtp\ne\n", Property: "dp\n", Left: 100 * time.Second}); got != want {
+	if got, want := bindings[0], (operator.Binding{Destination: "smtp\nd\n", Endpoint: "smtp\ne\n", Property: "dp\n", Left: operator.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := sessions[0], (operator.Session{Endpoint: "smtp\ne\n", Property: "ep\n", Remote: remotes[0], Left: 100 * time.Second}); got != want {
+	if got, want := sessions[0], (operator.Session{Endpoint: "smtp\ne\n", Property: "ep\n", Remote: remotes[0], Left: operator.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, step := range []struct {

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// The four requests of delivery agents, by hand.
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+)
+
+const labelHelp = `
+
+A label or property is taken as it is, but for \n, which is a line end: a label of
+smtp(8) looks like smtp\n192.0.2.1\n25\n0\n. Works with the stock server, too.`
+
+func newSaveCommand(c *control) *cobra.Command {
+	save := &cobra.Command{Use: "save", Short: "Save a session or a binding by hand"}
+	ttl, property, fd := int32(0), "", 0
+	endpoint := &cobra.Command{
+		Use:   "endpoint LABEL",
+		Short: "Save a descriptor as a session of an endpoint",
+		Long:  "endpoint saves a descriptor, by default that of standard input." + labelHelp,
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
+				return cl.SaveEndpoint(ttl, unescape(args[0]), unescape(property), fd)
+			})
+		},
+	}
+	endpoint.Flags().IntVar(&fd, "fd", 0, "the descriptor's `number`")
+	destination := &cobra.Command{
+		Use:   "destination LABEL ENDPOINT",
+		Short: "Bind a destination to an endpoint",
+		Long:  "destination binds a destination to an endpoint." + labelHelp,
+		Args:  cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
+				return cl.SaveDestination(ttl, unescape(args[0]), unescape(property), unescape(args[1]))
+			})
+		},
+	}
+	for _, cmd := range []*cobra.Command{endpoint, destination} {
+		cmd.Flags().Int32Var(&ttl, "ttl", 2, "the time to live in `seconds`; the server has a limit of its own")
+		cmd.Flags().StringVar(&property, "property", "", "the `text` for whoever finds it")
+	}
+	save.AddCommand(endpoint, destination)
+	return save
+}
+
+func (c *control) save(w io.Writer, save func(*client.Client) (client.Status, error)) error {
+	return c.ask(func(cl *client.Client) error {
+		status, err := save(cl)
+		if err != nil {
+			return err
+		}
+		if status != client.OK {
+			return fmt.Errorf("not saved: status %d (%s); see the mail log", status, meaning(status))
+		}
+		_, err = fmt.Fprintln(w, "saved")
+		return err
+	})
+}
+
+func newFindCommand(c *control) *cobra.Command {
+	find := &cobra.Command{
+		Use:   "find",
+		Short: "Find a session by hand, which takes it out of the cache and closes it",
+	}
+	for name, request := range map[string]func(*client.Client, string) (client.Found, error){
+		"endpoint":    (*client.Client).FindEndpoint,
+		"destination": (*client.Client).FindDestination,
+	} {
+		find.AddCommand(&cobra.Command{
+			Use:   name + " LABEL",
+			Short: "Find a session by the label of its " + name,
+			Long:  name + " takes a session out of the cache, tells what it is, and closes it." + labelHelp,
+			Args:  cobra.ExactArgs(1),
+			RunE: func(cmd *cobra.Command, args []string) error {
+				return c.ask(func(cl *client.Client) error {
+					f, err := request(cl, unescape(args[0]))
+					if err != nil {
+						return err
+					}
+					return describe(cmd.OutOrStdout(), name, f)
+				})
+			},
+		})
+	}
+	return find
+}
+
+// describe tells what was found, and closes it.
+func describe(w io.Writer, level string, f client.Found) error {
+	if f.Status != client.OK {
+		return fmt.Errorf("not found: status %d (%s)", f.Status, meaning(f.Status))
+	}
+	defer unix.Close(f.FD)
+	if level == "destination" {
+		fmt.Fprintf(w, "destination property: %s\n", oneLine(f.DestinationProperty))
+	}
+	fmt.Fprintf(w, "endpoint property: %s\n", oneLine(f.Property))
+	_, err := fmt.Fprintf(w, "descriptor: %s\n", fileType(f.FD))
+	return err
+}
+
+// fileType tells what a descriptor refers to.
+func fileType(fd int) string {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err.Error()
+	}
+	names := map[uint32]string{unix.S_IFSOCK: "socket", unix.S_IFREG: "file", unix.S_IFDIR: "directory",
+		unix.S_IFCHR: "character device", unix.S_IFBLK: "block device", unix.S_IFIFO: "pipe"}
+	return fmt.Sprintf("%s, inode %d", names[st.Mode&unix.S_IFMT], st.Ino)
+}
+
+func meaning(s client.Status) string {
+	switch s {
+	case client.Bad:
+		return "the request was malformed"
+	case client.NotFound:
+		return "there is no such session, or no descriptor has arrived"
+	}
+	return "unknown"
+}
+
+// unescape turns \n into line ends, and \\ into one backslash.
+func unescape(text string) string {
+	return strings.NewReplacer(`\\`, `\`, `\n`, "\n").Replace(text)
+}
