@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
+	"scache/internal/postfixtest"
+)
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	saveConnection(t, m.Socket)
+	wantError(t, []string{"--socket", m.Socket, "find", "endpoint", "nothing"}, "not found", "status 2")
+	out := must(t, "--socket", m.Socket, "status")
+	want(t, out, "scache test, pid ", " at "+m.Socket, "hit rate", "1 saved", "ttl limit 1h0m0s", "liveness check on")
+	var fields map[string]any
+	text := must(t, "--socket", m.Socket, "status", "--json")
+	if err := json.Unmarshal([]byte(text), &fields); err != nil {
+		t.Fatal(err)
+	}
+	if fields["ttl_limit_seconds"] != 3600.0 || fields["sessions"] != 1.0 || fields["endpoint_misses"] != 1.0 || fields["version"] != "test" {
+		t.Error(text)
+	}
+}
+
+func TestList(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	remote := saveConnection(t, m.Socket)
+	out := must(t, "--socket", m.Socket, "list")
+	want(t, out, "\nsmtp example.com 25 ", "\n  smtp 192.0.2.1 25 0 ", "\nsmtp 192.0.2.1 25 0 ", "\n  "+remote+" ",
+		"1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
+	if strings.Contains(out, "secret") {
+		t.Error("properties are shown without being asked for")
+	}
+	want(t, must(t, "--socket", m.Socket, "list", "-v"), "    secret feature")
+	var all struct{ Bindings, Sessions []map[string]any }
+	if err := json.Unmarshal([]byte(must(t, "--socket", m.Socket, "list", "--json")), &all); err != nil {
+		t.Fatal(err)
+	}
+	if all.Sessions[0]["remote"] != remote || all.Sessions[0]["property"] != "secret\nfeature\n" ||
+		all.Bindings[0]["destination"] != "smtp\nexample.com\n25\n" || all.Bindings[0]["left_seconds"].(float64) < 2000 {
+		t.Errorf("%v", all)
+	}
+}
+
+func TestFlush(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
+	for _, label := range []string{"example.com", "smtp example.com 25", "smtp\nexample.com\n25\n", ""} {
+		saveConnection(t, m.Socket)
+		args := []string{"flush", label}
+		if label == "" {
+			args = args[:1]
+		}
+		if got := ctl(args...); got != "flushed 1 sessions and 1 bindings\n" {
+			t.Errorf("flush %q: %s", label, got)
+		}
+	}
+	saveConnection(t, m.Socket)
+	if got := ctl("flush", "192.0.2.1"); got != "flushed 1 sessions and 0 bindings\n" {
+		t.Error(got)
+	}
+	wantError(t, []string{"--socket", m.Socket, "flush", "192.0.2.99"}, `"192.0.2.99"`, "scachectl list")
+	want(t, ctl("status"), "5 saved", "5 flushed")
+}
+
+// TestMetrics has them checked by the linter of promtool.
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	saveConnection(t, m.Socket)
+	out := must(t, "--socket", m.Socket, "metrics")
+	problems, err := promlint.New(strings.NewReader(out)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	want(t, out, "\nscache_sessions 1\n", "\nscache_sessions_saved_total 1\n", `scache_lookups_total{level="endpoint",result="miss"} 0`, `scache_build_info{version="test"} 1`)
+
+	file := filepath.Join(t.TempDir(), "scache.prom")
+	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "--socket", m.Socket, "metrics", "--output", file)
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want(t, string(text), "\nscache_sessions 1\n")
+	if entries, _ := os.ReadDir(filepath.Dir(file)); len(entries) != 1 {
+		t.Errorf("files are left: %v", entries)
+	}
+	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o644 {
+		t.Errorf("%v, %v", st.Mode(), err)
+	}
+	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/nonexistent/file"}, "/nonexistent/")
+}
+
+func TestAgainstStock(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, postfixtest.NeedPostfix(t))
+	for _, command := range []string{"status", "list", "flush", "metrics"} {
+		wantError(t, []string{"--socket", m.Socket, command}, m.Socket, "stock scache", "scachectl enable")
+	}
+	saveConnection(t, m.Socket)
+	out := must(t, "--socket", m.Socket, "find", "destination", `smtp\nexample.com\n25\n`)
+	want(t, out, "destination property: p\n", "endpoint property: secret feature\n", "descriptor: socket, inode ")
+	wantError(t, []string{"--socket", m.Socket, "find", "destination", `smtp\nexample.com\n25\n`}, "not found")
+	wantError(t, []string{"--socket", m.Socket, "save", "endpoint", "x", "--ttl", "0"}, "status 1", "malformed")
+}
+
+func TestSaveAndFind(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	saveConnection(t, m.Socket)
+	want(t, must(t, "--socket", m.Socket, "find", "endpoint", `smtp\n192.0.2.1\n25\n0\n`), "endpoint property: secret feature\n", "descriptor: socket, inode ")
+	cmd := exec.Command(tool, "--socket", m.Socket, "save", "endpoint", "x", "--fd", "77")
+	if _, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "bad file descriptor") {
+		t.Errorf("saved descriptor 77: %s", errOut)
+	}
+	wantError(t, []string{"--socket", m.Socket, "save", "destination", "x"}, "2 arg")
+	wantError(t, []string{"--socket", m.Socket, "save", "endpoint", "x", "--ttl", "1y"}, "1y")
+}
+
+func TestErrorsOfConnecting(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	wantError(t, []string{"--socket", filepath.Join(dir, "none"), "status"}, dir+"/none", "no such socket")
+	wantError(t, []string{"-c", dir, "status"}, dir+"/main.cf", "--socket", "-c")
+	wantError(t, []string{"nonsense"}, `"nonsense"`)
+
+	m := startServer(t, server)
+	path := m.Socket
+	m.Cmd.Process.Kill()
+	m.Wait()
+	conf := filepath.Dir(filepath.Dir(path)) // where the test master has its main.cf
+	wantError(t, []string{"-c", conf, "--socket", filepath.Join(conf, "main.cf"), "status"}, "main.cf", "connect")
+}
+
+// TestStrangersAreRefused is a user who may not ask.
+func TestStrangersAreRefused(t *testing.T) {
+	t.Parallel()
+	postfixtest.NeedPostfix(t) // for root, who can become another user
+	m := startServer(t, server)
+	cmd := exec.Command(tool, "--socket", m.Socket, "list")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	_, errOut, ok := run(cmd)
+	if ok {
+		t.Error("a stranger was answered")
+	}
+	want(t, errOut, "hung up", "only root")
+	want(t, must(t, "--socket", m.Socket, "status"), "1 refused")
+}
+
+func TestConfig(t *testing.T) {
+	t.Parallel()
+	postfixtest.NeedPostfix(t)
+	dir := t.TempDir()
+	writeConfig := func(mainCF, masterCF string) {
+		for name, text := range map[string]string{"main.cf": mainCF, "master.cf": masterCF} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			old := time.Now().Add(-time.Hour) // Postfix waits while a file is being edited
+			os.Chtimes(filepath.Join(dir, name), old, old)
+		}
+	}
+	entry := "scache unix - - n - 1 scache\n -o ipc_timeout=7s -o { connection_cache_goodbye = see you }\nother unix - - n - 1 scache -o max_idle=9s\n"
+	writeConfig("a = 5\nconnection_cache_ttl_limit = ${a}s\n", entry)
+	lines := map[string]string{}
+	for line := range strings.Lines(must(t, "-c", dir, "config")) {
+		f := strings.Fields(line)
+		lines[f[0]] = strings.Join(f[1:], " ")
+	}
+	for name, want := range map[string]string{
+		"connection_cache_ttl_limit": "5s " + dir + "/main.cf, line 2",
+		"ipc_timeout":                "7s master.cf -o",
+		"connection_cache_goodbye":   "see you master.cf -o",
+		"max_idle":                   "100s default",
+		"queue_directory":            "/var/spool/postfix default",
+	} {
+		if lines[name] != want {
+			t.Errorf("%s: %q, want %q", name, lines[name], want)
+		}
+	}
+	writeConfig("max_idle = soon\n", entry)
+	wantError(t, []string{"-c", dir, "config"}, "max_idle", "soon", "main.cf, line 1")
+}
+
+func TestCompletion(t *testing.T) {
+	t.Parallel()
+	for _, shell := range []string{"bash", "zsh"} {
+		out := must(t, "completion", shell)
+		cmd := exec.Command("bash", "-n")
+		if shell == "zsh" {
+			want(t, out, "#compdef scachectl")
+			continue
+		}
+		cmd.Stdin = strings.NewReader(out)
+		if _, errOut, ok := run(cmd); !ok {
+			t.Errorf("%s: %s", shell, errOut)
+		}
+	}
+	out, _, _ := ctl(t, "__complete", "fl")
+	want(t, out, "flush")
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"scache/internal/postfixtest"
+)
+
+// A site is a private Postfix with the stock cache, and ours beside it.
+type site struct {
+	*postfixtest.Instance
+	t    *testing.T
+	etc  string
+	sent int
+}
+
+const oldEntry = "scache unix - - y - 1 scache -o connection_cache_ttl_limit=1h -o { syslog_facility = mail }\n"
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	postfixtest.NeedPostfix(t)
+	sink, err := postfixtest.StartSink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	i, err := postfixtest.NewInstance(postfixtest.Config{
+		Master: oldEntry,
+		Main: map[string]string{
+			"relayhost":                          fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
+			"smtp_connection_cache_destinations": "127.0.0.1",
+			"smtp_connection_cache_time_limit":   "1h",
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	s := &site{Instance: i, t: t, etc: filepath.Join(i.Dir, "etc")}
+	s.install(server)
+	return s
+}
+
+// install puts a binary where make install would.
+func (s *site) install(binary string) {
+	s.t.Helper()
+	data, err := os.ReadFile(binary)
+	if err == nil {
+		path := filepath.Join(s.Dir, "libexec", ourCommand)
+		os.Remove(path)
+		err = os.WriteFile(path, data, 0o755)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// send has mail delivered.
+func (s *site) send() {
+	s.t.Helper()
+	const messages = 20
+	s.sent += messages
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := s.Send(ctx, messages, 2, "recipient@example.test"); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.WaitSent(ctx, s.sent); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) masterCF() string {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.etc, "master.cf"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// postconf returns the entry and its options as Postfix reads them.
+func (s *site) postconf() string {
+	s.t.Helper()
+	var all string
+	for _, option := range []string{"-M", "-P"} {
+		out, err := exec.Command("postconf", "-c", s.etc, option).Output()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if strings.HasPrefix(line, "scache") {
+				all += strings.Join(strings.Fields(line), " ") + "\n"
+			}
+		}
+	}
+	return all
+}
+
+func TestEnableAndDisable(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.postconf()
+
+	s.send()
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	out := must(t, "-c", s.etc, "enable", "--dry-run")
+	want(t, out, "postconf -c "+s.etc+" -M ", ourCommand, "postfix -c "+s.etc+" reload")
+	if s.postconf() != before {
+		t.Fatal("a dry run has changed master.cf")
+	}
+
+	for range 2 { // twice is as good as once
+		must(t, "-c", s.etc, "enable")
+		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+ourCommand+" ", 1); got != want {
+			t.Errorf("master.cf: %s\nwant %s", got, want)
+		}
+	}
+	want(t, must(t, "-c", s.etc, "enable"), "already enabled")
+	s.send()
+	want(t, must(t, "-c", s.etc, "status"), "ttl limit 1h")
+	want(t, must(t, "-c", s.etc, "list"), "smtp [127.0.0.1]:", "smtp 127.0.0.1 ", " sessions\n")
+	want(t, must(t, "-c", s.etc, "config"), "master.cf -o")
+	want(t, must(t, "-c", s.etc, "metrics"), "scache_sessions_saved_total")
+	want(t, must(t, "-c", s.etc, "flush"), "flushed ")
+	if got := s.logged("flush: sessions="); got != 1 {
+		t.Errorf("ours has logged %d flushes", got)
+	}
+
+	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "postconf -c "+s.etc+" -M ")
+	must(t, "-c", s.etc, "disable")
+	if got := s.postconf(); got != before {
+		t.Errorf("after disable: %s\nwant %s", got, before)
+	}
+	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
+	s.send()
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	if _, err := os.Stat(filepath.Join(s.etc, savedName)); !os.IsNotExist(err) {
+		t.Errorf("the saved entry is still there: %v", err)
+	}
+	// Of stock, the log tells by a warning that ours does not have.
+	reuses, foreign := len(s.Grep("status=sent", "conn_use=")), s.logged(`warning: unrecognized request: "status"`)
+	if reuses < s.sent/2 || foreign < 2 {
+		t.Errorf("%d of %d deliveries reuse a connection; stock was asked %d times", reuses, s.sent, foreign)
+	}
+	if got := s.logged("warning: ") - s.logged("warning: unrecognized request: ") + len(s.Grep("postfix/smtp[", "warning: ")); got > 0 {
+		t.Errorf("%d warnings: %q", got, s.Grep("warning: "))
+	}
+}
+
+// logged counts the lines of the cache server with this text.
+func (s *site) logged(text string) int { return len(s.Grep("postfix/scache[", text)) }
+
+func TestEnableRollsBack(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.postconf()
+	s.install("/bin/true") // a server that never answers
+	wantError(t, []string{"-c", s.etc, "enable"}, "after the reload", "the old entry is back")
+	if got := s.postconf(); got != before {
+		t.Errorf("master.cf: %s\nwant %s", got, before)
+	}
+	s.send()
+	if _, err := os.Stat(filepath.Join(s.etc, savedName)); !os.IsNotExist(err) {
+		t.Errorf("a saved entry is left: %v", err)
+	}
+
+	s.install("/bin/false")
+	wantError(t, []string{"-c", s.etc, "enable"}, ourCommand, "does not run", "make install")
+	if got := s.postconf(); got != before {
+		t.Errorf("master.cf: %s\nwant %s", got, before)
+	}
+}
+
+func TestEnableWhilePostfixIsStopped(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	want(t, must(t, "-c", s.etc, "enable"), "not running")
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.send()
+	want(t, must(t, "-c", s.etc, "status"), "scache test")
+}
+
+func TestEnableWithoutAnEntry(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	text := strings.ReplaceAll(s.masterCF(), oldEntry, "")
+	if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, []string{"-c", s.etc, "enable"}, "no entry scache/unix")
+}
