@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"scache/internal/mailconf"
+)
+
+var manuals = []string{"../scache/scache.8", "scachectl.8"}
+
+func TestManualPagesAreWellFormed(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("mandoc"); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("SKIPPED: this test needs mandoc: %v", err)
+	}
+	out, errOut, _ := run(exec.Command("mandoc", append([]string{"-T", "lint"}, manuals...)...))
+	for line := range strings.Lines(out + errOut) {
+		switch {
+		case strings.Contains(line, "referenced manual not found"), strings.Contains(line, "outdated mandoc.db"): // up to the machine
+		default:
+			t.Error(strings.TrimSpace(line))
+		}
+	}
+}
+
+// TestManualPagesAreComplete looks for each parameter, command and option.
+func TestManualPagesAreComplete(t *testing.T) {
+	t.Parallel()
+	text := func(file string) string {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	daemon, ctl := text(manuals[0]), text(manuals[1])
+	for _, p := range mailconf.Parameters {
+		def := p.Default
+		if def == "" {
+			def = "empty"
+		}
+		switch {
+		case p.Type == mailconf.ReadOnly:
+			want(t, daemon, p.Name)
+		case p.Name == "myhostname" || p.Name == "syslog_name": // explained in words
+			want(t, daemon, "Va "+p.Name+" No (")
+		default:
+			want(t, daemon, "Va "+p.Name+" No ("+def+")")
+		}
+	}
+	for _, cmd := range newCommand().Commands() {
+		want(t, ctl, "Cm "+cmd.Name())
+		for _, sub := range append(cmd.Commands(), cmd) {
+			wantFlags(t, ctl, sub)
+		}
+	}
+}
+
+func wantFlags(t *testing.T, manual string, cmd *cobra.Command) {
+	t.Helper()
+	cmd.LocalFlags().VisitAll(func(f *pflag.Flag) { want(t, manual, "Fl -"+f.Name) })
+}
