@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -20,8 +21,9 @@ import (
 // A demo sends the same mail through a Postfix of its own three times: without
 // a connection cache, with the stock one, and with ours.
 type demo struct {
-	scache   string
-	messages int
+	scache    string
+	scachectl string
+	messages  int
 }
 
 // A setup is one of the three ways.
@@ -37,6 +39,7 @@ type result struct {
 	seconds                float64
 	hits, misses           int
 	complaints             []string // warnings of scache, and worse
+	status                 string   // what scachectl says of ours
 }
 
 func (d *demo) run(ctx context.Context) error {
@@ -56,6 +59,7 @@ func (d *demo) run(ctx context.Context) error {
 		results = append(results, r)
 	}
 	d.printTable(results)
+	fmt.Printf("\nscachectl status, right after the last message:\n\n%s", results[len(results)-1].status)
 	return d.verdict(results)
 }
 
@@ -88,16 +92,30 @@ func (d *demo) measure(ctx context.Context, s setup) (r result, err error) {
 	if err != nil {
 		return r, err
 	}
+	r = result{setup: s, seconds: seconds}
+	if s.binary == d.scache {
+		if r.status, err = d.status(ctx, instance); err != nil {
+			return r, err
+		}
+	}
 	if s.binary != "" {
 		if err := logStatistics(ctx, instance); err != nil {
 			return r, err
 		}
 	}
-	r = result{setup: s, seconds: seconds}
 	r.delivered, r.connections = instance.Sent()
 	r.hits, r.misses = lookups(instance)
 	r.complaints = complaints(instance)
 	return r, nil
+}
+
+// status returns what our cache says of itself.
+func (d *demo) status(ctx context.Context, i *postfixtest.Instance) (string, error) {
+	out, err := exec.CommandContext(ctx, d.scachectl, "-c", filepath.Join(i.Dir, "etc"), "status").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("scachectl status: %w: %s", err, out)
+	}
+	return string(out), nil
 }
 
 func (d *demo) config(s setup, sink *postfixtest.Sink) postfixtest.Config {

@@ -51,6 +51,7 @@ func run(ctx context.Context) error {
 	}
 	d, b := demo{}, bench{}
 	pflag.StringVar(&d.scache, "scache", "bin/scache", "the `binary` to show")
+	pflag.StringVar(&d.scachectl, "scachectl", "bin/scachectl", "demo: the `binary` of scachectl")
 	pflag.IntVar(&d.messages, "messages", 1000, "demo: the `number` of messages")
 	stock := pflag.String("stock", "", "run: the `binary` to compare with (default: the one of the installed Postfix)")
 	others := pflag.StringToString("other", nil, "run: more binaries to measure, by `name=path`")
