@@ -44,7 +44,7 @@ func TestList(t *testing.T) {
 	if strings.Contains(out, "secret") {
 		t.Error("properties are shown without being asked for")
 	}
-	want(t, must(t, "--socket", m.Socket, "list", "-v"), "    secret feature")
+	want(t, must(t, "--socket", m.Socket, "list", "-v"), "  secret feature\n", "  PROPERTY\n")
 	var all struct{ Bindings, Sessions []map[string]any }
 	if err := json.Unmarshal([]byte(must(t, "--socket", m.Socket, "list", "--json")), &all); err != nil {
 		t.Fatal(err)

@@ -54,37 +54,41 @@ func (c *control) list() (all contents, err error) {
 }
 
 func (all contents) print(w io.Writer, verbose bool) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "DESTINATION, endpoint\tAGE\tLEFT\n")
-	last := ""
-	for _, b := range all.Bindings {
-		if b.Destination != last {
-			fmt.Fprintf(t, "%s\t\t\n", oneLine(b.Destination))
-			last = b.Destination
+	var lines []line
+	for i, b := range all.Bindings {
+		if i == 0 || b.Destination != all.Bindings[i-1].Destination {
+			lines = append(lines, line{name: oneLine(b.Destination)})
 		}
-		fmt.Fprintf(t, "  %s\t%v\t%v\n", oneLine(b.Endpoint), round(b.Age), round(b.Left))
-		if verbose {
-			fmt.Fprintf(t, "    %s\t\t\n", oneLine(b.Property))
-		}
+		lines = append(lines, line{"  " + oneLine(b.Endpoint), round(b.Age).String(), round(b.Left).String(), oneLine(b.Property)})
 	}
-	t.Flush()
-	fmt.Fprintf(w, "\n")
-	fmt.Fprintf(t, "ENDPOINT, session\tAGE\tLEFT\n")
-	last = ""
-	for _, s := range all.Sessions {
-		if s.Endpoint != last {
-			fmt.Fprintf(t, "%s\t\t\n", oneLine(s.Endpoint))
-			last = s.Endpoint
+	printLines(w, "DESTINATION, endpoint", lines, verbose)
+	fmt.Fprintln(w)
+	lines = nil
+	for i, s := range all.Sessions {
+		if i == 0 || s.Endpoint != all.Sessions[i-1].Endpoint {
+			lines = append(lines, line{name: oneLine(s.Endpoint)})
 		}
-		fmt.Fprintf(t, "  %s\t%v\t%v\n", remote(s), round(s.Age), round(s.Left))
-		if verbose {
-			fmt.Fprintf(t, "    %s\t\t\n", oneLine(s.Property))
-		}
+		lines = append(lines, line{"  " + remote(s), round(s.Age).String(), round(s.Left).String(), oneLine(s.Property)})
 	}
-	t.Flush()
+	printLines(w, "ENDPOINT, session", lines, verbose)
 	destinations, endpoints := all.count()
 	_, err := fmt.Fprintf(w, "\n%d destinations, %d bindings, %d endpoints, %d sessions\n", destinations, len(all.Bindings), endpoints, len(all.Sessions))
 	return err
+}
+
+// A line is one of the tables that list prints.
+type line struct{ name, age, left, property string }
+
+func printLines(w io.Writer, heading string, lines []line, verbose bool) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	defer t.Flush()
+	for _, l := range append([]line{{heading, "AGE", "LEFT", "PROPERTY"}}, lines...) {
+		if verbose {
+			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.name, l.age, l.left, l.property)
+		} else {
+			fmt.Fprintf(t, "%s\t%s\t%s\n", l.name, l.age, l.left)
+		}
+	}
 }
 
 func (all contents) count() (destinations, endpoints int) {
