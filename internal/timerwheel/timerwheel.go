@@ -47,7 +47,8 @@ func (t *Timer) Running() bool { return t.running }
 // A Wheel is a set of running timers.
 type Wheel struct {
 	tick time.Duration
-	now  uint64 // the last tick that passed
+	now  uint64        // the last tick that passed
+	next time.Duration // when the next one will have passed
 	used [levels]uint64
 	slot [levels][slots]*Timer
 }
@@ -58,7 +59,7 @@ func New(tick time.Duration) *Wheel {
 	if tick < time.Millisecond {
 		panic("timerwheel: tick below a millisecond")
 	}
-	return &Wheel{tick: tick}
+	return &Wheel{tick: tick, next: tick}
 }
 
 // Start makes the timer end at this time. A running timer is restarted. A time
@@ -89,6 +90,9 @@ func (w *Wheel) Next() (time.Duration, bool) {
 // Advance tells the wheel the time, and the owners of all timers that have
 // ended by then, in the order of their ticks.
 func (w *Wheel) Advance(now time.Duration) {
+	if now < w.next {
+		return // as most often: nothing ends between two ticks
+	}
 	target := uint64(max(now, 0) / w.tick)
 	for {
 		level, i, at, found := w.first()
@@ -106,7 +110,8 @@ func (w *Wheel) Advance(now time.Duration) {
 			}
 		}
 	}
-	w.now = max(w.now, target)
+	w.now = target
+	w.next = time.Duration(target+1) * w.tick
 }
 
 // first finds the slot that time reaches first, and the tick at which it does.
