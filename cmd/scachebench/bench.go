@@ -73,6 +73,8 @@ type bench struct {
 	only       string  // scenarios with this in their name, if not empty
 }
 
+// run measures every candidate in every scenario once in each round, so that
+// whatever the machine does meanwhile meets all of them.
 func (b *bench) run(ctx context.Context) (*report, error) {
 	if err := allowFiles(); err != nil {
 		return nil, err
@@ -81,22 +83,42 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 	if err := b.measureStartUp(r); err != nil {
 		return nil, err
 	}
+	var events []*event
+	defer func() {
+		for _, e := range events {
+			e.close()
+		}
+	}()
 	for _, s := range scenarios() {
 		if !strings.Contains(s.name, b.only) {
 			continue
 		}
 		s.Seconds = b.seconds
-		rows, err := b.runScenario(ctx, s)
-		if err != nil {
+		e := &event{scenario: s}
+		events = append(events, e)
+		if err := e.prepare(b.candidates); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
-		r.Rows = append(r.Rows, rows...)
-		for _, row := range rows {
-			fmt.Fprintf(os.Stderr, "%-28s %-8s %8.0f/s\n", s.name, row.Candidate, row.Median.OperationsPerSecond)
-		}
+		fmt.Fprintln(os.Stderr, "ready:", s.name)
 	}
-	if len(r.Rows) == 0 {
+	if len(events) == 0 {
 		return nil, fmt.Errorf("no scenario has %q in its name", b.only)
+	}
+	for round := range b.rounds {
+		for _, e := range events {
+			if err := e.measure(ctx, round); err != nil {
+				return nil, fmt.Errorf("%s: %w", e.name, err)
+			}
+		}
+		fmt.Fprintf(os.Stderr, "round %d of %d is done\n", round+1, b.rounds)
+	}
+	for _, e := range events {
+		if err := e.finish(ctx); err != nil {
+			return nil, fmt.Errorf("%s: %w", e.name, err)
+		}
+		for _, c := range e.contestants {
+			r.Rows = append(r.Rows, c.row)
+		}
 	}
 	return r, nil
 }
@@ -122,41 +144,53 @@ type contestant struct {
 	row       row
 }
 
-// runScenario starts all candidates, fills them, and measures them in turn.
-func (b *bench) runScenario(ctx context.Context, s scenario) ([]row, error) {
-	var contestants []*contestant
-	defer func() {
-		for _, c := range contestants {
-			c.Close()
-		}
-	}()
-	for _, candidate := range b.candidates {
+// An event is a scenario with all candidates, each running on its own.
+type event struct {
+	scenario
+	contestants []*contestant
+}
+
+func (e *event) close() {
+	for _, c := range e.contestants {
+		c.Close()
+	}
+}
+
+// prepare starts all candidates, and fills them.
+func (e *event) prepare(candidates []candidate) error {
+	for _, candidate := range candidates {
 		c, err := start(candidate)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", candidate.name, err)
+			return fmt.Errorf("%s: %w", candidate.name, err)
 		}
-		contestants = append(contestants, c)
-		if err := c.prepare(s); err != nil {
-			return nil, fmt.Errorf("%s: %w", candidate.name, err)
-		}
-	}
-	for round := range b.rounds {
-		for i := range contestants {
-			c := contestants[(i+round)%len(contestants)] // nobody is always the first
-			if err := c.measure(ctx, s); err != nil {
-				return nil, fmt.Errorf("%s: %w", c.row.Candidate, err)
-			}
+		e.contestants = append(e.contestants, c)
+		if err := c.prepare(e.scenario); err != nil {
+			return fmt.Errorf("%s: %w", candidate.name, err)
 		}
 	}
-	var rows []row
-	for _, c := range contestants {
-		if err := c.countSystemCalls(ctx, s); err != nil {
-			return nil, fmt.Errorf("%s: %w", c.row.Candidate, err)
+	return nil
+}
+
+// measure measures all candidates, one after another. Nobody is always the first.
+func (e *event) measure(ctx context.Context, round int) error {
+	for i := range e.contestants {
+		c := e.contestants[(i+round)%len(e.contestants)]
+		if err := c.measure(ctx, e.scenario); err != nil {
+			return fmt.Errorf("%s: %w", c.row.Candidate, err)
 		}
-		c.row.summarize(contestants[0].row)
-		rows = append(rows, c.row)
 	}
-	return rows, nil
+	return nil
+}
+
+// finish counts system calls, and sums up.
+func (e *event) finish(ctx context.Context) error {
+	for _, c := range e.contestants {
+		if err := c.countSystemCalls(ctx, e.scenario); err != nil {
+			return fmt.Errorf("%s: %w", c.row.Candidate, err)
+		}
+		c.row.summarize(e.contestants[0].row)
+	}
+	return nil
 }
 
 // start starts a candidate, and waits until it answers.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
+	"scache/internal/operator"
 	"scache/internal/postfixtest"
 )
 
@@ -109,6 +111,25 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
 	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/nonexistent/file"}, "/nonexistent/")
+}
+
+var metricName = regexp.MustCompile(`scache_\w+`)
+
+// TestDashboardShowsWhatThereIs looks for each metric of the dashboard.
+func TestDashboardShowsWhatThereIs(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../../testdata/prometheus/dashboard.json")
+	if err != nil || !json.Valid(text) {
+		t.Fatalf("not JSON: %v", err)
+	}
+	all := string(metrics(operator.Status{}, time.Now()))
+	names := metricName.FindAllString(string(text), -1)
+	if len(names) < 10 {
+		t.Errorf("only %d metrics", len(names))
+	}
+	for _, name := range names {
+		want(t, all, "\n# TYPE "+name+" ")
+	}
 }
 
 func TestAgainstStock(t *testing.T) {

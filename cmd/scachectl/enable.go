@@ -74,7 +74,9 @@ func (s *switcher) enable() error {
 		return err
 	}
 	if err := s.change(entry, withCommand(entry, ourCommand), true); err != nil {
-		os.Remove(s.savedPath())
+		if now, entryErr := s.entry(); entryErr == nil && commandOf(now) != ourCommand {
+			os.Remove(s.savedPath()) // it is of no use any more
+		}
 		return err
 	}
 	s.say("enabled in %s", s.configDir())

@@ -36,9 +36,10 @@ func newSite(t *testing.T) *site {
 	i, err := postfixtest.NewInstance(postfixtest.Config{
 		Master: oldEntry,
 		Main: map[string]string{
-			"relayhost":                          fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
-			"smtp_connection_cache_destinations": "127.0.0.1",
-			"smtp_connection_cache_time_limit":   "1h",
+			"relayhost":                           fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
+			"smtp_connection_cache_destinations":  "127.0.0.1",
+			"smtp_connection_cache_time_limit":    "1h",
+			"connection_cache_status_update_time": "1h",
 		},
 	})
 	if err != nil {
@@ -135,6 +136,13 @@ func TestEnableAndDisable(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "config"), "master.cf -o")
 	want(t, must(t, "-c", s.etc, "metrics"), "scache_sessions_saved_total")
 	want(t, must(t, "-c", s.etc, "flush"), "flushed ")
+	want(t, must(t, "-c", s.etc, "save", "endpoint", "by hand", "--property", "a property"), "saved")
+	want(t, must(t, "-c", s.etc, "save", "destination", "some domain", "by hand"), "saved")
+	want(t, must(t, "-c", s.etc, "find", "destination", "some domain"), "endpoint property: a property\n", "character device")
+	screen := newScreen(t, tool, "-c", s.etc, "top")
+	screen.wait("scache test  pid ", "sessions ", "smtp 127.0.0.1 ")
+	screen.tmux("send-keys", "q")
+	screen.wait("ended with 0")
 	if got := s.logged("flush: sessions="); got != 1 {
 		t.Errorf("ours has logged %d flushes", got)
 	}

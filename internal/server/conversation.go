@@ -119,7 +119,7 @@ func (c *conversation) Read(p []byte) (int, error) {
 // limitWait limits what comes next to Timeout, or half as much again: so it
 // seldom has to do anything.
 func (c *conversation) limitWait() {
-	if now := time.Now(); c.deadline.Sub(now) < c.Timeout {
+	if now := time.Now(); c.handOver.Load() == nil && c.deadline.Sub(now) < c.Timeout {
 		c.setDeadline(now.Add(c.Timeout + c.Timeout/2))
 	}
 	if end := c.handOver.Load(); end != nil { // possibly from just now

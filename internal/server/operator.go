@@ -108,21 +108,18 @@ func remoteAddress(fd int) string {
 
 // flush drops what an operator does not want in the cache.
 func (c *conversation) flush(list attr.List) error {
-	var f operator.Flushed
+	var sessions, bindings int
 	switch {
 	case len(list) == 0:
-		sessions, bindings := c.Cache.Clear()
-		f = operator.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)}
-		c.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
+		sessions, bindings = c.Cache.Clear()
 	case list.Expect("label") == nil:
-		sessions, bindings := c.Cache.Flush(string(list[0].Value))
-		f = operator.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)}
-		c.Log.Info("flush label %q: sessions=%d bindings=%d", list[0].Value, sessions, bindings)
+		sessions, bindings = c.Cache.Flush(string(list[0].Value))
 	default:
 		return c.refuse(operator.RequestFlush, list.Expect("label"))
 	}
+	c.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
 	c.out.Int("status", statusOK)
-	operator.Encode(c.out, f)
+	operator.Encode(c.out, operator.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)})
 	return c.out.End()
 }
 
