@@ -140,7 +140,7 @@ func TestEnableAndDisable(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "save", "destination", "some domain", "by hand"), "saved")
 	want(t, must(t, "-c", s.etc, "find", "destination", "some domain"), "endpoint property: a property\n", "character device")
 	screen := newScreen(t, tool, "-c", s.etc, "top")
-	screen.wait("scache test  pid ", "sessions ", "smtp 127.0.0.1 ")
+	screen.wait("scache test  pid ", "sessions ", "ENDPOINT")
 	screen.tmux("send-keys", "q")
 	screen.wait("ended with 0")
 	if got := s.logged("flush: sessions="); got != 1 {
