@@ -37,7 +37,7 @@ soak:
 # Where things go. Postfix finds the daemon in a directory of its own below
 # daemon_directory, which no package upgrade touches.
 PREFIX ?= /usr/local
-DAEMON_DIRECTORY ?= $(or $(shell postconf -h daemon_directory 2>/dev/null),/usr/lib/postfix/sbin)
+DAEMON_DIRECTORY ?= $(or $(shell PATH="$(PATH)" postconf -h daemon_directory 2>/dev/null),/usr/lib/postfix/sbin)
 DAEMON = $(DESTDIR)$(DAEMON_DIRECTORY)/scache-go
 SBIN = $(DESTDIR)$(PREFIX)/sbin
 MAN = $(DESTDIR)$(PREFIX)/share/man/man8
@@ -56,14 +56,14 @@ install: build
 
 # Switches Postfix back first, if it uses what is to be removed.
 uninstall:
-	if [ -z "$(DESTDIR)" ] && [ -x $(SBIN)/scachectl ]; then $(SBIN)/scachectl disable; fi
+	if [ -z "$(DESTDIR)" ] && [ -x $(SBIN)/scachectl ]; then $(SBIN)/scachectl disable --all; fi
 	rm -f $(DAEMON)/scache $(SBIN)/scachectl $(MAN)/scache.8 $(MAN)/scachectl.8 $(BASH)/scachectl $(ZSH)/_scachectl
 	-rmdir $(DAEMON)
 
 # A Debian package of the same files.
 PACKAGE = bin/package
 deb:
-	rm -rf $(PACKAGE)
+	rm -rf $(PACKAGE) bin/*.deb
 	@$(MAKE) -s install DESTDIR=$(PACKAGE) PREFIX=/usr DAEMON_DIRECTORY=/usr/lib/postfix/sbin
 	gzip -9n $(PACKAGE)/usr/share/man/man8/*
 	install -D -m 644 LICENSE $(PACKAGE)/usr/share/doc/scache-go/copyright
@@ -71,8 +71,10 @@ deb:
 	sed 's/@VERSION@/$(DEB_VERSION)/; s/@ARCH@/$(shell dpkg --print-architecture)/' testdata/package/control >$(PACKAGE)/DEBIAN/control
 	dpkg-deb --root-owner-group --build $(PACKAGE) bin/
 
-# A Debian version begins with a digit. Without a tag, there is none.
-DEB_VERSION = $(shell echo $(VERSION) | sed 's/^v//; s/^[^0-9]\|^[0-9a-f]*\(-dirty\)*$$/0~&/; s/-/./g')
+# A Debian version begins with a digit, and grows. Without a tag, the date sees to
+# that.
+DATE := $(shell git log -1 --format=%cd --date=format:%Y%m%d%H%M 2>/dev/null || echo 0)
+DEB_VERSION = $(shell echo $(VERSION) | sed 's/^v//; s/^[^0-9]\|^[0-9a-f]*\(-dirty\)*$$/0~$(DATE).&/; s/-/./g')
 
 # Installs and removes the Debian package in a system of its own.
 test-package:

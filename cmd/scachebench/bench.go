@@ -113,9 +113,7 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 		fmt.Fprintf(os.Stderr, "round %d of %d is done\n", round+1, b.rounds)
 	}
 	for _, e := range events {
-		if err := e.finish(ctx); err != nil {
-			return nil, fmt.Errorf("%s: %w", e.name, err)
-		}
+		e.finish(ctx)
 		for _, c := range e.contestants {
 			r.Rows = append(r.Rows, c.row)
 		}
@@ -183,14 +181,13 @@ func (e *event) measure(ctx context.Context, round int) error {
 }
 
 // finish counts system calls, and sums up.
-func (e *event) finish(ctx context.Context) error {
+func (e *event) finish(ctx context.Context) {
 	for _, c := range e.contestants {
-		if err := c.countSystemCalls(ctx, e.scenario); err != nil {
-			return fmt.Errorf("%s: %w", c.row.Candidate, err)
+		if err := c.countSystemCalls(ctx, e.scenario); err != nil { // strace may not be allowed
+			fmt.Fprintf(os.Stderr, "%s, %s: system calls are not counted: %v\n", e.name, c.row.Candidate, err)
 		}
 		c.row.summarize(e.contestants[0].row)
 	}
-	return nil
 }
 
 // start starts a candidate, and waits until it answers.

@@ -22,6 +22,14 @@ import (
 // daemon_directory, where a directory of our own is safe from its upgrades.
 const ourCommand = "scache-go/scache"
 
+// stockCommand is the server that comes with Postfix.
+const stockCommand = "scache"
+
+var (
+	errNoEntry = errors.New("no entry for the connection cache")
+	errSocket  = errors.New("option --socket: enable and disable are for a mail system, not for a server; use -c")
+)
+
 // savedName is the file beside master.cf that keeps the entry of before.
 const savedName = "master.cf.scache-saved"
 
@@ -41,13 +49,19 @@ If anything fails, all is put back.`
 
 func newDisableCommand(c *control) *cobra.Command {
 	s := &switcher{control: c}
+	all := false
 	cmd := terse("disable", "Switch the mail system back to the server of before", func(cmd *cobra.Command) error {
 		s.out = cmd.OutOrStdout()
+		if all {
+			return s.disableAll()
+		}
 		return s.disable()
 	})
 	cmd.Long = `disable puts back the command that the scache entry in master.cf had before enable,
-checks the configuration, and reloads Postfix if it runs.`
+checks the configuration, reloads Postfix if it runs, and waits until the old
+server answers. If anything fails, all is put back.`
 	cmd.Flags().BoolVar(&s.dryRun, "dry-run", false, "only print the commands")
+	cmd.Flags().BoolVar(&all, "all", false, "in the other instances of the mail system, too")
 	return cmd
 }
 
@@ -59,6 +73,9 @@ type switcher struct {
 }
 
 func (s *switcher) enable() error {
+	if s.socket != "" {
+		return errSocket
+	}
 	entry, err := s.entry()
 	if err != nil {
 		return err
@@ -67,36 +84,67 @@ func (s *switcher) enable() error {
 		return err
 	}
 	if commandOf(entry) == ourCommand {
-		s.say("already enabled in %s", s.configDir())
-		return nil
+		return s.settle(ourCommand, "already enabled")
 	}
 	if err := s.save(entry); err != nil {
 		return err
 	}
-	if err := s.change(entry, withCommand(entry, ourCommand), true); err != nil {
+	if err := s.change(entry, withCommand(entry, ourCommand)); err != nil {
 		if now, entryErr := s.entry(); entryErr == nil && commandOf(now) != ourCommand {
 			os.Remove(s.savedPath()) // it is of no use any more
 		}
 		return err
 	}
-	s.say("enabled in %s", s.configDir())
+	s.conclude("enabled")
 	return nil
 }
 
-func (s *switcher) disable() error {
-	entry, err := s.entry()
+// disableAll disables in this mail system and in its other instances.
+func (s *switcher) disableAll() error {
+	if _, err := os.Stat(filepath.Join(s.configDir(), "main.cf")); errors.Is(err, os.ErrNotExist) {
+		s.say("no mail system is configured in %s", s.configDir())
+		return nil
+	}
+	conf, err := s.readConfig()
 	if err != nil {
 		return err
 	}
-	if commandOf(entry) != ourCommand {
-		s.say("not enabled in %s", s.configDir())
+	others, err := conf.String("multi_instance_directories")
+	if err != nil {
+		return err
+	}
+	dirs := strings.FieldsFunc(others, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
+	for _, dir := range append([]string{s.configDir()}, dirs...) {
+		one := *s
+		one.control = &control{dir: dir}
+		err = errors.Join(err, one.disable())
+	}
+	return err
+}
+
+func (s *switcher) disable() error {
+	if s.socket != "" {
+		return errSocket
+	}
+	entry, err := s.entry()
+	if errors.Is(err, errNoEntry) {
+		s.conclude("not enabled")
 		return nil
 	}
-	command := "scache"
-	if saved, err := os.ReadFile(s.savedPath()); err == nil {
-		command = commandOf(string(saved))
+	if err != nil {
+		return err
 	}
-	if err := s.change(entry, withCommand(entry, command), false); err != nil {
+	if command := commandOf(entry); command != ourCommand {
+		return s.settle(command, "not enabled")
+	}
+	command := stockCommand
+	saved, err := os.ReadFile(s.savedPath())
+	if err == nil {
+		command = commandOf(string(saved))
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	if err := s.change(entry, withCommand(entry, command)); err != nil {
 		return err
 	}
 	if !s.dryRun {
@@ -104,38 +152,58 @@ func (s *switcher) disable() error {
 			return err
 		}
 	}
-	s.say("disabled in %s", s.configDir())
+	s.conclude("disabled")
+	return nil
+}
+
+// settle is for an entry that has the command already. Somebody may have been
+// interrupted before Postfix was told.
+func (s *switcher) settle(command, conclusion string) error {
+	running, err := s.running()
+	if err != nil {
+		return err
+	}
+	if running && !s.answers(command) {
+		if err := s.reload(command); err != nil {
+			return err
+		}
+	}
+	s.conclude(conclusion)
 	return nil
 }
 
 // change replaces the entry and makes Postfix use it. If that fails, it puts the
 // old one back.
-func (s *switcher) change(old, new string, ours bool) error {
-	running := exec.Command("postfix", "-c", s.configDir(), "status").Run() == nil
-	before, err := s.options()
+func (s *switcher) change(old, new string) error {
+	running, err := s.running()
 	if err != nil {
 		return err
 	}
-	err = s.apply(new, running)
-	if err == nil && !s.dryRun {
-		err = s.verify(before, ours, running)
+	options, err := s.options()
+	if err != nil {
+		return err
 	}
+	err = s.apply(new, options, running)
 	if err == nil || s.dryRun {
 		return err
 	}
-	if undo := s.apply(old, running); undo != nil {
+	undo := s.put(old)
+	if undo == nil && running {
+		undo = s.run("postfix", "-c", s.configDir(), "reload")
+	}
+	if undo != nil {
 		return fmt.Errorf("%w; and the old entry could not be put back: %v: please look at master.cf: it was %q", err, undo, old)
 	}
 	return fmt.Errorf("%w; the old entry is back", err)
 }
 
-func (s *switcher) apply(entry string, running bool) error {
-	service, err := s.service()
-	if err != nil {
+// apply puts an entry in place, which sets the same options as the old one.
+func (s *switcher) apply(entry, options string, running bool) error {
+	if err := s.put(entry); err != nil {
 		return err
 	}
-	if err := s.run("postconf", "-c", s.configDir(), "-M", service+"="+entry); err != nil {
-		return err
+	if now, err := s.options(); !s.dryRun && (err != nil || now != options) {
+		return fmt.Errorf("the options in master.cf have changed from %q to %q (%v)", options, now, err)
 	}
 	if err := s.run("postfix", "-c", s.configDir(), "check"); err != nil {
 		return err
@@ -144,33 +212,61 @@ func (s *switcher) apply(entry string, running bool) error {
 		s.say("Postfix is not running: the change takes effect when it is started")
 		return nil
 	}
-	return s.run("postfix", "-c", s.configDir(), "reload")
+	return s.reload(commandOf(entry))
 }
 
-// verify checks that the options of the entry are as before, and that the right
-// server answers.
-func (s *switcher) verify(before string, ours, running bool) error {
-	after, err := s.options()
+func (s *switcher) put(entry string) error {
+	service, err := s.service()
 	if err != nil {
 		return err
 	}
-	if after != before {
-		return fmt.Errorf("the options in master.cf have changed from %q to %q", before, after)
+	return s.run("postconf", "-c", s.configDir(), "-M", service+"="+entry)
+}
+
+// reload makes Postfix read master.cf again, and waits until the right server
+// answers.
+func (s *switcher) reload(command string) error {
+	if err := s.run("postfix", "-c", s.configDir(), "reload"); err != nil || s.dryRun {
+		return err
 	}
-	if !running {
-		return nil
-	}
-	var probe error
 	for end := time.Now().Add(timeout); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		_, probe = s.status()
-		if ours && probe == nil || !ours && errors.Is(probe, client.ErrStock) {
+		if s.answers(command) {
 			return nil
 		}
 	}
-	if probe == nil {
-		probe = errors.New("it is this server that still answers")
+	_, err := s.status()
+	return fmt.Errorf("after the reload, %s does not answer (asked for its status: %v)", command, err)
+}
+
+// answers tells whether it is the server of this command that answers.
+func (s *switcher) answers(command string) bool {
+	_, err := s.status()
+	switch command {
+	case ourCommand:
+		return err == nil
+	case stockCommand:
+		return errors.Is(err, client.ErrStock)
 	}
-	return fmt.Errorf("after the reload: %w", probe)
+	return err == nil || errors.Is(err, client.ErrStock)
+}
+
+// running tells whether the mail system runs. "postfix status" would speak of
+// all instances, where there are several.
+func (s *switcher) running() (bool, error) {
+	conf, err := s.readConfig()
+	if err != nil {
+		return false, err
+	}
+	queue, err := conf.String("queue_directory")
+	if err != nil {
+		return false, err
+	}
+	text, err := os.ReadFile(filepath.Join(queue, "pid", "master.pid"))
+	if err != nil {
+		return false, nil // it never ran
+	}
+	name, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(text)), "comm"))
+	return err == nil && string(name) == "master\n", nil
 }
 
 // run runs a command, or says what it would run.
@@ -188,6 +284,14 @@ func (s *switcher) run(name string, args ...string) error {
 		return fmt.Errorf("%s: %w: %s", line, err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// conclude says what has come out.
+func (s *switcher) conclude(what string) {
+	if s.dryRun {
+		what = "nothing was done; without --dry-run: " + what
+	}
+	s.say("%s in %s", what, s.configDir())
 }
 
 func (s *switcher) say(format string, args ...any) {
@@ -226,7 +330,7 @@ func (s *switcher) entry() (string, error) {
 	}
 	entry := strings.TrimSpace(string(out))
 	if !entryForm.MatchString(entry) {
-		return "", fmt.Errorf("%s has no entry %s", filepath.Join(s.configDir(), "master.cf"), service)
+		return "", fmt.Errorf("%s: %w: %s", filepath.Join(s.configDir(), "master.cf"), errNoEntry, service)
 	}
 	return entry, nil
 }
@@ -257,7 +361,7 @@ func commandOf(entry string) string {
 	if m := entryForm.FindStringSubmatch(strings.TrimSpace(entry)); m != nil {
 		return m[2]
 	}
-	return "scache"
+	return stockCommand
 }
 
 func withCommand(entry, command string) string {

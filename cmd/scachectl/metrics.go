@@ -55,8 +55,8 @@ func metrics(s operator.Status, now time.Time) []byte {
 	for _, m := range []metric{
 		{"scache_build_info", "gauge", "The version of the server; the value is always 1.", []sample{{fmt.Sprintf(`version=%q`, s.Version), 1}}},
 		{"scache_start_time_seconds", "gauge", "When the server was started, in seconds since the epoch.", []sample{{"", float64(started.UnixMilli()) / 1000}}},
-		{"scache_clients", "gauge", "Delivery agents that are connected.", one(s.Clients)},
-		{"scache_client_connections_total", "counter", "Connections of delivery agents.", one(s.Connections)},
+		{"scache_clients", "gauge", "Clients that are connected: delivery agents, and whoever asks for metrics.", one(s.Clients)},
+		{"scache_client_connections_total", "counter", "Connections of clients.", one(s.Connections)},
 		{"scache_clients_refused_total", "counter", "Clients that were refused for being another user's.", one(s.Refused)},
 		{"scache_sessions", "gauge", "Connections in the cache.", one(s.Sessions)},
 		{"scache_endpoints", "gauge", "Endpoints with connections in the cache.", one(s.Endpoints)},
@@ -92,6 +92,9 @@ func metrics(s operator.Status, now time.Time) []byte {
 // replaceFile writes a file in one step: whoever reads it sees the old or the
 // new one.
 func replaceFile(name string, text []byte) (err error) {
+	if st, err := os.Lstat(name); err == nil && !st.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a regular file, and is not replaced", name)
+	}
 	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
 	if err != nil {
 		return err

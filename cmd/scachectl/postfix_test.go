@@ -118,7 +118,7 @@ func TestEnableAndDisable(t *testing.T) {
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	out := must(t, "-c", s.etc, "enable", "--dry-run")
-	want(t, out, "postconf -c "+s.etc+" -M ", ourCommand, "postfix -c "+s.etc+" reload")
+	want(t, out, "nothing was done", "postconf -c "+s.etc+" -M ", ourCommand, "postfix -c "+s.etc+" reload")
 	if s.postconf() != before {
 		t.Fatal("a dry run has changed master.cf")
 	}
@@ -179,7 +179,7 @@ func TestEnableRollsBack(t *testing.T) {
 	}
 	before := s.postconf()
 	s.install("/bin/true") // a server that never answers
-	wantError(t, []string{"-c", s.etc, "enable"}, "after the reload", "the old entry is back")
+	wantError(t, []string{"-c", s.etc, "enable"}, "after the reload", "does not answer", "the old entry is back")
 	if got := s.postconf(); got != before {
 		t.Errorf("master.cf: %s\nwant %s", got, before)
 	}
@@ -206,6 +206,48 @@ func TestEnableWhilePostfixIsStopped(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "status"), "scache test")
 }
 
+// TestEnableGoesOnAfterAnInterruption has master.cf changed, and Postfix not told.
+func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	edit := func(from, to string) {
+		t.Helper()
+		text := strings.Replace(s.masterCF(), from, to, 1)
+		if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit(" 1 scache ", " 1 "+ourCommand+" ")
+	want(t, must(t, "-c", s.etc, "enable"), "reload", "already enabled")
+	want(t, must(t, "-c", s.etc, "status"), "scache test")
+	edit(" 1 "+ourCommand+" ", " 1 scache ")
+	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+}
+
+func TestDisableAll(t *testing.T) {
+	t.Parallel()
+	first, second := newSite(t), newSite(t)
+	must(t, "-c", first.etc, "enable")
+	must(t, "-c", second.etc, "enable")
+	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", first.etc, "enable")
+	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "disabled in "+second.etc)
+	for _, s := range []*site{first, second} {
+		if strings.Contains(s.masterCF(), ourCommand) {
+			t.Errorf("%s is not disabled", s.etc)
+		}
+	}
+	want(t, must(t, "-c", t.TempDir(), "disable", "--all"), "no mail system")
+	wantError(t, []string{"--socket", "/x", "disable"}, "--socket")
+}
+
 func TestEnableWithoutAnEntry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -213,5 +255,6 @@ func TestEnableWithoutAnEntry(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, []string{"-c", s.etc, "enable"}, "no entry scache/unix")
+	wantError(t, []string{"-c", s.etc, "enable"}, "no entry", "scache/unix")
+	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 }

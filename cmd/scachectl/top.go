@@ -36,8 +36,9 @@ ends with q.`
 
 // A terminal is the user's, for a while without echo and without lines.
 type terminal struct {
-	saved unix.Termios
-	keys  chan byte
+	saved   unix.Termios
+	keys    chan byte
+	signals chan os.Signal
 }
 
 func openTerminal() (*terminal, error) {
@@ -45,13 +46,14 @@ func openTerminal() (*terminal, error) {
 	if _, notATerminal := unix.IoctlGetWinsize(int(os.Stdout.Fd()), unix.TIOCGWINSZ); err != nil || notATerminal != nil {
 		return nil, errors.New("top wants a terminal; for a script there are status and list, with --json")
 	}
+	t := &terminal{saved: *saved, keys: make(chan byte), signals: make(chan os.Signal, 1)}
+	signal.Notify(t.signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP)
 	raw := *saved
-	raw.Lflag &^= unix.ICANON | unix.ECHO
+	raw.Lflag &^= unix.ICANON | unix.ECHO | unix.ISIG
 	if err := unix.IoctlSetTermios(int(os.Stdin.Fd()), unix.TCSETS, &raw); err != nil {
 		return nil, os.NewSyscallError("ioctl TCSETS", err)
 	}
 	os.Stdout.WriteString("\x1b[?1049h\x1b[?25l") // another screen, no cursor
-	t := &terminal{saved: *saved, keys: make(chan byte)}
 	go t.readKeys()
 	return t, nil
 }
@@ -103,44 +105,50 @@ type view struct {
 	at     time.Time
 	status operator.Status
 	contents
+	err error
 }
+
+// isQuit tells whether a key ends top: q, and what would send a signal or stop
+// the process, with the terminal left as it is.
+func isQuit(key byte) bool { return key != 0 && strings.IndexByte("qQ\x03\x1a\x1c", key) >= 0 }
 
 // watch shows a view every second until the user wants no more. A server that
 // cannot be reached for a moment, as at a reload, is asked again.
 func (c *control) watch(t *terminal) error {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGWINCH)
-	tick := time.NewTicker(time.Second)
-	defer tick.Stop()
+	views := make(chan view, 1)
+	look := func() { views <- c.look() }
+	go look()
+	var wait <-chan time.Time
 	var last, now view
 	for {
-		next, err := c.look()
-		switch {
-		case errors.Is(err, client.ErrStock):
-			return err
-		case err != nil:
-			t.show([]string{"scachectl top: waiting for the server", "", err.Error(), "", "q quits"})
-		default:
-			last, now = now, next
-			_, height := t.size()
-			t.show(now.lines(last, height))
-		}
 		select {
-		case <-tick.C:
+		case next := <-views:
+			switch {
+			case errors.Is(next.err, client.ErrStock):
+				return next.err
+			case next.err != nil:
+				t.show([]string{"scachectl top: waiting for the server", "", next.err.Error(), "", "q quits"})
+			default:
+				last, now = now, next
+				_, height := t.size()
+				t.show(now.lines(last, height))
+			}
+			wait = time.After(time.Second)
+		case <-wait:
+			wait = nil // until there is an answer
+			go look()
 		case key, open := <-t.keys:
-			if !open || key == 'q' || key == 'Q' {
+			if !open || isQuit(key) {
 				return nil
 			}
-		case s := <-signals:
-			if s != unix.SIGWINCH {
-				return nil
-			}
+		case <-t.signals:
+			return nil
 		}
 	}
 }
 
-func (c *control) look() (v view, err error) {
-	err = c.ask(func(cl *client.Client) error {
+func (c *control) look() (v view) {
+	v.err = c.ask(func(cl *client.Client) (err error) {
 		if v.status, err = cl.Status(); err != nil {
 			return err
 		}
@@ -148,7 +156,7 @@ func (c *control) look() (v view, err error) {
 		v.Bindings, v.Sessions, err = cl.List()
 		return err
 	})
-	return v, err
+	return v
 }
 
 // lines returns what fits on a screen of this height.

@@ -167,6 +167,11 @@ func (c *Cache) evictTo(n int) {
 func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	now := c.lock()
 	defer c.unlock()
+	c.totals.Saved++
+	c.addSession(now, ttl, label, property, fd)
+}
+
+func (c *Cache) addSession(now, ttl time.Duration, label, property []byte, fd int) {
 	ep := c.endpoints[string(label)]
 	if ep == nil {
 		ep = c.freeEndpoints.get()
@@ -178,7 +183,6 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	s.link.entry, s.timer.Owner = s, s
 	ep.sessions.append(&s.link)
 	c.sessions++
-	c.totals.Saved++
 	s.saved, s.end = now, c.start(c.sessionWheel, &s.timer, now, ttl)
 	c.evictTo(c.limit)
 	c.stats.sawSession(len(c.endpoints), c.sessions)

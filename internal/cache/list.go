@@ -23,13 +23,15 @@ type ListedSession struct {
 
 // List tells what the cache holds, in the order of the labels and, of each, in
 // the order in which it would be found. Meanwhile the cache goes on: it is
-// locked for the time of one label at most. describe is called under that lock,
+// locked while the labels are copied, and then for one label at a time. describe is called under that lock,
 // as only then the descriptor is certainly the session's.
 func (c *Cache) List(describe func(fd int) string) (bindings []ListedBinding, sessions []ListedSession) {
 	c.lock()
-	destinations := slices.Sorted(maps.Keys(c.destinations))
-	endpoints := slices.Sorted(maps.Keys(c.endpoints))
+	destinations := slices.Collect(maps.Keys(c.destinations))
+	endpoints := slices.Collect(maps.Keys(c.endpoints))
 	c.unlock()
+	slices.Sort(destinations)
+	slices.Sort(endpoints)
 	for _, label := range destinations {
 		bindings = c.listBindings(bindings, label)
 	}

@@ -16,12 +16,13 @@ func (p *pool[T]) get() *T {
 	}
 	x := p.free[n-1]
 	p.free = p.free[:n-1]
-	*x = *new(T)
 	return x
 }
 
-// put takes a value that nothing refers to.
+// put takes a value that nothing refers to, and makes it forget what it refers
+// to itself.
 func (p *pool[T]) put(x *T) {
+	*x = *new(T)
 	if len(p.free) < poolSize {
 		p.free = append(p.free, x)
 	}

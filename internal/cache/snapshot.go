@@ -57,15 +57,12 @@ func (c *Cache) RestoreBinding(b SavedBinding) {
 // RestoreSession saves a session of another cache, and takes its descriptor
 // over.
 func (c *Cache) RestoreSession(s SavedSession) {
-	c.lock()
+	now := c.lock()
+	defer c.unlock()
 	c.totals.TakenOver++
 	if s.TTL > 0 {
-		c.totals.Saved-- // what follows is not a save
+		c.addSession(now, s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
 	} else {
 		c.close(s.FD, Expired)
-	}
-	c.unlock()
-	if s.TTL > 0 {
-		c.SaveSession(s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
 	}
 }

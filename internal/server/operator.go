@@ -4,7 +4,6 @@ package server
 
 import (
 	"bufio"
-	"errors"
 	"net/netip"
 	"os"
 	"time"
@@ -77,17 +76,26 @@ func (c *conversation) tellAll(list attr.List) error {
 	out := attr.NewEncoder(w)
 	out.SetMaxSize(maxEntry)
 	out.Int("status", statusOK)
-	err := out.End()
+	if err := out.End(); err != nil {
+		return err
+	}
 	for _, b := range bindings {
 		operator.EncodeEntry(out, operator.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: operator.Seconds(b.Age), Left: operator.Seconds(b.Left)})
-		err = errors.Join(err, out.End())
+		if err := out.End(); err != nil {
+			return err
+		}
 	}
 	for _, s := range sessions {
 		operator.EncodeEntry(out, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Age: operator.Seconds(s.Age), Left: operator.Seconds(s.Left)})
-		err = errors.Join(err, out.End())
+		if err := out.End(); err != nil {
+			return err
+		}
 	}
 	operator.EncodeEntry(out, operator.End{})
-	return errors.Join(err, out.End(), w.Flush())
+	if err := out.End(); err != nil {
+		return err
+	}
+	return w.Flush()
 }
 
 // remoteAddress returns the address of the remote end of a cached connection, if
