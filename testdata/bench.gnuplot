@@ -7,8 +7,8 @@ directory = ARG2
 
 set datafile separator comma
 set datafile missing NaN
-set terminal svg size 640,400 dynamic background "white" font "sans-serif,13"
-set key outside below horizontal
+set terminal svg size 640,420 dynamic background "white" font "sans-serif,13"
+set key above left vertical reverse Left
 set grid ytics lc rgb "#dddddd"
 set border 3
 set tics nomirror
