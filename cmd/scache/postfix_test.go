@@ -139,6 +139,7 @@ func TestMailThroughTheCache(t *testing.T) {
 			i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: test.chroot, Main: relayTo(sink.Port, test.settings)})
 			deliver(t, i, 500, "recipient@example.test")
 			wantServedFromCache(t, i, 500)
+			eventually(t, "all messages counted", func() bool { return sink.Messages() >= 500 })
 			if n := sink.Messages(); n != 500 {
 				t.Errorf("%d messages have arrived", n)
 			}
@@ -214,9 +215,7 @@ func TestSyslogFromTheJail(t *testing.T) {
 	if err := i.WaitEmpty(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if n := sink.Messages(); n != 100 {
-		t.Errorf("%d messages have arrived", n)
-	}
+	eventually(t, "100 messages have arrived", func() bool { return sink.Messages() == 100 })
 	pid := pidOf(t, i)
 	if err := i.Command("reload"); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ package maillog
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"strings"
@@ -32,7 +33,7 @@ const (
 var prefixes = [...]string{"", "warning: ", "error: ", "fatal: ", "panic: "}
 
 // A Sink is where lines go. A line has no control characters and no line end.
-// Write may block.
+// Write may block. A sink that is an io.Closer is closed when it is replaced.
 type Sink interface {
 	Write(level Level, line string) error
 }
@@ -53,7 +54,7 @@ type Logger struct {
 type entry struct {
 	level Level
 	line  string
-	done  chan<- struct{} // of Flush, instead of a line
+	do    func() // in the place of a line, when all before it are written
 }
 
 // New returns a logger that writes to these sinks.
@@ -64,8 +65,26 @@ func New(sinks ...Sink) *Logger {
 	return l
 }
 
-// SetSinks replaces the sinks, for all lines that are not written yet.
-func (l *Logger) SetSinks(sinks ...Sink) { l.sinks.Store(&sinks) }
+// SetSinks replaces the sinks, for all lines that are not written yet. It closes
+// the former ones, where they can be closed.
+func (l *Logger) SetSinks(sinks ...Sink) {
+	former := l.sinks.Swap(&sinks)
+	if former == nil {
+		return
+	}
+	select {
+	case l.queue <- entry{do: func() { closeAll(*former) }}:
+	default: // the collector of garbage will close them
+	}
+}
+
+func closeAll(sinks []Sink) {
+	for _, sink := range sinks {
+		if c, ok := sink.(io.Closer); ok {
+			c.Close()
+		}
+	}
+}
 
 // SetVerbose makes Debug log, for a level above zero.
 func (l *Logger) SetVerbose(level int) { l.verbose.Store(int32(level)) }
@@ -75,8 +94,8 @@ func (l *Logger) Verbose() bool { return l.verbose.Load() > 0 }
 
 func (l *Logger) run() {
 	for e := range l.queue {
-		if e.done != nil {
-			close(e.done)
+		if e.do != nil {
+			e.do()
 			continue
 		}
 		if n := l.lost.Swap(0); n > 0 {
@@ -160,7 +179,7 @@ func (l *Logger) Flush(limit time.Duration) {
 	defer timeout.Stop()
 	done := make(chan struct{})
 	select {
-	case l.queue <- entry{done: done}:
+	case l.queue <- entry{do: func() { close(done) }}:
 	case <-timeout.C:
 		return
 	}

@@ -47,6 +47,31 @@ func TestLevelsAndText(t *testing.T) {
 	}
 }
 
+// closing is a sink that tells when it is closed.
+type closing struct {
+	memory
+	closed bool
+}
+
+func (c *closing) Close() error {
+	c.closed = true
+	return nil
+}
+
+func TestReplacedSinksAreClosed(t *testing.T) {
+	t.Parallel()
+	var former, next closing
+	l := New(&former)
+	l.Info("a")
+	l.Flush(time.Minute)
+	l.SetSinks(&next)
+	l.Info("b")
+	l.Flush(time.Minute)
+	if !former.closed || next.closed || len(former.lines) != 1 || len(next.lines) != 1 {
+		t.Errorf("former %+v, next %+v", former.lines, next.lines)
+	}
+}
+
 func TestAStuckSinkHoldsNobodyUp(t *testing.T) {
 	t.Parallel()
 	var m memory

@@ -64,6 +64,13 @@ func (s *syslogSink) Write(level Level, line string) error {
 	return s.w.Info(line)
 }
 
+func (s *syslogSink) Close() error {
+	if s.w == nil {
+		return nil
+	}
+	return s.w.Close()
+}
+
 type postlogSink struct {
 	paths  []string
 	header string // host and tag
@@ -101,6 +108,13 @@ func (s *postlogSink) Write(_ Level, line string) error {
 		return err
 	}
 	return s.send(line)
+}
+
+func (s *postlogSink) Close() error {
+	if s.conn == nil {
+		return nil
+	}
+	return s.conn.Close()
 }
 
 func (s *postlogSink) send(line string) error {
