@@ -163,7 +163,8 @@ func (s *switcher) settle(command, conclusion string) error {
 	if err != nil {
 		return err
 	}
-	if running && !s.answers(command) {
+	stale := s.answers(ourCommand) != (command == ourCommand)
+	if running && stale {
 		if err := s.reload(command); err != nil {
 			return err
 		}
