@@ -8,6 +8,7 @@ package main
 
 import (
 	"bytes"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -18,8 +19,13 @@ import (
 	"scache/internal/server"
 )
 
-// runFloor serves on the socket that master(8) leaves in descriptor 6.
+// runFloor serves on the socket that master(8) leaves in descriptor 6, until
+// master closes the status channel in descriptor 5.
 func runFloor() error {
+	go func() {
+		io.Copy(io.Discard, os.NewFile(5, "status channel"))
+		os.Exit(0)
+	}()
 	l, err := net.FileListener(os.NewFile(6, "listener"))
 	if err != nil {
 		return err
