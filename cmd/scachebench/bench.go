@@ -9,9 +9,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"slices"
@@ -138,8 +136,7 @@ func allowFiles() error {
 // A contestant is a candidate that runs, and what it showed in a scenario.
 type contestant struct {
 	*postfixtest.Master
-	announced bool
-	row       row
+	row row
 }
 
 // An event is a scenario with all candidates, each running on its own.
@@ -197,9 +194,7 @@ func start(candidate candidate) (c *contestant, err error) {
 		return nil, err
 	}
 	if err = c.Start(); err == nil {
-		if c.announced, err = isAnnounced(c.Socket); err == nil {
-			err = c.ask()
-		}
+		err = ask(c.Socket)
 	}
 	if err != nil {
 		c.Close()
@@ -218,29 +213,14 @@ max_idle = 1h`)
 	return m, err
 }
 
-// isAnnounced tells whether a server speaks first, as from Postfix 3.6 on.
-func isAnnounced(socket string) (bool, error) {
-	conn, err := net.Dial("unix", socket)
-	if err != nil {
-		return false, err
-	}
-	defer conn.Close()
-	conn.SetReadDeadline(time.Now().Add(time.Second))
-	_, err = conn.Read(make([]byte, 1))
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
 // ask gets one answer.
-func (c *contestant) ask() error {
-	cl, err := client.Dial(c.Socket, c.announced)
+func ask(socket string) error {
+	c, err := dial(socket)
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
-	_, err = cl.FindEndpoint(nobody)
+	defer c.Close()
+	_, err = c.FindEndpoint(nobody)
 	return err
 }
 
@@ -252,23 +232,21 @@ func (c *contestant) prepare(s scenario) (err error) {
 	if c.row.EmptyRSS, err = residentKB(c.Cmd.Process.Pid); err != nil {
 		return err
 	}
-	cl, err := client.Dial(c.Socket, c.announced)
+	cl, err := dial(c.Socket)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
+	fd := int(os.Stdin.Fd()) // any that stays open here
 	for i := range s.cached {
 		text := fmt.Sprintf("%0200d", i)
-		if status, err := cl.SaveEndpoint(longTTL, text, text, c.anyDescriptor()); err != nil || status != client.OK {
+		if status, err := cl.SaveEndpoint(longTTL, text, text, fd); err != nil || status != client.OK {
 			return fmt.Errorf("save_endp: status %d, %v", status, err)
 		}
 	}
 	c.row.FilledRSS, err = residentKB(c.Cmd.Process.Pid)
 	return err
 }
-
-// anyDescriptor is one that stays open in this process.
-func (c *contestant) anyDescriptor() int { return int(os.Stdin.Fd()) }
 
 // measure runs one round.
 func (c *contestant) measure(ctx context.Context, s scenario) error {
@@ -283,7 +261,7 @@ func (c *contestant) measure(ctx context.Context, s scenario) error {
 // drive runs the clients in a process of their own.
 func (c *contestant) drive(ctx context.Context, s scenario) (result loadResult, err error) {
 	l := s.load
-	l.Socket, l.Announced, l.PID = c.Socket, c.announced, c.Cmd.Process.Pid
+	l.Socket, l.PID = c.Socket, c.Cmd.Process.Pid
 	job, err := json.Marshal(l)
 	if err != nil {
 		return result, err
@@ -331,13 +309,6 @@ func startUp(candidate candidate) (time.Duration, error) {
 	if err := m.Start(); err != nil {
 		return 0, err
 	}
-	c, err := client.Dial(m.Socket, true)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Close()
-	if _, err = c.FindEndpoint(nobody); err != nil {
-		return 0, err
-	}
-	return time.Since(begin), nil
+	err = ask(m.Socket)
+	return time.Since(begin), err
 }

@@ -29,9 +29,8 @@ type load struct {
 	TTL      int32  // of what they save, in seconds
 	Seconds  float64
 
-	Socket    string
-	Announced bool // the server speaks first
-	PID       int  // of the server
+	Socket string
+	PID    int // of the server
 }
 
 // warmUp is the part of a load that is not measured.
@@ -125,7 +124,7 @@ func (r *loadResult) collect(workers []*worker) error {
 // connectIdle connects clients that stay until the process ends.
 func (l *load) connectIdle() error {
 	for i := range l.Idle {
-		c, err := l.dial()
+		c, err := dial(l.Socket)
 		if err == nil {
 			_, err = c.FindEndpoint(nobody)
 		}
@@ -136,12 +135,13 @@ func (l *load) connectIdle() error {
 	return nil
 }
 
-func (l *load) dial() (*client.Client, error) {
-	conn, err := fdpass.DialBlocking(l.Socket, clientTimeout)
+// dial connects to a server of any version of Postfix.
+func dial(socket string) (*client.Client, error) {
+	conn, err := fdpass.DialBlocking(socket, clientTimeout)
 	if err != nil {
 		return nil, err
 	}
-	return client.New(conn, l.Announced)
+	return client.Detect(conn), nil
 }
 
 // A worker is one active client.
@@ -162,7 +162,7 @@ func (l *load) newWorker(number int) (*worker, error) {
 	if !found {
 		return nil, fmt.Errorf("unknown workload %q", l.Workload)
 	}
-	c, err := l.dial()
+	c, err := dial(l.Socket)
 	if err != nil {
 		return nil, err
 	}
@@ -213,7 +213,7 @@ var workloads = map[string]func(*worker) error{
 
 // pair saves a session and finds it again.
 func (w *worker) pair() error {
-	if err := w.saveEndpoint(w.label); err != nil {
+	if err := w.saveEndpoint(w.label, w.fd); err != nil {
 		return err
 	}
 	found, err := w.FindEndpoint(w.label)
@@ -260,12 +260,10 @@ func (w *worker) delivery() error {
 	if status != client.OK {
 		return fmt.Errorf("save_dest: status %d", status)
 	}
-	return w.saveEndpointFD(label, fd)
+	return w.saveEndpoint(label, fd)
 }
 
-func (w *worker) saveEndpoint(label string) error { return w.saveEndpointFD(label, w.fd) }
-
-func (w *worker) saveEndpointFD(label string, fd int) error {
+func (w *worker) saveEndpoint(label string, fd int) error {
 	status, err := w.SaveEndpoint(w.TTL, label, endpointProperty, fd)
 	if err == nil && status != client.OK {
 		err = fmt.Errorf("save_endp: status %d", status)

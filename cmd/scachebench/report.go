@@ -113,9 +113,8 @@ func (r *row) summarize(base row) {
 		}
 		return median(values)
 	}
-	ops := func(m measurement) float64 { return m.OperationsPerSecond }
 	r.Median = measurement{
-		OperationsPerSecond: of(ops),
+		OperationsPerSecond: of(operations),
 		P50:                 of(func(m measurement) float64 { return m.P50 }),
 		P99:                 of(func(m measurement) float64 { return m.P99 }),
 		P999:                of(func(m measurement) float64 { return m.P999 }),
@@ -123,17 +122,17 @@ func (r *row) summarize(base row) {
 		Switches:            of(func(m measurement) float64 { return m.Switches }),
 		Fairness:            of(func(m measurement) float64 { return m.Fairness }),
 	}
-	r.Ratio = ratio(*r, base, ops)
+	r.Ratio = ratio(*r, base, operations)
 	least, most := r.Rounds[0], r.Rounds[0]
 	for _, m := range r.Rounds {
-		if ops(m) < ops(least) {
+		if operations(m) < operations(least) {
 			least = m
 		}
-		if ops(m) > ops(most) {
+		if operations(m) > operations(most) {
 			most = m
 		}
 	}
-	r.Spread = (ops(most) - ops(least)) / r.Median.OperationsPerSecond
+	r.Spread = (operations(most) - operations(least)) / r.Median.OperationsPerSecond
 }
 
 // ratio compares two rows round by round, which takes out what a machine does

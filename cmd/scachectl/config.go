@@ -55,18 +55,31 @@ func (c *control) serverConfig() (*mailconf.Config, error) {
 		return nil, err
 	}
 	conf.SetReadOnly("service_name", name)
+	options, err := c.options(name + "/unix")
+	if err != nil {
+		return nil, err
+	}
+	for _, option := range options {
+		if err := conf.Override(option); err != nil {
+			return nil, fmt.Errorf("master.cf: %w", err)
+		}
+	}
+	return conf, nil
+}
+
+// options returns what the entry of a service in master.cf sets with -o, each as
+// "name = value".
+func (c *control) options(service string) (all []string, err error) {
 	out, err := exec.Command("postconf", "-c", c.configDir(), "-P").Output()
 	if err != nil {
 		return nil, commandError("postconf -P", err)
 	}
 	for line := range strings.Lines(string(out)) {
-		if setting, found := strings.CutPrefix(line, name+"/unix/"); found {
-			if err := conf.Override(strings.TrimSuffix(setting, "\n")); err != nil {
-				return nil, fmt.Errorf("master.cf: %w", err)
-			}
+		if option, found := strings.CutPrefix(line, service+"/"); found {
+			all = append(all, strings.TrimSuffix(option, "\n"))
 		}
 	}
-	return conf, nil
+	return all, nil
 }
 
 // commandError adds what a command has said to its error.

@@ -60,15 +60,6 @@ func (c *control) path() (string, error) {
 	return path, r.Err
 }
 
-// connect connects to the server.
-func (c *control) connect() (*client.Client, error) {
-	path, err := c.path()
-	if err != nil {
-		return nil, err
-	}
-	return dial(path)
-}
-
 func dial(path string) (*client.Client, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -92,10 +83,9 @@ func explainDial(path string, err error) error {
 }
 
 // explain adds what can be done about an error of a conversation.
-func (c *control) explain(err error) error {
-	path, pathErr := c.path()
-	if err == nil || pathErr != nil {
-		return err
+func explain(path string, err error) error {
+	if err == nil {
+		return nil
 	}
 	hint := ""
 	switch {
@@ -111,10 +101,14 @@ func (c *control) explain(err error) error {
 
 // ask connects, and has the server asked something.
 func (c *control) ask(question func(*client.Client) error) error {
-	cl, err := c.connect()
+	path, err := c.path()
+	if err != nil {
+		return err
+	}
+	cl, err := dial(path)
 	if err != nil {
 		return err
 	}
 	defer cl.Close()
-	return c.explain(question(cl))
+	return explain(path, question(cl))
 }

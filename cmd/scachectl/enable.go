@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -180,15 +181,19 @@ func (s *switcher) change(old, new string) error {
 	if err != nil {
 		return err
 	}
-	options, err := s.options()
+	service, err := s.service()
 	if err != nil {
 		return err
 	}
-	err = s.apply(new, options, running)
+	options, err := s.options(service)
+	if err != nil {
+		return err
+	}
+	err = s.apply(service, new, options, running)
 	if err == nil || s.dryRun {
 		return err
 	}
-	undo := s.put(old)
+	undo := s.put(service, old)
 	if undo == nil && running {
 		undo = s.run("postfix", "-c", s.configDir(), "reload")
 	}
@@ -199,11 +204,11 @@ func (s *switcher) change(old, new string) error {
 }
 
 // apply puts an entry in place, which sets the same options as the old one.
-func (s *switcher) apply(entry, options string, running bool) error {
-	if err := s.put(entry); err != nil {
+func (s *switcher) apply(service, entry string, options []string, running bool) error {
+	if err := s.put(service, entry); err != nil {
 		return err
 	}
-	if now, err := s.options(); !s.dryRun && (err != nil || now != options) {
+	if now, err := s.options(service); !s.dryRun && (err != nil || !slices.Equal(now, options)) {
 		return fmt.Errorf("the options in master.cf have changed from %q to %q (%v)", options, now, err)
 	}
 	if err := s.run("postfix", "-c", s.configDir(), "check"); err != nil {
@@ -216,11 +221,7 @@ func (s *switcher) apply(entry, options string, running bool) error {
 	return s.reload(commandOf(entry))
 }
 
-func (s *switcher) put(entry string) error {
-	service, err := s.service()
-	if err != nil {
-		return err
-	}
+func (s *switcher) put(service, entry string) error {
 	return s.run("postconf", "-c", s.configDir(), "-M", service+"="+entry)
 }
 
@@ -336,25 +337,6 @@ func (s *switcher) entry() (string, error) {
 	return entry, nil
 }
 
-// options returns the parameters that the entry sets with -o.
-func (s *switcher) options() (string, error) {
-	service, err := s.service()
-	if err != nil {
-		return "", err
-	}
-	out, err := exec.Command("postconf", "-c", s.configDir(), "-P").Output()
-	if err != nil {
-		return "", commandError("postconf -P", err)
-	}
-	var options strings.Builder
-	for line := range strings.Lines(string(out)) {
-		if strings.HasPrefix(line, service+"/") {
-			options.WriteString(line)
-		}
-	}
-	return options.String(), nil
-}
-
 // entryForm is seven columns, the command, and its arguments.
 var entryForm = regexp.MustCompile(`^((?:\S+\s+){7})(\S+)([\s\S]*)$`)
 
@@ -366,7 +348,8 @@ func commandOf(entry string) string {
 }
 
 func withCommand(entry, command string) string {
-	return entryForm.ReplaceAllString(entry, "${1}"+command+"${3}")
+	m := entryForm.FindStringSubmatch(entry)
+	return m[1] + command + m[3]
 }
 
 func (s *switcher) savedPath() string { return filepath.Join(s.configDir(), savedName) }

@@ -180,26 +180,34 @@ func encode(w io.Writer, all cache.Snapshot, clients []*conversation, now time.D
 	e.Int("bindings", int32(len(all.Bindings)))
 	e.Int("sessions", int32(len(all.Sessions)))
 	e.Int("clients", int32(len(clients)))
-	err := e.End()
+	if err := e.End(); err != nil {
+		return err
+	}
 	for _, b := range all.Bindings {
 		e.String("label", b.Label)
 		e.String("property", b.Property)
 		e.String("label", b.Endpoint)
 		e.Long("deadline", int64(now+b.TTL))
-		err = errors.Join(err, e.End())
+		if err := e.End(); err != nil {
+			return err
+		}
 	}
 	for _, s := range all.Sessions {
 		e.String("label", s.Label)
 		e.String("property", s.Property)
 		e.Long("deadline", int64(now+s.TTL))
-		err = errors.Join(err, e.End())
+		if err := e.End(); err != nil {
+			return err
+		}
 	}
 	for _, c := range clients {
 		e.Bool("to_announce", c.toAnnounce)
 		e.Bool("ack_due", c.ackDue)
-		err = errors.Join(err, e.End())
+		if err := e.End(); err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // maxEntry bounds a list of the description: what comes in one request, and a
