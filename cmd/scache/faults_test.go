@@ -121,17 +121,24 @@ func TestDescriptorPressure(t *testing.T) {
 	t.Logf("stock scache: %d of 1000 saves failed, and %d of 50 clients were refused", failed, refused)
 }
 
-func pressure(t *testing.T, scache string) (failed, refused int) {
+// startWithFiles starts a daemon that may have so many open files.
+func startWithFiles(t *testing.T, scache string, files int) *postfixtest.Master {
 	t.Helper()
 	m, err := postfixtest.NewMaster("/usr/bin/prlimit", "connection_cache_ttl_limit=1h")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close() })
-	m.Args = append([]string{"--nofile=256:256", scache}, m.Args...)
+	m.Args = append([]string{fmt.Sprintf("--nofile=%d:%d", files, files), scache}, m.Args...)
 	if err := m.Start(); err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+func pressure(t *testing.T, scache string) (failed, refused int) {
+	t.Helper()
+	m := startWithFiles(t, scache, 256)
 	c := dial(t, m)
 	fd := newDescriptor(t)
 	defer unix.Close(fd)
@@ -180,15 +187,7 @@ func answers(t *testing.T, m *postfixtest.Master) bool {
 // one: it waits, without a busy loop, until one goes.
 func TestOutOfDescriptors(t *testing.T) {
 	t.Parallel()
-	m, err := postfixtest.NewMaster("/usr/bin/prlimit", "connection_cache_ttl_limit=1h")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { m.Close() })
-	m.Args = append([]string{"--nofile=64:64", binary}, m.Args...)
-	if err := m.Start(); err != nil {
-		t.Fatal(err)
-	}
+	m := startWithFiles(t, binary, 64)
 	var clients []*net.UnixConn
 	for range 100 {
 		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: m.Socket, Net: "unix"})
