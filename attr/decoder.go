@@ -21,8 +21,9 @@ type Decoder struct {
 	r          io.Reader
 	buf        []byte
 	start, end int // what was read and not yet returned
+	size       int // of the last list
 	max        int
-	scan       scanner
+	scan       Scanner
 	list       List    // what Decode returns, for reuse
 	one        [1]byte // what ReadByte reads
 }
@@ -51,7 +52,8 @@ func (d *Decoder) Decode() (List, error) {
 	if cap(d.list) != usualAttrs {
 		d.list = make(List, 0, usualAttrs)
 	}
-	for !d.scan.end(d.buf[d.start:d.end]) {
+	size := d.scan.Size(d.buf[d.start:d.end])
+	for ; size == 0; size = d.scan.Size(d.buf[d.start:d.end]) {
 		if d.Buffered() >= d.max {
 			return nil, ErrTooLong
 		}
@@ -62,14 +64,12 @@ func (d *Decoder) Decode() (List, error) {
 			return nil, err
 		}
 	}
-	size := d.scan.pos
-	d.scan = scanner{}
 	if size > d.max {
 		return nil, ErrTooLong
 	}
 	msg := d.buf[d.start : d.start+size]
-	d.start += size
-	d.list, _ = appendAttrs(d.list[:0], msg, "")
+	d.start, d.size = d.start+size, size
+	d.list = Parse(d.list[:0], msg)
 	return d.list, nil
 }
 
@@ -107,7 +107,7 @@ func read(r io.Reader, p []byte) (int, error) {
 func (d *Decoder) makeRoom() {
 	if d.start == d.end {
 		d.start, d.end = 0, 0
-		if len(d.buf) != usualSize {
+		if len(d.buf) < usualSize || len(d.buf) > usualSize && d.size <= usualSize {
 			d.buf = make([]byte, usualSize)
 		}
 	}
@@ -124,23 +124,27 @@ func (d *Decoder) makeRoom() {
 	d.buf = larger
 }
 
-// A scanner looks for the end of a list in bytes that arrive in pieces,
-// without looking at a byte twice.
-type scanner struct {
+// A Scanner looks for the end of a list in bytes that arrive in pieces, without
+// looking at a byte twice. The zero Scanner is ready for use.
+//
+// It is for a program that keeps the bytes itself, as one with an event loop
+// does; others let a [Decoder] read them.
+type Scanner struct {
 	pos     int  // what has been seen of the list
 	partial int  // what has been seen of the token at pos
 	value   bool // the token at pos is a value
 	table   bool // it is inside a table
 }
 
-// end tells whether msg, which begins with the list, holds its end. If so, pos
-// is where.
-func (s *scanner) end(msg []byte) bool {
+// Size returns the size of the list that msg begins with, and is ready for the
+// next list then. Where the end of the list has not arrived yet, it returns 0,
+// and is to be called again with the same bytes and more.
+func (s *Scanner) Size(msg []byte) int {
 	for {
 		n := bytes.IndexByte(msg[s.pos+s.partial:], 0)
 		if n < 0 {
 			s.partial = len(msg) - s.pos
-			return false
+			return 0
 		}
 		token := msg[s.pos : s.pos+s.partial+n]
 		s.pos += len(token) + 1
@@ -149,7 +153,9 @@ func (s *scanner) end(msg []byte) bool {
 		case s.value:
 			s.value = false
 		case len(token) == 0 && !s.table:
-			return true
+			size := s.pos
+			*s = Scanner{}
+			return size
 		case !s.table && string(token) == openTable:
 			s.table = true
 		case s.table && string(token) == closeTable:
@@ -160,14 +166,22 @@ func (s *scanner) end(msg []byte) bool {
 	}
 }
 
+// Parse appends the attributes of a complete message, as a [Scanner] has
+// measured it, to a list that may be empty. They refer to msg.
+func Parse(list List, msg []byte) List {
+	list, _ = appendAttrs(list, msg, "")
+	return list
+}
+
 // appendAttrs appends the attributes of a complete message until the name that
 // ends them, and returns what follows it.
 func appendAttrs(list List, msg []byte, last string) (List, []byte) {
 	for {
 		var name, value []byte
-		name, msg, _ = bytes.Cut(msg, nul)
+		var more bool
+		name, msg, more = bytes.Cut(msg, nul)
 		switch {
-		case string(name) == last:
+		case string(name) == last, !more:
 			return list, msg
 		case last == "" && string(name) == openTable:
 			a := Attr{Name: name}

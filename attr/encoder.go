@@ -103,8 +103,8 @@ func (e *Encoder) Attrs(list List) {
 func (e *Encoder) End() error {
 	msg, err := append(e.buf, 0), e.err
 	e.buf, e.err = msg[:0], nil
-	if cap(e.buf) > usualSize {
-		e.buf = nil
+	if cap(e.buf) > usualSize && len(msg) <= usualSize {
+		e.buf = nil // long lists have passed
 	}
 	if err == nil && len(msg) > e.max {
 		err = ErrTooLong

@@ -8,16 +8,18 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"scache/internal/mailconf"
+	"scache/internal/maillog"
 )
 
 // askAnnounce finds out whether clients expect the server to speak first, as
 // they do from Postfix 3.6 on. The program that knows the version of Postfix is
 // outside the jail: it is started now, and waited for when the answer is asked
 // for.
-func askAnnounce(conf *mailconf.Config) (answer func() bool, err error) {
+func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err error) {
 	r := conf.Reader()
 	choice := r.Choice("connection_cache_announce_protocol")
 	directory := r.String("command_directory")
@@ -25,36 +27,45 @@ func askAnnounce(conf *mailconf.Config) (answer func() bool, err error) {
 		return nil, r.Err
 	}
 	if choice != "auto" {
-		return func() bool { return choice == "yes" }, nil
+		return func(*maillog.Logger) bool { return choice == "yes" }, nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), "-dh", "mail_version")
 	cmd.Stdout = &out
-	version := make(chan string, 1)
+	failed := make(chan error, 1)
 	if err := cmd.Start(); err != nil {
-		version <- ""
+		failed <- err
 	} else {
-		go func() {
-			cmd.Wait()
-			version <- out.String()
-		}()
+		go func() { failed <- cmd.Wait() }()
 	}
-	return func() bool {
+	return func(log *maillog.Logger) bool {
 		defer cancel()
+		var version string
+		var err error
 		select {
-		case v := <-version:
-			return announces(v)
+		case err = <-failed:
+			version = strings.TrimSpace(out.String())
 		case <-ctx.Done(): // from the jail, nobody may be able to end the command
-			return announces("")
+			err = fmt.Errorf("%s: no answer within 2 seconds", cmd.Path)
 		}
+		announced, known := announces(version)
+		if !known {
+			if err == nil {
+				err = fmt.Errorf("%s printed %q", cmd.Path, version)
+			}
+			log.Warning("the version of Postfix is unknown, and taken for 3.6 or later: %v; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6", err)
+		}
+		return announced
 	}, nil
 }
 
-// announces tells whether this version of Postfix expects an announcement. An
-// unknown version is taken for a recent one.
-func announces(version string) bool {
+// announces tells whether this version of Postfix expects an announcement. One
+// that is not known is taken for a recent one.
+func announces(version string) (announced, known bool) {
 	var major, minor int
-	n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor)
-	return n < 2 || major > 3 || major == 3 && minor >= 6
+	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n < 2 {
+		return true, false
+	}
+	return major > 3 || major == 3 && minor >= 6, true
 }

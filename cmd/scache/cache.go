@@ -15,8 +15,7 @@ import (
 
 // newCache gives the cache a clock, an alarm, and a way to deal with
 // descriptors.
-func newCache(params parameters, p *master.Process) *cache.Cache {
-	start := time.Now()
+func newCache(params parameters, p *master.Process, clock func() time.Duration, closer *server.Closer) *cache.Cache {
 	var c *cache.Cache
 	alarm := time.AfterFunc(time.Hour, func() {
 		defer p.Log.ExitOnPanic()
@@ -28,14 +27,20 @@ func newCache(params parameters, p *master.Process) *cache.Cache {
 		alive = func(int) bool { return true }
 	}
 	c = cache.New(cache.Config{
-		TTLLimit: params.ttlLimit,
-		Now:      func() time.Duration { return time.Since(start) },
-		Alarm:    func(d time.Duration) { alarm.Reset(d) },
-		Alive:    alive,
-		Close:    server.Closer(params.goodbye),
+		TTLLimit:     params.ttlLimit,
+		BindingLimit: bindingLimit,
+		Now:          clock,
+		Alarm:        func(d time.Duration) { alarm.Reset(d) },
+		Alive:        alive,
+		Close:        closer.Close,
 	})
 	return c
 }
+
+// bindingLimit is how many bindings there may be. No site has as many places to
+// deliver to within the few seconds that they live, and they fit into memory: some
+// 50 MB, as long as labels and properties usually are.
+const bindingLimit = 100_000
 
 // ownDescriptors is how many descriptors the process may need for itself.
 const ownDescriptors = 32

@@ -7,6 +7,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -89,31 +90,62 @@ func run(p *master.Process) error {
 	if err := p.EnterJail(); err != nil {
 		return err
 	}
+	start := time.Now()
+	clock := func() time.Duration { return time.Since(start) }
+	closer := &server.Closer{Goodbye: params.goodbye}
 	s := &server.Server{
-		Cache:        newCache(params, p),
+		Cache:        newCache(params, p, clock, closer),
 		Log:          p.Log,
-		Announce:     announce(),
+		Announce:     announce(p.Log),
 		Timeout:      params.ipcTimeout,
+		Owner:        p.Owner(),
 		SessionLimit: sessionLimit(params.sessionLimit),
 
 		Version:       version,
-		Started:       time.Now(),
+		Started:       start,
 		LivenessCheck: params.livenessCheck,
 		Goodbye:       params.goodbye,
 	}
 	p.MakeRoom = func() { s.Cache.Evict(ownDescriptors) }
 	if !p.Options.StandAlone {
-		s.Adopt = p.Adopt
+		s.Came = p.ClientCame
 	}
-	p.Watchdog(params.daemonTimeout, s.Cache.Expire)
+	if p.Options.Listen == "" && !p.Options.StandAlone {
+		s.Restart = func() { p.End(master.Restart) }
+	}
+	if err := s.Start(loops(), clock); err != nil {
+		return err
+	}
+	spares := holdSpares()
+	p.Watchdog(params.daemonTimeout, s.Check)
 	stopStatistics := s.Statistics(params.updateTime)
-	reason, err := p.Serve(s.Serve)
-	if reason == master.Reload {
-		s.HandOver(p.Socket(), p.WaitForClients)
+	reason, err := p.Serve(s.Accept)
+	if reason == master.Reload || reason == master.Restart {
+		handOver(p, s, spares)
+	} else {
+		s.Stop()
 	}
 	s.Cache.Clear()
+	closer.Wait()
 	stopStatistics()
 	p.Log.Debug("exit: %s", reason)
-	p.Log.Flush(time.Second)
+	p.Log.Flush(flushLimit)
 	return err
+}
+
+// flushLimit is how long the log is waited for at the end: nobody serves
+// meanwhile.
+const flushLimit = 50 * time.Millisecond
+
+// maxLoops bounds the number of event loops. On a machine with many processors,
+// clients need them more, and the loops would wait for each other at the cache.
+const maxLoops = 4
+
+// loops returns the number of event loops: one for each processor that this
+// process may use. Beside them there must be room for what has no loop: to log, to
+// close what has expired, to take over.
+func loops() int {
+	n := min(runtime.GOMAXPROCS(0), maxLoops)
+	runtime.GOMAXPROCS(n + 1)
+	return n
 }

@@ -29,8 +29,8 @@ func testMain(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	os.Chmod(dir, 0o755)
 	binary = filepath.Join(dir, "scache")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags=-X main.version=test", "-o", binary, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build := exec.Command("go", "build", "-race", "-trimpath", "-ldflags=-X main.version=test", "-o", binary, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=1")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "build: %v\n%s", err, out)
 		return 1

@@ -6,6 +6,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -155,20 +156,63 @@ func TestTTLGoesOnThroughTakeovers(t *testing.T) {
 	wantNoWarnings(t, m)
 }
 
-// TestRequestInProgressIsFinished reloads while one client is in the middle of a
-// request and another one is about to acknowledge a descriptor.
-func TestRequestInProgressIsFinished(t *testing.T) {
+// TestRequestInProgressGoesOn reloads, twice, while clients are in the middle of
+// a request: each goes on where it stopped, and nothing is said about it.
+func TestRequestInProgressGoesOn(t *testing.T) {
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
-	slow, idle := dial(t, m), dial(t, m)
-	s := saveSession(t, idle, 60, "e", "p")
-	slow.Conn.Write([]byte("request\x00find_endp\x00la"))
-	waitUntilRead(t, slow)
-	replace(t, m)
-	if _, err := slow.FindEndpoint("e"); err == nil {
-		t.Error("a client that did not finish its request is still served")
+	idle := dial(t, m)
+	s, other := saveSession(t, idle, 60, "e", "p"), saveSession(t, idle, 60, "f", "p")
+
+	half := dial(t, m)
+	half.Conn.Write([]byte("request\x00find_endp\x00la"))
+	owesDescriptor := dial(t, m)
+	fd := newDescriptor(t)
+	owesDescriptor.Conn.Write([]byte(list("request", "save_endp", "ttl", "60", "label", "g", "property", "p")))
+	wantBytes(t, owesDescriptor, list("dummy", ""))
+	owesDummy := dial(t, m)
+	owesDummy.Conn.Write([]byte(list("request", "find_endp", "label", "f")))
+	wantBytes(t, owesDummy, list("status", "0", "property", "p"))
+	for _, c := range []*client.Client{half, owesDescriptor, owesDummy} {
+		waitUntilRead(t, c)
 	}
-	s.want(t, idle)
+	replace(t, m)
+	replace(t, m)
+
+	half.Conn.Write([]byte("bel\x00e\x00\x00"))
+	wantBytes(t, half, list("status", "0", "property", "p"))
+	half.Conn.Write([]byte(list("dummy", "")))
+	wantDescriptor(t, half, s.inode)
+	owesDescriptor.Conn.Send(fd)
+	wantBytes(t, owesDescriptor, list("status", "0"))
+	saved{"g", "p", inode(t, fd)}.want(t, idle)
+	owesDummy.Conn.Write([]byte(list("dummy", "")))
+	wantDescriptor(t, owesDummy, other.inode)
+	owesDummy.Conn.Write([]byte(list("dummy", "")))
+	wantAnswer(t, owesDummy)
+	wantNoWarnings(t, m)
+}
+
+// wantBytes reads exactly these bytes.
+func wantBytes(t *testing.T, c *client.Client, want string) {
+	t.Helper()
+	got := make([]byte, len(want))
+	if _, err := io.ReadFull(c.Conn, got); string(got) != want || err != nil {
+		t.Fatalf("heard %q, %v, want %q", got, err, want)
+	}
+}
+
+// wantDescriptor reads a descriptor.
+func wantDescriptor(t *testing.T, c *client.Client, want uint64) {
+	t.Helper()
+	wantBytes(t, c, "\x00")
+	fd, err := c.Conn.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := inode(t, fd); got != want {
+		t.Errorf("got inode %d, want %d", got, want)
+	}
 }
 
 // waitUntilRead waits until the daemon has read all that a client wrote. What it

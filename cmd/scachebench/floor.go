@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The floor: a server without a cache, which makes the system calls that a
-// cache server must make and says the same things each time. What a cache
-// server in Go takes more than this is what there is left to gain.
+// The floor: a server without a cache, on the same event loops as ours, which
+// makes the system calls that a cache server must make and says the same things
+// each time. What ours takes more than this is what its cache, its protocol and
+// its safety cost.
 
 package main
 
@@ -11,10 +12,13 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"scache/internal/eventloop"
 	"scache/internal/fdpass"
 	"scache/internal/server"
 )
@@ -30,21 +34,51 @@ func runFloor() error {
 	if err != nil {
 		return err
 	}
-	for {
+	n := runtime.GOMAXPROCS(0)
+	runtime.GOMAXPROCS(n + 1)
+	start := time.Now()
+	var loops []*eventloop.Loop
+	for range n {
+		loop, err := eventloop.New(func() time.Duration { return time.Since(start) })
+		if err != nil {
+			return err
+		}
+		loops = append(loops, loop)
+		go loop.Run()
+	}
+	for i := 0; ; i++ {
 		conn, err := l.(*net.UnixListener).AcceptUnix()
 		if err != nil {
 			return err
 		}
-		go (&floor{Conn: fdpass.New(conn), fd: -1}).serve()
+		f, err := conn.File()
+		conn.Close()
+		if err != nil {
+			return err
+		}
+		fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		f.Close()
+		if err != nil {
+			return err
+		}
+		loop := loops[i%n]
+		loop.Post(func() {
+			client := &floor{Socket: fdpass.NewSocket(fd), fd: -1}
+			client.Send(announcement)
+			loop.Add(&client.watch, fd, client)
+		})
 	}
 }
 
 // A floor is one client of it, and the descriptor that this client saved last.
 type floor struct {
-	*fdpass.Conn
-	in  [1024]byte
-	got []byte // the bytes that were read last
-	fd  int
+	*fdpass.Socket
+	watch eventloop.Watch
+	in    [1024]byte
+	fd    int
+	save  bool // a descriptor is due
+	find  bool // the dummy before the descriptor is due
+	once  bool // what is saved is not kept
 }
 
 // Lists that are said.
@@ -60,61 +94,64 @@ var (
 
 func list(fields ...string) []byte { return []byte(strings.Join(fields, "\x00") + "\x00\x00") }
 
-// serve answers requests until one is not understood. It relies on a client that
-// writes each list in one piece.
-func (f *floor) serve() {
-	defer f.Close()
-	defer func() { unix.Close(f.fd) }()
-	if !f.say(announcement) {
+// TimedOut is for the loop.
+func (f *floor) TimedOut() {}
+
+// Ready is for the loop. It relies on a client that writes each list in one piece.
+func (f *floor) Ready() {
+	n, err := f.Receive(f.in[:])
+	if err == fdpass.ErrAgain {
 		return
 	}
-	for f.hear() {
-		// The acknowledgement of a descriptor comes before the next request.
-		request := bytes.TrimPrefix(f.got, dummy)
-		for len(request) == 0 {
-			if !f.hear() {
-				return
-			}
-			request = f.got
-		}
-		once := bytes.Contains(request, []byte(onceWord))
-		ok := false
-		switch {
-		case bytes.HasPrefix(request, []byte("request\x00save_endp\x00")):
-			ok = f.save(once)
-		case bytes.HasPrefix(request, []byte("request\x00save_dest\x00")):
-			ok = f.say(saved)
-		case bytes.HasPrefix(request, []byte("request\x00find_endp\x00")):
-			ok = f.find(once, endpoint, noEndpoint)
-		case bytes.HasPrefix(request, []byte("request\x00find_dest\x00")):
-			ok = f.find(once, destination, noDest)
-		}
-		if !ok {
-			return
-		}
+	if err != nil || !f.answer(f.in[:n]) {
+		f.watch.Remove()
+		f.Close()
+		unix.Close(f.fd)
 	}
+}
+
+func (f *floor) answer(request []byte) bool {
+	switch {
+	case f.save:
+		f.save = false
+		return f.keep()
+	case f.find:
+		f.find = false
+		err := f.SendDescriptor(f.fd)
+		unix.Close(f.fd)
+		f.fd = -1
+		return err == nil
+	}
+	// The acknowledgement of a descriptor comes before the next request.
+	if request = bytes.TrimPrefix(request, dummy); len(request) == 0 {
+		return true
+	}
+	f.once = bytes.Contains(request, []byte(onceWord))
+	switch {
+	case bytes.HasPrefix(request, []byte("request\x00save_endp\x00")):
+		f.save = true
+		return f.say(dummy)
+	case bytes.HasPrefix(request, []byte("request\x00save_dest\x00")):
+		return f.say(saved)
+	case bytes.HasPrefix(request, []byte("request\x00find_endp\x00")):
+		return f.give(endpoint, noEndpoint)
+	case bytes.HasPrefix(request, []byte("request\x00find_dest\x00")):
+		return f.give(destination, noDest)
+	}
+	return false
 }
 
 func (f *floor) say(list []byte) bool {
-	_, err := f.Write(list)
+	_, err := f.Send(list)
 	return err == nil
 }
 
-func (f *floor) hear() bool {
-	n, err := f.Read(f.in[:])
-	f.got = f.in[:n]
-	return err == nil
-}
-
-func (f *floor) save(once bool) bool {
-	if !f.say(dummy) || !f.hear() {
-		return false
-	}
+func (f *floor) keep() bool {
 	fd, err := f.Take()
 	if err != nil {
 		return false
 	}
-	if once || f.fd >= 0 {
+	if f.once || f.fd >= 0 {
 		unix.Close(fd)
 	} else {
 		f.fd = fd
@@ -122,13 +159,10 @@ func (f *floor) save(once bool) bool {
 	return f.say(saved)
 }
 
-func (f *floor) find(once bool, found, missing []byte) bool {
-	if once || f.fd < 0 {
+func (f *floor) give(found, missing []byte) bool {
+	if f.once || f.fd < 0 {
 		return f.say(missing)
 	}
-	defer func() {
-		unix.Close(f.fd)
-		f.fd = -1
-	}()
-	return server.Alive(f.fd) && f.say(found) && f.hear() && f.Send(f.fd) == nil
+	f.find = true
+	return server.Alive(f.fd) && f.say(found)
 }

@@ -42,6 +42,7 @@ const clientTimeout = 30 * time.Second
 // A loadResult is what was measured: of the server, and as the clients saw it.
 type loadResult struct {
 	Operations, Slowest int // of all clients, and of the slowest one
+	Fastest             int
 	Completed           int // with those that were not measured
 	Seconds             float64
 	Latencies           struct{ P50, P99, P999 float64 } // microseconds
@@ -107,6 +108,7 @@ func (r *loadResult) collect(workers []*worker) error {
 		if i == 0 || len(w.latencies) < r.Slowest {
 			r.Slowest = len(w.latencies)
 		}
+		r.Fastest = max(r.Fastest, len(w.latencies))
 		all = append(all, w.latencies...)
 		r.Completed += w.completed
 	}

@@ -59,6 +59,7 @@ func run(ctx context.Context) error {
 	pflag.Float64Var(&b.seconds, "seconds", 0.4, "run: the `time` of one measurement")
 	pflag.StringVar(&b.only, "only", "", "run: scenarios with this `text` in their name, instead of all")
 	jsonFile := pflag.String("json", "", "run: write everything to this `file`, too")
+	check := pflag.Bool("check", false, "run: say which goals are met, and fail if one is not; some need --other limit=PATH and --other before=PATH")
 	csvFile := pflag.String("csv", "", "run: write the medians to this `file`, too")
 	pflag.Usage = func() { fmt.Fprint(os.Stderr, help, pflag.CommandLine.FlagUsages()) }
 	pflag.Parse()
@@ -74,8 +75,13 @@ func run(ctx context.Context) error {
 			return err
 		}
 		r.printTable(os.Stdout)
-		r.printGoals(os.Stdout)
-		return errors.Join(write(*jsonFile, r.writeJSON), write(*csvFile, r.writeCSV))
+		if err := errors.Join(write(*jsonFile, r.writeJSON), write(*csvFile, r.writeCSV)); err != nil {
+			return err
+		}
+		if *check {
+			return r.check(os.Stdout)
+		}
+		return nil
 	}
 	pflag.Usage()
 	return errors.New("say what to do: demo or run")
@@ -101,7 +107,7 @@ func (b *bench) choose(stock, ours string, others map[string]string) (err error)
 		{name: "floor", binary: self, args: []string{"floor"}},
 	}
 	for name, binary := range others {
-		b.candidates = append(b.candidates, candidate{name: name, binary: binary})
+		b.candidates = append(b.candidates, candidate{name: name, binary: binary, other: true})
 	}
 	for i, c := range b.candidates {
 		if _, err := os.Stat(c.binary); err != nil {

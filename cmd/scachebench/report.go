@@ -40,8 +40,8 @@ type row struct {
 
 	Rounds []measurement
 	Median measurement
-	Spread float64 // of operations per second: from the least to the most, by the median
-	Ratio  float64 // of operations per second to those of the first candidate: the median of all rounds
+	Spread float64            // of operations per second: from the least to the most, by the median
+	Ratios map[string]float64 // of operations per second to those of each candidate: the median of all rounds
 
 	SystemCalls float64 // per operation, or 0 without strace
 	EmptyRSS    int     // resident memory in KB: when it has just started,
@@ -55,7 +55,7 @@ type measurement struct {
 	P50, P99, P999      float64 // latency of an operation, in microseconds
 	CPU                 float64 // of the server, in microseconds per operation
 	Switches            float64 // of context in the server, per operation
-	Fairness            float64 // what the slowest client got of its share
+	Least, Most         float64 // what the least and the most served client got of an equal share
 }
 
 func newReport(b *bench) *report {
@@ -99,13 +99,14 @@ func (r *row) add(s scenario, l loadResult) {
 		P999:                l.Latencies.P999,
 		CPU:                 l.Server.CPU * 1e6 / ops,
 		Switches:            float64(l.Server.Switches) / ops,
-		Fairness:            float64(l.Slowest*s.Clients) / ops,
+		Least:               float64(l.Slowest*s.Clients) / ops,
+		Most:                float64(l.Fastest*s.Clients) / ops,
 	})
 	r.IdleRSS = max(r.IdleRSS, l.IdleRSS)
 }
 
 // summarize fills in what follows from all rounds.
-func (r *row) summarize(base row) {
+func (r *row) summarize(all []*contestant) {
 	of := func(value func(measurement) float64) float64 {
 		var values []float64
 		for _, m := range r.Rounds {
@@ -120,9 +121,13 @@ func (r *row) summarize(base row) {
 		P999:                of(func(m measurement) float64 { return m.P999 }),
 		CPU:                 of(func(m measurement) float64 { return m.CPU }),
 		Switches:            of(func(m measurement) float64 { return m.Switches }),
-		Fairness:            of(func(m measurement) float64 { return m.Fairness }),
+		Least:               of(func(m measurement) float64 { return m.Least }),
+		Most:                of(func(m measurement) float64 { return m.Most }),
 	}
-	r.Ratio = ratio(*r, base, operations)
+	r.Ratios = map[string]float64{}
+	for _, c := range all {
+		r.Ratios[c.row.Candidate] = ratio(*r, c.row, operations)
+	}
 	least, most := r.Rounds[0], r.Rounds[0]
 	for _, m := range r.Rounds {
 		if operations(m) < operations(least) {
@@ -157,12 +162,24 @@ func median(values []float64) float64 {
 func (r *report) printTable(w io.Writer) {
 	fmt.Fprintf(w, "%s, %s, Postfix %s; median of %d rounds of %v s each\n\n", r.Date, r.Machine, r.Postfix, r.Rounds, r.Seconds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "scenario\tserver\tops/s\tspread\tratio\tp50 µs\tp99 µs\tp99.9 µs\tCPU µs/op\tcalls/op\tswitches/op\tfairness")
+	names := r.candidates()
+	fmt.Fprint(t, "scenario\tserver\tops/s\tspread")
+	for _, name := range names {
+		fmt.Fprintf(t, "\t× %s", name)
+	}
+	fmt.Fprintln(t, "\tp50 µs\tp99 µs\tp99.9 µs\tCPU µs/op\tcalls/op\tswitches/op\tleast\tmost")
 	for _, row := range r.Rows {
 		m := row.Median
-		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f%%\t%.2f\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.2f\t%.2f\n",
-			row.Scenario, row.Candidate, m.OperationsPerSecond, 100*row.Spread, row.Ratio,
-			m.P50, m.P99, m.P999, m.CPU, row.SystemCalls, m.Switches, m.Fairness)
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f%%", row.Scenario, row.Candidate, m.OperationsPerSecond, 100*row.Spread)
+		for _, name := range names {
+			if ratio, measured := row.Ratios[name]; measured {
+				fmt.Fprintf(t, "\t%.2f", ratio)
+			} else {
+				fmt.Fprint(t, "\t")
+			}
+		}
+		fmt.Fprintf(t, "\t%.0f\t%.0f\t%.0f\t%.1f\t%.1f\t%.2f\t%.2f\t%.2f\n",
+			m.P50, m.P99, m.P999, m.CPU, row.SystemCalls, m.Switches, m.Least, m.Most)
 	}
 	t.Flush()
 	fmt.Fprintln(w)
@@ -201,14 +218,14 @@ func (r *report) writeJSON(w io.Writer) error {
 // writeCSV writes a line for each row. All values are medians.
 func (r *report) writeCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"scenario", "candidate", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio",
-		"p50_us", "p99_us", "p999_us", "cpu_us_per_op", "syscalls_per_op", "switches_per_op", "fairness", "rss_empty_kb", "rss_filled_kb", "rss_idle_kb"})
+	c.Write([]string{"scenario", "candidate", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio_to_stock",
+		"p50_us", "p99_us", "p999_us", "cpu_us_per_op", "syscalls_per_op", "switches_per_op", "least", "most", "rss_empty_kb", "rss_filled_kb", "rss_idle_kb"})
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 	for _, row := range r.Rows {
 		m := row.Median
 		c.Write([]string{row.Scenario, row.Candidate, row.Workload, strconv.Itoa(row.Clients), strconv.Itoa(row.Idle), strconv.Itoa(row.Cached),
-			number(m.OperationsPerSecond), number(row.Spread), number(row.Ratio), number(m.P50), number(m.P99), number(m.P999),
-			number(m.CPU), number(row.SystemCalls), number(m.Switches), number(m.Fairness),
+			number(m.OperationsPerSecond), number(row.Spread), number(row.Ratios["stock"]), number(m.P50), number(m.P99), number(m.P999),
+			number(m.CPU), number(row.SystemCalls), number(m.Switches), number(m.Least), number(m.Most),
 			strconv.Itoa(row.EmptyRSS), strconv.Itoa(row.FilledRSS), strconv.Itoa(row.IdleRSS)})
 	}
 	c.Flush()

@@ -32,6 +32,9 @@ type Config struct {
 	// TTLLimit bounds the time to live of bindings and sessions, if not zero.
 	TTLLimit time.Duration
 
+	// BindingLimit bounds the number of bindings, if not zero.
+	BindingLimit int
+
 	// Now returns the time since some fixed moment.
 	Now func() time.Duration
 
@@ -43,9 +46,15 @@ type Config struct {
 	// any lock held, and must not block.
 	Alive func(fd int) bool
 
-	// Close closes a descriptor, for this reason. It is called without any
-	// lock held.
-	Close func(fd int, why End)
+	// Close closes descriptors. It is called without any lock held, and with
+	// everything that one operation has ended.
+	Close func([]Ended)
+}
+
+// Ended is a descriptor to be closed.
+type Ended struct {
+	FD  int
+	Why End
 }
 
 // End is the reason for which the cache closes a session.
@@ -67,23 +76,19 @@ type Cache struct {
 	mu           sync.Mutex
 	destinations map[string]*destination
 	endpoints    map[string]*endpoint
+	bindings     map[bindingKey]*binding
 	sessions     int
 	limit        int // of sessions
 	sessionWheel *timerwheel.Wheel
 	bindingWheel *timerwheel.Wheel
 	alarm        time.Duration // when Expire is to be called, if alarmSet
 	alarmSet     bool
-	ended        []ended // descriptors to be closed once mu is unlocked
+	ended        []Ended // descriptors to be closed once mu is unlocked
 	stats        Stats
 	totals       Totals
 
 	freeSessions  pool[session]
 	freeEndpoints pool[endpoint]
-}
-
-type ended struct {
-	fd  int
-	why End
 }
 
 // A Session is a connection that was found. Its descriptor belongs to whoever
@@ -107,13 +112,17 @@ type endpoint struct {
 // A binding names its endpoint by label: there may be no session for it now,
 // and some later.
 type binding struct {
-	link        link[binding]
-	timer       timerwheel.Timer
-	saved, end  time.Duration
-	cache       *Cache
-	destination *destination
-	endpoint    string
-	property    string
+	link       link[binding]
+	timer      timerwheel.Timer
+	saved, end time.Duration
+	cache      *Cache
+	bindingKey
+}
+
+// A bindingKey is what makes a binding the same as another one.
+type bindingKey struct {
+	destination        *destination
+	endpoint, property string
 }
 
 type session struct {
@@ -133,6 +142,7 @@ func New(config Config) *Cache {
 		Config:       config,
 		destinations: map[string]*destination{},
 		endpoints:    map[string]*endpoint{},
+		bindings:     map[bindingKey]*binding{},
 		limit:        math.MaxInt,
 		sessionWheel: timerwheel.New(precision),
 		bindingWheel: timerwheel.New(precision),
@@ -168,10 +178,11 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	now := c.lock()
 	defer c.unlock()
 	c.totals.Saved++
-	c.addSession(now, ttl, label, property, fd)
+	c.addSession(now, now, ttl, label, property, fd)
 }
 
-func (c *Cache) addSession(now, ttl time.Duration, label, property []byte, fd int) {
+func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte, fd int) {
+	c.evictTo(c.limit - 1)
 	ep := c.endpoints[string(label)]
 	if ep == nil {
 		ep = c.freeEndpoints.get()
@@ -183,16 +194,20 @@ func (c *Cache) addSession(now, ttl time.Duration, label, property []byte, fd in
 	s.link.entry, s.timer.Owner = s, s
 	ep.sessions.append(&s.link)
 	c.sessions++
-	s.saved, s.end = now, c.start(c.sessionWheel, &s.timer, now, ttl)
-	c.evictTo(c.limit)
+	s.saved, s.end = saved, c.start(c.sessionWheel, &s.timer, now, ttl)
 	c.stats.sawSession(len(c.endpoints), c.sessions)
 }
 
 // SaveBinding adds a binding to a destination. If there is one with the same
-// endpoint and property, it only restarts its time to live.
+// endpoint and property, it only restarts its time to live. At the limit, another
+// one makes room.
 func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte) {
 	now := c.lock()
 	defer c.unlock()
+	c.saveBinding(now, now, ttl, label, property, endpoint)
+}
+
+func (c *Cache) saveBinding(now, saved, ttl time.Duration, label, property, endpoint []byte) {
 	b := c.binding(label, property, endpoint)
 	if b != nil && b.end <= now {
 		b.drop()
@@ -201,30 +216,32 @@ func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte)
 	if b == nil {
 		b = c.addBinding(label, property, endpoint)
 	}
-	b.saved, b.end = now, c.start(c.bindingWheel, &b.timer, now, ttl)
+	b.saved, b.end = saved, c.start(c.bindingWheel, &b.timer, now, ttl)
 	c.stats.sawBinding(len(c.destinations), len(c.endpoints))
 }
 
 func (c *Cache) binding(label, property, endpoint []byte) *binding {
-	if d := c.destinations[string(label)]; d != nil {
-		for l := d.bindings.first; l != nil; l = l.next {
-			if b := l.entry; b.endpoint == string(endpoint) && b.property == string(property) {
-				return b
-			}
-		}
+	d := c.destinations[string(label)]
+	if d == nil {
+		return nil
 	}
-	return nil
+	return c.bindings[bindingKey{destination: d, endpoint: string(endpoint), property: string(property)}]
 }
 
 func (c *Cache) addBinding(label, property, endpoint []byte) *binding {
+	if c.BindingLimit > 0 && len(c.bindings) >= c.BindingLimit {
+		c.totals.EvictedBindings++
+		c.bindingWheel.Nearest().Owner.(*binding).drop()
+	}
 	d := c.destinations[string(label)]
 	if d == nil {
 		d = &destination{label: string(label)}
 		c.destinations[d.label] = d
 	}
-	b := &binding{cache: c, destination: d, endpoint: string(endpoint), property: string(property)}
+	b := &binding{cache: c, bindingKey: bindingKey{d, string(endpoint), string(property)}}
 	b.link.entry, b.timer.Owner = b, b
 	d.bindings.append(&b.link)
+	c.bindings[b.bindingKey] = b
 	return b
 }
 
@@ -344,13 +361,14 @@ func (s *session) drop(why End) {
 // close has a descriptor closed once the cache is unlocked.
 func (c *Cache) close(fd int, why End) {
 	c.totals.Ended[why]++
-	c.ended = append(c.ended, ended{fd, why})
+	c.ended = append(c.ended, Ended{fd, why})
 }
 
 // drop takes a binding out of the cache. The sessions of its endpoint stay.
 func (b *binding) drop() {
 	c := b.cache
 	c.bindingWheel.Stop(&b.timer)
+	delete(c.bindings, b.bindingKey)
 	b.destination.bindings.remove(&b.link)
 	if b.destination.bindings.empty() {
 		delete(c.destinations, b.destination.label)
@@ -408,7 +426,7 @@ func (c *Cache) unlock() {
 	ended := c.ended
 	c.ended = nil
 	c.mu.Unlock()
-	for _, e := range ended {
-		c.Close(e.fd, e.why)
+	if len(ended) > 0 {
+		c.Close(ended)
 	}
 }

@@ -29,9 +29,11 @@ func newWorld(limit time.Duration) *world {
 		Now:      func() time.Duration { return w.now },
 		Alarm:    func(d time.Duration) { w.alarm = w.now + d },
 		Alive:    func(fd int) bool { return !w.dead[fd] },
-		Close: func(fd int, why End) {
-			w.closed = append(w.closed, fd)
-			w.ends[fd] = why
+		Close: func(all []Ended) {
+			for _, e := range all {
+				w.closed = append(w.closed, e.FD)
+				w.ends[e.FD] = e.Why
+			}
 		},
 	})
 	return w
@@ -292,10 +294,10 @@ func TestAtTheLimitTheSessionNearestToItsEndMakesRoom(t *testing.T) {
 	w.session(2*time.Hour, "g")
 	w.wantClosed(t, short, middle)
 	shorter := w.session(time.Second, "g")
-	w.wantClosed(t, short, middle, shorter)
-	w.SetLimit(0) // is one
+	w.wantClosed(t, long, short, middle) // and not the one just saved
+	w.SetLimit(0)                        // is one
 	w.wantSize(t, 0, 1, 1)
-	if w.ends[long] != Evicted || w.Totals().Ended[Evicted] != 5 {
+	if w.ends[shorter] != Evicted || w.Totals().Ended[Evicted] != 5 {
 		t.Errorf("ended: %v, %+v", w.ends, w.Totals())
 	}
 }
@@ -392,4 +394,100 @@ func BenchmarkSaveFind(b *testing.B) {
 			}
 		})
 	}
+}
+
+func TestTheSessionJustSavedIsTheLastToMakeRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.SetLimit(1)
+	long := w.session(time.Hour, "e")
+	short := w.session(time.Second, "e")
+	w.wantClosed(t, long)
+	if got := w.endpoint(t, "e"); got != short {
+		t.Errorf("got %d, want %d", got, short)
+	}
+}
+
+func TestTheBindingNearestToItsEndMakesRoom(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.BindingLimit = 3
+	for i, ttl := range []time.Duration{3, 1, 2} {
+		w.binding(ttl*time.Hour, "d", fmt.Sprint("p", i), "e")
+	}
+	w.binding(time.Minute, "d", "p1", "e") // one that is there takes no room
+	w.binding(time.Second, "other", "p", "e")
+	var left []string
+	for _, b := range append(w.Bindings("d", 0, 9), w.Bindings("other", 0, 9)...) {
+		left = append(left, b.Property)
+	}
+	if want := []string{"p0", "p2", "p"}; !slices.Equal(left, want) {
+		t.Errorf("left are %q, want %q", left, want)
+	}
+	if n := w.Totals().EvictedBindings; n != 1 {
+		t.Errorf("%d bindings were evicted", n)
+	}
+}
+
+// TestBindingsOfOneDestination has many with one label, as an endpoint that
+// changes often would make: each is found by all of its key, in its old place.
+func TestBindingsOfOneDestination(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	const n = 20_000
+	for range 2 {
+		for i := range n {
+			w.binding(time.Minute, "d", fmt.Sprint("p", i%2), fmt.Sprint("e", i/2))
+		}
+	}
+	list := append(w.Bindings("d", 0, 7), w.Bindings("d", 7, n)...)
+	if len(list) != n {
+		t.Fatalf("%d bindings", len(list))
+	}
+	for i, b := range list {
+		if b.Property != fmt.Sprint("p", i%2) || b.Endpoint != fmt.Sprint("e", i/2) {
+			t.Fatalf("binding %d is %+v", i, b)
+		}
+	}
+}
+
+func BenchmarkSaveBindingOfManyOfOneDestination(b *testing.B) {
+	w := newWorld(0)
+	for i := range 20_000 {
+		w.binding(time.Hour, "d", "p", fmt.Sprint("e", i))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		w.binding(time.Hour, "d", "p", "e19999")
+	}
+}
+
+func TestASnapshotIsRestored(t *testing.T) {
+	t.Parallel()
+	from, to := newWorld(0), newWorld(0)
+	from.binding(time.Minute, "d", "p", "e")
+	from.session(time.Minute, "e")
+	from.endpoint(t, "nobody")
+	from.sleep(20 * time.Second)
+	all := from.TakeAll()
+	to.RestoreTotals(all.Totals)
+	for _, b := range all.Bindings {
+		to.RestoreBinding(b)
+	}
+	for _, s := range all.Sessions {
+		to.RestoreSession(s)
+	}
+	to.sleep(10 * time.Second)
+	if got, want := to.Bindings("d", 0, 9), (ListedBinding{"d", "p", "e", 30 * time.Second, 30 * time.Second}); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v", got)
+	}
+	if got, want := to.Sessions("e", 0, 9, func(int) string { return "" }), (ListedSession{"e", "property 1", 30 * time.Second, 30 * time.Second, ""}); len(got) != 1 || got[0] != want {
+		t.Errorf("got %+v", got)
+	}
+	want := Totals{Endpoint: Lookups{0, 1}, Saved: 1, TakenOver: 1, Peak: Size{1, 1, 1}}
+	if got := to.Totals(); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	from.wantSize(t, 0, 0, 0)
+	from.wantClosed(t)
 }

@@ -5,6 +5,7 @@ package cache
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 	"time"
 )
@@ -19,7 +20,17 @@ func TestListTellsWhatWouldBeFound(t *testing.T) {
 	w.session(time.Hour, "e")
 	w.session(time.Minute, "e")
 	w.sleep(20 * time.Second)
-	bindings, sessions := w.List(func(fd int) string { return fmt.Sprint("fd ", fd) })
+	destinations, endpoints := w.Labels()
+	slices.Sort(destinations)
+	slices.Sort(endpoints)
+	var bindings []ListedBinding
+	for _, label := range append(destinations, "unknown") {
+		bindings = append(bindings, w.Bindings(label, 0, 9)...)
+	}
+	var sessions []ListedSession
+	for _, label := range append(endpoints, "unknown") {
+		sessions = append(sessions, w.Sessions(label, 0, 9, func(fd int) string { return fmt.Sprint("fd ", fd) })...)
+	}
 	wantBindings := []ListedBinding{
 		{"d1", "p", "f", 20 * time.Second, 40 * time.Second},
 		{"d2", "p", "e", 30 * time.Second, 30 * time.Second},

@@ -2,6 +2,8 @@
 
 package cache
 
+import "iter"
+
 // A queue holds entries in the order of their arrival, and gives up any of
 // them at once. The entries link themselves: an entry is in one queue at most.
 type queue[T any] struct{ first, last *link[T] }
@@ -36,4 +38,19 @@ func (q *queue[T]) remove(l *link[T]) {
 		q.last = l.prev
 	}
 	l.prev, l.next = nil, nil
+}
+
+// some returns up to max entries behind the first ones.
+func (q *queue[T]) some(skip, max int) iter.Seq[*T] {
+	return func(yield func(*T) bool) {
+		for l := q.first; l != nil && max > 0; l = l.next {
+			if skip > 0 {
+				skip--
+				continue
+			}
+			if max--; !yield(l.entry) {
+				return
+			}
+		}
+	}
 }

@@ -10,16 +10,19 @@ import "time"
 type Snapshot struct {
 	Bindings []SavedBinding
 	Sessions []SavedSession
+	Totals   Totals
 }
 
 // A SavedBinding is what SaveBinding takes.
 type SavedBinding struct {
+	Age                       time.Duration // since it was saved last
 	TTL                       time.Duration // what is left of it
 	Label, Property, Endpoint string
 }
 
 // A SavedSession is what SaveSession takes.
 type SavedSession struct {
+	Age             time.Duration // since it was saved
 	TTL             time.Duration // what is left of it
 	Label, Property string
 	FD              int
@@ -29,28 +32,42 @@ type SavedSession struct {
 func (c *Cache) TakeAll() Snapshot {
 	now := c.lock()
 	defer c.unlock()
-	var all Snapshot
+	all := Snapshot{
+		Bindings: make([]SavedBinding, 0, len(c.bindings)),
+		Sessions: make([]SavedSession, 0, c.sessions),
+		Totals:   c.totals,
+	}
+	all.Totals.add(c.stats)
 	for _, d := range c.destinations {
 		for l := d.bindings.first; l != nil; l = l.next {
 			b := l.entry
-			all.Bindings = append(all.Bindings, SavedBinding{b.end - now, d.label, b.property, b.endpoint})
+			all.Bindings = append(all.Bindings, SavedBinding{now - b.saved, b.end - now, d.label, b.property, b.endpoint})
 		}
 	}
 	c.clearBindings()
 	for _, ep := range c.endpoints {
 		for !ep.sessions.empty() {
 			s := ep.sessions.first.entry
-			all.Sessions = append(all.Sessions, SavedSession{s.end - now, ep.label, s.property, s.fd})
+			all.Sessions = append(all.Sessions, SavedSession{now - s.saved, s.end - now, ep.label, s.property, s.fd})
 			s.remove()
 		}
 	}
 	return all
 }
 
+// RestoreTotals goes on counting where another cache has stopped.
+func (c *Cache) RestoreTotals(t Totals) {
+	c.lock()
+	defer c.unlock()
+	c.totals.merge(t)
+}
+
 // RestoreBinding saves a binding of another cache.
 func (c *Cache) RestoreBinding(b SavedBinding) {
+	now := c.lock()
+	defer c.unlock()
 	if b.TTL > 0 {
-		c.SaveBinding(b.TTL, []byte(b.Label), []byte(b.Property), []byte(b.Endpoint))
+		c.saveBinding(now, now-b.Age, b.TTL, []byte(b.Label), []byte(b.Property), []byte(b.Endpoint))
 	}
 }
 
@@ -61,7 +78,7 @@ func (c *Cache) RestoreSession(s SavedSession) {
 	defer c.unlock()
 	c.totals.TakenOver++
 	if s.TTL > 0 {
-		c.addSession(now, s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
+		c.addSession(now, now-s.Age, s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
 	} else {
 		c.close(s.FD, Expired)
 	}

@@ -24,13 +24,15 @@ func (s *Stats) sawSession(endpoints, sessions int) {
 	s.Sessions = max(s.Sessions, sessions)
 }
 
-// Totals counts what happened since the cache was made.
+// Totals counts what happened since the cache was made, or since an earlier
+// moment from which counts were restored.
 type Totals struct {
 	Destination, Endpoint Lookups
 	Saved                 int       // sessions
 	TakenOver             int       // sessions of another cache
 	Ended                 [ends]int // sessions that the cache closed, by reason
-	Peak                  Size      // as in Stats
+	EvictedBindings       int
+	Peak                  Size // as in Stats
 }
 
 // add adds the statistics of an interval.
@@ -40,6 +42,17 @@ func (t *Totals) add(s Stats) {
 	t.Peak.Destinations = max(t.Peak.Destinations, s.Destinations)
 	t.Peak.Endpoints = max(t.Peak.Endpoints, s.Endpoints)
 	t.Peak.Sessions = max(t.Peak.Sessions, s.Sessions)
+}
+
+// merge adds the totals of another cache.
+func (t *Totals) merge(more Totals) {
+	t.add(Stats{more.Destination, more.Endpoint, more.Peak.Destinations, more.Peak.Endpoints, more.Peak.Sessions})
+	t.Saved += more.Saved
+	t.TakenOver += more.TakenOver
+	t.EvictedBindings += more.EvictedBindings
+	for why := range t.Ended {
+		t.Ended[why] += more.Ended[why]
+	}
 }
 
 func (l *Lookups) add(more Lookups) {

@@ -5,6 +5,8 @@ package client
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"scache/attr"
 	"scache/internal/operator"
@@ -23,7 +25,8 @@ func (c *Client) Status() (s operator.Status, err error) {
 	return s, err
 }
 
-// List asks for all that is in the cache.
+// List asks for all that is in the cache, in the order of the labels and, of
+// each, in the order in which it would be found.
 func (c *Client) List() (bindings []operator.Binding, sessions []operator.Session, err error) {
 	if _, err := c.operate(operator.RequestList); err != nil {
 		return nil, nil, err
@@ -43,9 +46,18 @@ func (c *Client) List() (bindings []operator.Binding, sessions []operator.Sessio
 		case operator.Session:
 			sessions = append(sessions, entry)
 		case operator.End:
+			slices.SortStableFunc(bindings, func(a, b operator.Binding) int { return strings.Compare(a.Destination, b.Destination) })
+			slices.SortStableFunc(sessions, func(a, b operator.Session) int { return strings.Compare(a.Endpoint, b.Endpoint) })
 			return bindings, sessions, nil
 		}
 	}
+}
+
+// Restart makes the server leave everything to a new process, this client
+// included.
+func (c *Client) Restart() error {
+	_, err := c.operate(operator.RequestRestart)
+	return err
 }
 
 // Flush drops everything.

@@ -13,44 +13,60 @@ import (
 // BatchSize is how many descriptors the kernel takes in one message.
 const BatchSize = 253
 
-// SendBatch sends copies of up to BatchSize descriptors in one message, with one
-// byte, over a socket that nothing else is sent over.
-func SendBatch(c *net.UnixConn, fds []int) error {
-	_, _, err := c.WriteMsgUnix([]byte{0}, unix.UnixRights(fds...), nil)
-	return err
+// SendBatch sends copies of up to BatchSize descriptors in one message, over a
+// socket that nothing else is sent over. The message has a byte for each of them.
+func (s *Socket) SendBatch(fds []int) error {
+	_, err := unix.SendmsgN(s.fd, make([]byte, len(fds)), unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	if err == unix.EAGAIN {
+		return ErrAgain
+	}
+	return os.NewSyscallError("sendmsg", err)
 }
 
 // ReceiveBatch receives the descriptors of one message, which belong to the
-// caller. Where this process cannot have as many open files, those at the end
-// are missing.
-func ReceiveBatch(c *net.UnixConn) ([]int, error) {
-	oob := make([]byte, unix.CmsgSpace(4*BatchSize))
-	n, oobn, _, _, err := c.ReadMsgUnix(make([]byte, 1), oob)
-	if err != nil {
-		return nil, err
-	}
-	if n == 0 {
-		return nil, io.EOF
+// caller, and the number of its bytes. Where this process cannot have as many
+// open files, descriptors at the end are missing. The error is io.EOF at the end
+// of the stream, or ErrAgain.
+func (s *Socket) ReceiveBatch() (fds []int, n int, err error) {
+	p, oob := make([]byte, BatchSize), make([]byte, unix.CmsgSpace(4*BatchSize))
+	n, oobn, _, _, err := unix.Recvmsg(s.fd, p, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
+	switch {
+	case err == unix.EAGAIN || err == unix.EINTR:
+		return nil, 0, ErrAgain
+	case err != nil:
+		return nil, 0, os.NewSyscallError("recvmsg", err)
+	case n == 0:
+		return nil, 0, io.EOF
 	}
 	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil || len(msgs) == 0 {
-		return nil, err
+		return nil, n, err
 	}
-	return unix.ParseUnixRights(&msgs[0])
+	fds, err = unix.ParseUnixRights(&msgs[0])
+	return fds, n, err
 }
 
-// Pair returns the two ends of a new connection.
-func Pair() (a, b *Conn, err error) {
+// SocketPair returns the two ends of a new connection.
+func SocketPair() (a, b *Socket, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	first, err := FromFD(fds[0])
+	return NewSocket(fds[0]), NewSocket(fds[1]), nil
+}
+
+// Pair is SocketPair for goroutines.
+func Pair() (a, b *Conn, err error) {
+	x, y, err := SocketPair()
 	if err != nil {
-		unix.Close(fds[1])
 		return nil, nil, err
 	}
-	second, err := FromFD(fds[1])
+	first, err := FromFD(x.fd)
+	if err != nil {
+		y.Close()
+		return nil, nil, err
+	}
+	second, err := FromFD(y.fd)
 	if err != nil {
 		first.Close()
 		return nil, nil, err

@@ -14,8 +14,7 @@ import (
 // program without a runtime of its own: it is for a thread that does nothing
 // else. It makes the system calls that the clients of Postfix make, one for one.
 type Blocking struct {
-	inbox
-	sock  int
+	Socket
 	limit time.Duration // of one wait
 }
 
@@ -30,7 +29,7 @@ func DialBlocking(path string, limit time.Duration) (*Blocking, error) {
 		unix.Close(sock)
 		return nil, os.NewSyscallError("connect", err)
 	}
-	return &Blocking{inbox: newInbox(), sock: sock, limit: limit}, nil
+	return &Blocking{Socket: *NewSocket(sock), limit: limit}, nil
 }
 
 // Read reads as Conn.Read does.
@@ -38,11 +37,12 @@ func (c *Blocking) Read(p []byte) (int, error) {
 	if err := c.wait(unix.POLLIN); err != nil {
 		return 0, err
 	}
-	n, oobn, flags, _, err := unix.Recvmsg(c.sock, p, c.oob, unix.MSG_CMSG_CLOEXEC)
+	oob := make([]byte, controlSize)
+	n, oobn, flags, _, err := unix.Recvmsg(c.fd, p, oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
 		return 0, os.NewSyscallError("recvmsg", err)
 	}
-	c.keep(oobn, flags)
+	c.keep(oob[:oobn], flags)
 	if n == 0 {
 		return 0, io.EOF
 	}
@@ -55,7 +55,7 @@ func (c *Blocking) Write(p []byte) (int, error) {
 		if err := c.wait(unix.POLLOUT); err != nil {
 			return sent, err
 		}
-		n, err := unix.Write(c.sock, p[sent:])
+		n, err := unix.Write(c.fd, p[sent:])
 		if err != nil {
 			return sent, os.NewSyscallError("write", err)
 		}
@@ -66,11 +66,11 @@ func (c *Blocking) Write(p []byte) (int, error) {
 
 // Send sends as Conn.Send does.
 func (c *Blocking) Send(fd int) error {
-	return os.NewSyscallError("sendmsg", unix.Sendmsg(c.sock, []byte{0}, unix.UnixRights(fd), nil, 0))
+	return os.NewSyscallError("sendmsg", unix.Sendmsg(c.fd, []byte{0}, unix.UnixRights(fd), nil, 0))
 }
 
 func (c *Blocking) wait(events int16) error {
-	fds := []unix.PollFd{{Fd: int32(c.sock), Events: events}}
+	fds := []unix.PollFd{{Fd: int32(c.fd), Events: events}}
 	for {
 		n, err := unix.Poll(fds, int(c.limit.Milliseconds()))
 		switch {
@@ -83,10 +83,4 @@ func (c *Blocking) wait(events int16) error {
 			return nil
 		}
 	}
-}
-
-// Close closes the connection and a descriptor that nobody took.
-func (c *Blocking) Close() error {
-	c.discard()
-	return os.NewSyscallError("close", unix.Close(c.sock))
 }

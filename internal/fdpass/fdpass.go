@@ -9,7 +9,11 @@
 // one descriptor is kept at a time; every other one is closed on arrival.
 //
 // Descriptors are plain ints, close-on-exec, and unknown to the runtime poller.
-// Each has one owner: the Conn until Take, its caller afterwards.
+// Each has one owner: the stream until Take, its caller afterwards.
+//
+// There are three kinds of streams, by who waits: a [Socket] is for an event
+// loop and never waits, a [Conn] lets a goroutine wait, and a [Blocking] a
+// thread. Whole batches of descriptors travel by [SendBatch].
 package fdpass
 
 import (
@@ -27,19 +31,20 @@ import (
 type Conn struct {
 	*net.UnixConn
 	inbox
+	oob    []byte
 	rights []byte // control data to send a descriptor with
 }
 
 // New returns a Conn that reads and writes c, and owns it.
 func New(c *net.UnixConn) *Conn {
-	return &Conn{UnixConn: c, inbox: newInbox()}
+	return &Conn{UnixConn: c, inbox: inbox{fd: none}, oob: make([]byte, controlSize)}
 }
 
 // Read reads bytes, and keeps a descriptor that comes with them. With a
 // descriptor, the read ends with its byte.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(p, c.oob)
-	c.keep(oobn, flags)
+	c.keep(c.oob[:max(oobn, 0)], flags)
 	if errors.Is(err, io.EOF) {
 		err = io.EOF // as of any other Reader
 	}

@@ -193,20 +193,23 @@ func TestEndOfStream(t *testing.T) {
 
 func TestBatches(t *testing.T) {
 	t.Parallel()
-	a, b := pair(t)
+	a, b := socketPair(t)
+	if _, _, err := b.ReceiveBatch(); err != ErrAgain {
+		t.Errorf("before the first: %v", err)
+	}
 	for _, n := range []int{1, 2, BatchSize} {
 		r, w := pipe(t)
 		fds := make([]int, n)
 		for i := range fds {
 			fds[i] = w
 		}
-		if err := SendBatch(a.UnixConn, fds); err != nil {
+		if err := a.SendBatch(fds); err != nil {
 			t.Fatal(err)
 		}
 		unix.Close(w)
-		got, err := ReceiveBatch(b.UnixConn)
-		if err != nil || len(got) != n {
-			t.Errorf("got %d of %d descriptors, %v", len(got), n, err)
+		got, announced, err := b.ReceiveBatch()
+		if err != nil || len(got) != n || announced != n {
+			t.Errorf("got %d of %d descriptors, %d announced, %v", len(got), n, announced, err)
 		}
 		for _, fd := range got {
 			unix.Close(fd)
@@ -214,8 +217,35 @@ func TestBatches(t *testing.T) {
 		wantClosed(t, r)
 	}
 	a.Close()
-	if _, err := ReceiveBatch(b.UnixConn); !errors.Is(err, io.EOF) {
+	if _, _, err := b.ReceiveBatch(); !errors.Is(err, io.EOF) {
 		t.Errorf("at the end: %v", err)
+	}
+}
+
+// TestBatchesFillASocket queues until there is no room, and takes all of it.
+func TestBatchesFillASocket(t *testing.T) {
+	t.Parallel()
+	a, b := socketPair(t)
+	_, w := pipe(t)
+	defer unix.Close(w)
+	sent, batch := 0, []int{w, w, w}
+	var err error
+	for err == nil && sent < 1000 {
+		if err = a.SendBatch(batch); err == nil {
+			sent++
+		}
+	}
+	if sent < 100 || err != ErrAgain {
+		t.Fatalf("%d batches, %v", sent, err)
+	}
+	for range sent {
+		fds, n, err := b.ReceiveBatch()
+		if len(fds) != 3 || n != 3 || err != nil {
+			t.Fatal(fds, n, err)
+		}
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
 	}
 }
 

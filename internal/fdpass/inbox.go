@@ -26,23 +26,20 @@ func IsRefusal(err error) bool {
 type inbox struct {
 	fd      int   // the descriptor that arrived, or none
 	refusal error // why it cannot be taken, if not nil
-	oob     []byte
 }
 
 const none = -1
 
-// controlSize has room for two descriptors, as alignment has it, which is
-// enough to tell one from several: the kernel closes those beyond and says so.
-var controlSize = unix.CmsgSpace(4)
+// controlSize has room for two descriptors, which is enough to tell one from
+// several: the kernel closes those beyond and says so.
+var controlSize = unix.CmsgSpace(2 * 4)
 
-func newInbox() inbox { return inbox{fd: none, oob: make([]byte, controlSize)} }
-
-// keep takes the descriptors out of the control data in oob, as recvmsg left it.
-func (b *inbox) keep(oobn, flags int) {
+// keep takes the descriptors out of control data, as recvmsg left it.
+func (b *inbox) keep(oob []byte, flags int) {
 	if flags&unix.MSG_CTRUNC != 0 && b.refusal == nil {
 		b.refusal = ErrLost
 	}
-	for oob := b.oob[:max(oobn, 0)]; len(oob) > 0; {
+	for len(oob) > 0 {
 		header, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			return

@@ -50,10 +50,11 @@ type Process struct {
 
 	name      string
 	env       func(string) string
-	listeners []*net.UnixListener
+	listeners []*os.File
 	status    *status // nil without master
 	maxIdle   time.Duration
 	service   *service // while it serves
+	owner     int
 }
 
 // Start reads the options and main.cf, opens the log and takes what master
@@ -161,7 +162,7 @@ func (p *Process) runDebugger() error {
 func (p *Process) EnterJail() error {
 	if p.Options.Listen != "" {
 		l, err := listen(p.Options.Listen)
-		p.listeners = []*net.UnixListener{l}
+		p.listeners = []*os.File{l}
 		return err
 	}
 	if !p.Options.StandAlone {
@@ -171,29 +172,33 @@ func (p *Process) EnterJail() error {
 	}
 	r := p.Config.Reader()
 	j := jail{directory: r.String("queue_directory"), chroot: p.Options.Chroot}
-	if p.Options.Jailed {
-		j.owner = r.String("mail_owner")
-	}
+	owner := r.String("mail_owner")
 	if r.Err != nil {
 		return r.Err
+	}
+	if p.Options.Jailed {
+		j.owner = owner
+	} else if uid, _, err := lookup(owner); err == nil {
+		p.owner = uid // for who connects: this process need not become it
 	}
 	return j.enter()
 }
 
+// Owner returns the uid of mail_owner where this process does not run as it, or 0:
+// the clients run as mail_owner, whatever this process does.
+func (p *Process) Owner() int { return p.owner }
+
 // inherit takes the descriptors that master gave.
 func (p *Process) inherit() error {
 	for fd := listenFD; fd < listenFD+p.Options.Sockets; fd++ {
-		f := os.NewFile(uintptr(fd), "listening socket")
-		l, err := net.FileListener(f)
-		if err != nil {
-			return fmt.Errorf("descriptor %d is not a listening socket: %w (is this process a child of master(8)?)", fd, err)
+		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
+			return fmt.Errorf("descriptor %d is not a listening socket: is this process a child of master(8)?", fd)
 		}
-		f.Close()
-		ul, ok := l.(*net.UnixListener)
-		if !ok {
+		if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
 			return fmt.Errorf("transport %s cannot pass file descriptors: set the type column of the master.cf entry to unix", p.Options.Transport)
 		}
-		p.listeners = append(p.listeners, ul)
+		unix.SetNonblock(fd, true) // for the runtime to wait for it
+		p.listeners = append(p.listeners, os.NewFile(uintptr(fd), "listening socket"))
 	}
 	generation, err := strconv.ParseUint(p.env("GENERATION"), 8, 32)
 	if err != nil {
@@ -206,7 +211,10 @@ func (p *Process) inherit() error {
 // Socket returns the path of the service's own socket, as this process can reach
 // it. master binds it relative to queue_directory, where this process works.
 func (p *Process) Socket() string {
-	path := p.listeners[0].Addr().String()
+	path := p.Options.Listen
+	if own, err := unix.Getsockname(p.Listener()); err == nil {
+		path = own.(*unix.SockaddrUnix).Name
+	}
 	if queue, err := p.Config.String("queue_directory"); err == nil && p.Options.Listen == "" {
 		if relative, found := strings.CutPrefix(path, queue+"/"); found {
 			return relative
@@ -215,9 +223,16 @@ func (p *Process) Socket() string {
 	return path
 }
 
+// Listener returns the descriptor of the service's own socket.
+func (p *Process) Listener() (fd int) {
+	raw, _ := p.listeners[0].SyscallConn() // no error, as the listener is open
+	raw.Control(func(f uintptr) { fd = int(f) })
+	return fd
+}
+
 // listen opens a socket for the present user only. A socket that nobody serves
 // any more is replaced.
-func listen(path string) (*net.UnixListener, error) {
+func listen(path string) (*os.File, error) {
 	if conn, err := net.Dial("unix", path); err == nil {
 		conn.Close()
 		return nil, fmt.Errorf("%s: another process serves this socket", path)
@@ -226,7 +241,13 @@ func listen(path string) (*net.UnixListener, error) {
 		os.Remove(path)
 	}
 	defer syscall.Umask(syscall.Umask(0o177))
-	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	l.SetUnlinkOnClose(false)
+	defer l.Close()
+	return l.File()
 }
 
 // Fatal logs the error that ends the process, and tells it to a person who may

@@ -5,12 +5,14 @@ package master
 import (
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/signal"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A Reason says why Serve has returned.
@@ -20,25 +22,29 @@ type Reason string
 const (
 	Idle       Reason = "no client for max_idle"
 	Reload     Reason = "master has closed the status channel" // reload, or its death
+	Restart    Reason = "asked to leave everything to a new process"
 	Terminated Reason = "terminated by a signal"
 	Served     Reason = "the client on standard input is gone" // option -S
 )
 
-// Serve accepts clients and handles each in a goroutine of its own, until there
-// is a reason to end. Then it accepts no more, and leaves those it has as they
-// are: they end with the process.
-func (p *Process) Serve(handle func(*net.UnixConn)) (Reason, error) {
+// A Handler serves a client, who is connected by this descriptor, and calls gone
+// when it is gone. It returns at once.
+type Handler func(fd int, gone func())
+
+// Serve accepts clients and gives each to the handler, until there is a reason to
+// end. Then it accepts no more, and leaves those it has as they are.
+func (p *Process) Serve(handle Handler) (Reason, error) {
 	if p.Options.StandAlone {
 		return p.serveStandardInput(handle)
 	}
-	s := &service{Process: p, handle: handle, reasons: make(chan Reason, 3)}
+	s := &service{Process: p, handle: handle, reasons: make(chan Reason, 4)}
 	p.service = s
 	if p.Options.Listen == "" {
-		s.idle = time.AfterFunc(p.maxIdle, func() { s.reasons <- Idle })
+		s.idle = time.AfterFunc(p.maxIdle, func() { s.end(Idle) })
 		go func() {
 			defer p.Log.ExitOnPanic()
 			p.status.wait()
-			s.reasons <- Reload
+			s.end(Reload)
 		}()
 	}
 	signals := make(chan os.Signal, 1)
@@ -60,42 +66,75 @@ func (p *Process) Serve(handle func(*net.UnixConn)) (Reason, error) {
 	}
 }
 
-// Adopt handles a client that was accepted elsewhere, like one of our own. It is
-// for use while Serve runs.
-func (p *Process) Adopt(conn *net.UnixConn, handle func(*net.UnixConn)) {
+// End makes Serve return, for this reason.
+func (p *Process) End(reason Reason) { p.service.end(reason) }
+
+// ClientCame counts a client who was accepted elsewhere like one of our own, and
+// returns what to call when it is gone. It is for use while Serve runs.
+func (p *Process) ClientCame() (gone func()) {
 	p.service.begin()
-	go p.service.serve(conn, handle)
+	return p.service.gone
 }
 
-// WaitForClients waits until no client is handled any more. It is for use after
-// Serve.
-func (p *Process) WaitForClients() { p.service.handling.Wait() }
+// AcceptWaiting gives the handler all clients who are in line, as long as there
+// are descriptors for them. It is for use after Serve.
+func (p *Process) AcceptWaiting() {
+	for {
+		fd, err := p.NextInLine()
+		if err != nil {
+			return
+		}
+		p.service.handle(fd, p.ClientCame())
+	}
+}
 
-func (p *Process) serveStandardInput(handle func(*net.UnixConn)) (Reason, error) {
-	conn, err := net.FileConn(os.Stdin)
+// NextInLine accepts one client who is in line, or returns an error. It is for
+// use after Serve.
+func (p *Process) NextInLine() (fd int, err error) {
+	err = errors.New("nobody is in line")
+	for _, l := range p.listeners {
+		raw, _ := l.SyscallConn() // no error, as the listener is open
+		raw.Control(func(f uintptr) { fd, _, err = unix.Accept4(int(f), unix.SOCK_CLOEXEC) })
+		if err == nil {
+			return fd, nil
+		}
+	}
+	return -1, os.NewSyscallError("accept", err)
+}
+
+func (p *Process) serveStandardInput(handle Handler) (Reason, error) {
+	domain, err := unix.GetsockoptInt(0, unix.SOL_SOCKET, unix.SO_DOMAIN)
 	if err != nil {
 		return "", fmt.Errorf("option -S: standard input is not a socket: %w", err)
 	}
-	uc, ok := conn.(*net.UnixConn)
-	if !ok {
+	if domain != unix.AF_UNIX {
 		return "", errors.New("option -S: standard input is not a UNIX-domain socket")
 	}
-	handle(uc)
+	gone := make(chan struct{})
+	handle(0, func() { close(gone) })
+	<-gone
 	return Served, nil
 }
 
 // A service is a process while it serves.
 type service struct {
 	*Process
-	handle  func(*net.UnixConn)
+	handle  Handler
 	reasons chan Reason
 
 	accepting sync.WaitGroup // goroutines that accept
-	handling  sync.WaitGroup // and those that handle a client
 	mu        sync.Mutex
 	clients   int
 	idle      *time.Timer // nil if the process does not end by itself
 	warned    time.Time   // about a lack of resources
+}
+
+// end makes Serve return. Where there are reasons enough, one more says nothing.
+func (s *service) end(reason Reason) {
+	select {
+	case s.reasons <- reason:
+	default:
+	}
 }
 
 // accept begins to accept clients.
@@ -109,19 +148,35 @@ func (s *service) accept() {
 	}
 }
 
-func (s *service) acceptFrom(l *net.UnixListener) {
+func (s *service) acceptFrom(l *os.File) {
 	for {
-		conn, err := l.AcceptUnix()
+		fd, err := acceptClient(l)
 		switch {
 		case err == nil:
 			s.begin()
-			go s.serve(conn, s.handle)
+			s.handle(fd, s.gone)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		case !errors.Is(err, syscall.ECONNABORTED):
 			s.outOfResources(err)
 		}
 	}
+}
+
+// acceptClient waits for a client. Its descriptor is not known to the runtime.
+func acceptClient(l *os.File) (fd int, err error) {
+	raw, err := l.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	waiting := raw.Read(func(f uintptr) bool {
+		fd, _, err = unix.Accept4(int(f), unix.SOCK_CLOEXEC)
+		return err != unix.EAGAIN && err != unix.EINTR
+	})
+	if waiting != nil {
+		return -1, waiting
+	}
+	return fd, os.NewSyscallError("accept", err)
 }
 
 // outOfResources deals with a client that cannot be accepted, most likely for
@@ -139,14 +194,7 @@ func (s *service) outOfResources(err error) {
 	time.Sleep(10 * time.Millisecond) // as long as there is nothing else to give up
 }
 
-func (s *service) serve(conn *net.UnixConn, handle func(*net.UnixConn)) {
-	defer s.Log.ExitOnPanic()
-	defer s.end()
-	handle(conn)
-}
-
 func (s *service) begin() {
-	s.handling.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients++; s.clients == 1 && s.idle != nil {
@@ -155,8 +203,7 @@ func (s *service) begin() {
 	}
 }
 
-func (s *service) end() {
-	s.handling.Done()
+func (s *service) gone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.clients--; s.clients == 0 && s.idle != nil {
@@ -178,21 +225,38 @@ func (s *service) isIdle() bool {
 	return s.clients == 0
 }
 
+// watchdogSteps is how often the watchdog looks within its time.
+const watchdogSteps = 10
+
 // Watchdog ends the process if check does not return within limit. It calls
 // check from time to time, as long as the process lives; check does a little of
 // what the process is for.
+//
+// What counts is time in which the process runs: one that was stopped for long
+// goes on when it is continued.
 func (p *Process) Watchdog(limit time.Duration, check func()) {
-	bite := time.AfterFunc(limit, func() {
+	p.watch(limit, check, func() {
 		p.Log.Fatal("watchdog timeout: the process was stuck for %v", limit)
 		p.Log.Flush(time.Second)
 		os.Exit(1)
 	})
+}
+
+func (p *Process) watch(limit time.Duration, check, bite func()) {
+	var steps atomic.Int32 // since check returned last
 	go func() {
 		defer p.Log.ExitOnPanic()
 		for {
 			check()
-			bite.Reset(limit)
+			steps.Store(0)
 			time.Sleep(limit / 3)
 		}
+	}()
+	go func() {
+		defer p.Log.ExitOnPanic()
+		for steps.Add(1) <= watchdogSteps+watchdogSteps/3 {
+			time.Sleep(limit / watchdogSteps)
+		}
+		bite()
 	}()
 }

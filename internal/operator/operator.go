@@ -9,6 +9,7 @@
 //	request=list                    status=0, a list for each Binding and Session, and End
 //	request=flush                   status=0 and the attributes of a Flushed: everything is dropped
 //	request=flush label=LABEL       only what has this label
+//	request=restart                 status=0: then another process goes on, and loses nothing
 //
 // A server that does not know a request answers status=1, as the stock one does.
 package operator
@@ -24,9 +25,10 @@ import (
 
 // Requests.
 const (
-	RequestStatus = "status"
-	RequestList   = "list"
-	RequestFlush  = "flush"
+	RequestStatus  = "status"
+	RequestList    = "list"
+	RequestFlush   = "flush"
+	RequestRestart = "restart"
 )
 
 // Seconds is a time that travels, and is written in JSON, as a number of seconds.
@@ -44,12 +46,13 @@ func parseSeconds(text []byte) (Seconds, error) {
 	return Seconds(d), err
 }
 
-// A Status is the state of a server. What is counted is counted since it
-// started; a server that took the cache of another one over begins anew.
+// A Status is the state of a server. A server that took over from another one
+// goes on counting where that has stopped.
 type Status struct {
 	Version string  `json:"version"`
 	PID     int64   `json:"pid"`
 	Uptime  Seconds `json:"uptime_seconds"`
+	Counted Seconds `json:"counted_seconds"` // since what is counted was nothing
 
 	Clients     int64 `json:"clients"`     // connected now
 	Connections int64 `json:"connections"` // of clients, in all
@@ -73,6 +76,8 @@ type Status struct {
 	Dead      int64 `json:"dead"`
 	Evicted   int64 `json:"evicted"`
 	Flushed   int64 `json:"flushed"`
+
+	EvictedBindings int64 `json:"evicted_bindings"`
 
 	SessionLimit  int64   `json:"session_limit"`
 	TTLLimit      Seconds `json:"ttl_limit_seconds"`

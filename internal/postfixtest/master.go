@@ -47,6 +47,10 @@ type Master struct {
 	statuses [][]byte
 }
 
+// RaceOptions is for the environment of a binary with the race detector: such a
+// one would wait for a second at its end.
+const RaceOptions = "GORACE=atexit_sleep_ms=10"
+
 // NewMaster makes a queue directory with a listening socket and a main.cf with
 // these settings. It does not start the binary.
 func NewMaster(binary, settings string) (*Master, error) {
@@ -101,7 +105,7 @@ func (m *Master) prepare(settings string) error {
 		return err
 	}
 	postlog := filepath.Join(m.dir, "public", "postlog")
-	m.Env = []string{"MAIL_CONFIG=" + m.dir, "GENERATION=17", "MAIL_LOGTAG=postfix", "POSTLOG_SERVICE=" + postlog, "POSTLOG_HOSTNAME=test.example"}
+	m.Env = []string{"MAIL_CONFIG=" + m.dir, "GENERATION=17", "MAIL_LOGTAG=postfix", "POSTLOG_SERVICE=" + postlog, "POSTLOG_HOSTNAME=test.example", RaceOptions}
 	var err error
 	if m.postlog, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: postlog, Net: "unixgram"}); err != nil {
 		return err

@@ -6,315 +6,314 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"scache/attr"
+	"scache/internal/eventloop"
 	"scache/internal/fdpass"
-	"scache/internal/operator"
+	"scache/internal/succession"
 )
 
-// The status of a reply.
-const (
-	statusOK = iota
-	statusBad
-	statusFail
-)
-
-// A conversation is what the server and one client say to each other.
+// A conversation is what the server and one client say to each other. All that
+// it needs to go on is here, as data, and nothing waits for it: it moves on when
+// something has arrived, or there is room to say something.
 type conversation struct {
-	*Server
-	conn     *fdpass.Conn
-	in       *attr.Decoder
-	out      *attr.Encoder
-	deadline time.Time // of conn
+	worker *worker
+	watch  eventloop.Watch
+	socket *fdpass.Socket
+	gone   func() // to be called when the client is gone
 
-	busy       bool // with a request
-	toAnnounce bool // the client waits for the announcement
-	ackDue     bool // the client has yet to acknowledge a descriptor
+	state     succession.State
+	session   int    // the descriptor in hand, or none, by the state
+	ackDue    bool   // the client has yet to acknowledge a descriptor
+	unread    []byte // what the client has said, and was not understood yet
+	store     []byte // the conversation's own memory, where it is kept between turns
+	unwritten []byte // what the client is to hear, and there was no room for
+	scan      attr.Scanner
+	request   int           // the size of the request at the head of unread that waits for a descriptor
+	listing   *listing      // the reply in progress, if it is a long one
+	full      bool          // there may be another request in unread
+	heard     bool          // the client has said something
+	left      time.Duration // of the wait that a predecessor has begun
 }
 
-func newConversation(s *Server, conn *fdpass.Conn) *conversation {
-	c := &conversation{Server: s, conn: conn}
-	c.in = attr.NewDecoder(c)
-	c.out = attr.NewEncoder(conn)
-	c.out.SetMaxSize(3 * attr.DefaultMaxSize) // two properties, as long as they come
-	return c
+const none = -1
+
+func newConversation(fd int) *conversation {
+	return &conversation{socket: fdpass.NewSocket(fd), session: none, state: succession.BetweenRequests}
 }
 
-// errHandOver ends a conversation that a successor is to go on with.
-var errHandOver = errors.New("handed over")
+// requestsPerTurn bounds what one client has answered while others wait.
+const requestsPerTurn = 16
 
-// run answers requests, one after another, until the client is gone.
-func (c *conversation) run() error {
-	for {
-		if c.handOver.Load() != nil && c.in.Buffered() == 0 {
-			return errHandOver
+// Ready is for the loop.
+func (c *conversation) Ready() {
+	if err := c.turn(); err != nil {
+		c.end(err)
+	}
+}
+
+// TimedOut is for the loop.
+func (c *conversation) TimedOut() { c.end(errTimeout) }
+
+// Errors that end a conversation.
+var (
+	errTimeout = errors.New("timeout: the client has stopped in the middle of a request (see ipc_timeout); connection closed")
+	errCutOff  = errors.New("the client has closed the connection in the middle of a request")
+	errLeft    = errors.New("the connection is served elsewhere") // and there is nothing to warn about
+)
+
+// turn reads once, goes on as far as that goes, and writes once. A client that
+// does not read what it is told is not read either.
+func (c *conversation) turn() error {
+	if err := c.flush(); err != nil || len(c.unwritten) > 0 {
+		return errors.Join(err, c.wait())
+	}
+	if err := c.read(); err != nil {
+		return err
+	}
+	if err := c.advance(); err != nil {
+		return err
+	}
+	return c.wait()
+}
+
+// read reads what has arrived, behind what is there already.
+func (c *conversation) read() error {
+	if c.full || c.listing != nil || c.state == succession.DescriptorGoing {
+		return nil // there is something else to do first
+	}
+	in := c.worker.in[:]
+	n, err := c.socket.Receive(in)
+	switch {
+	case err == fdpass.ErrAgain:
+		return nil
+	case err == io.EOF && c.inRequest():
+		return errCutOff
+	case err != nil:
+		return err
+	}
+	c.heard = true
+	if len(c.unread) > 0 {
+		c.store = append(c.unread, in[:n]...)
+		c.unread = c.store
+	} else {
+		c.unread = in[:n:n] // until keep
+	}
+	return nil
+}
+
+// advance goes on with what has arrived, as far as it goes.
+func (c *conversation) advance() (err error) {
+	more := true
+	served := 0
+	for ; more && err == nil && served < requestsPerTurn; served++ {
+		switch {
+		case c.listing != nil:
+			err = c.continueListing()
+			more = c.listing == nil // others are served meanwhile
+		case c.state == succession.BetweenRequests:
+			more, err = c.answerNext()
+		case c.state == succession.DescriptorDue:
+			more, err = c.takeDescriptor()
+		case c.state == succession.DummyDue:
+			more, err = c.hearDummy()
+		case c.state == succession.DescriptorGoing:
+			more, err = c.sendDescriptor()
 		}
-		if err := c.announce(); err != nil {
-			return err
+		if err == nil && len(c.worker.out) > maxOut {
+			err = c.flush()
 		}
-		list, err := c.in.Decode()
-		if errors.Is(err, os.ErrDeadlineExceeded) && c.in.Buffered() == 0 {
-			c.setDeadline(time.Time{}) // of an earlier request: nothing is late
-			continue
+		more = more && len(c.unwritten) == 0
+	}
+	c.full = served == requestsPerTurn
+	c.keep()
+	if unsaid := c.flush(); err == nil {
+		err = unsaid
+	}
+	return err
+}
+
+// maxOut bounds what is said at once: then the client has to listen.
+const maxOut = 64 << 10
+
+// answerNext answers the next list, if it is there.
+func (c *conversation) answerNext() (more bool, err error) {
+	list, size, err := c.next()
+	if size == 0 || err != nil {
+		return false, err
+	}
+	consumed := size
+	err = c.answer(list)
+	if c.state == succession.DescriptorDue {
+		c.request, consumed = size, 0
+	}
+	c.unread = c.unread[consumed:]
+	return true, err
+}
+
+// takeDescriptor does what a request to save asks for, once the descriptor has
+// arrived.
+func (c *conversation) takeDescriptor() (more bool, err error) {
+	if len(c.unread) == c.request {
+		return false, nil
+	}
+	list := c.worker.parse(c.unread[:c.request])
+	c.unread, c.request = c.unread[c.request+1:], 0
+	c.state = succession.BetweenRequests
+	c.save(list[1:])
+	return true, nil
+}
+
+// hearDummy waits for the client to ask for the descriptor in hand. A descriptor
+// that is sent before the client has read the reply is lost: it reads ahead.
+func (c *conversation) hearDummy() (more bool, err error) {
+	list, size, err := c.next()
+	if size == 0 || err != nil {
+		return false, err
+	}
+	if !isDummy(list) {
+		return false, fmt.Errorf("%w; connection closed", list.Expect("dummy"))
+	}
+	c.unread = c.unread[size:]
+	c.refuseDescriptor()
+	c.state = succession.DescriptorGoing
+	return true, nil
+}
+
+// sendDescriptor gives the descriptor in hand away, when all that was to be said
+// before is written.
+func (c *conversation) sendDescriptor() (more bool, err error) {
+	if err := c.flush(); err != nil || len(c.unwritten) > 0 {
+		return false, err
+	}
+	switch err := c.socket.SendDescriptor(c.session); err {
+	case fdpass.ErrAgain:
+		return false, nil
+	case nil:
+		c.drop()
+		c.state, c.ackDue = succession.BetweenRequests, true
+		return true, nil
+	default:
+		return false, err
+	}
+}
+
+// next returns the next list and its size, which is 0 if it is not there yet.
+func (c *conversation) next() (attr.List, int, error) {
+	size := c.scan.Size(c.unread)
+	if size > attr.DefaultMaxSize || size == 0 && len(c.unread) >= attr.DefaultMaxSize {
+		return nil, 0, fmt.Errorf("%w: more than %d bytes; connection closed", attr.ErrTooLong, attr.DefaultMaxSize)
+	}
+	if size == 0 {
+		return nil, 0, nil
+	}
+	return c.worker.parse(c.unread[:size]), size, nil
+}
+
+// storeSize bounds the memory that a conversation keeps while nothing is unread.
+const storeSize = 1 << 10
+
+// keep moves what is left unread to the front of the conversation's own memory:
+// it was read into that of the worker.
+func (c *conversation) keep() {
+	if len(c.unread) == 0 {
+		c.unread = nil
+		if cap(c.store) > storeSize {
+			c.store = nil
+		}
+		return
+	}
+	if len(c.store) == 0 || &c.unread[0] != &c.store[0] {
+		c.store = append(c.store[:0], c.unread...)
+	}
+	c.unread = c.store[:len(c.unread)]
+}
+
+// flush writes what is to be said, as far as there is room.
+func (c *conversation) flush() error {
+	w := c.worker
+	out := w.out
+	if len(c.unwritten) > 0 {
+		c.unwritten = append(slices.Clip(c.unwritten), out...)
+		out = c.unwritten
+	}
+	w.out = w.out[:0]
+	for len(out) > 0 {
+		n, err := c.socket.Send(out)
+		if err == fdpass.ErrAgain {
+			break
 		}
 		if err != nil {
 			return err
 		}
-		c.busy = true
-		c.limitWait()
-		if err := c.answer(list); err != nil {
-			return err
-		}
-		c.busy = false
+		out = out[n:]
+	}
+	c.unwritten = append([]byte(nil), out...)
+	if cap(w.out) > 2*maxOut {
+		w.out = nil
+	}
+	return nil
+}
+
+// wait says what to wait for, and for how long. Only a client that has begun a
+// request is waited for with a limit.
+func (c *conversation) wait() error {
+	if c.inRequest() {
+		c.watch.Limit(c.worker.Timeout)
+	} else {
+		c.watch.NoLimit()
+	}
+	writes := len(c.unwritten) > 0 || c.state == succession.DescriptorGoing
+	if !writes && (c.full || c.listing != nil) {
+		c.watch.Again()
+	}
+	return c.watch.WaitToWrite(writes)
+}
+
+func (c *conversation) inRequest() bool {
+	return c.state != succession.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 || c.listing != nil
+}
+
+// drop closes the descriptor in hand.
+func (c *conversation) drop() {
+	if c.session != none {
+		unix.Close(c.session)
+		c.session = none
 	}
 }
 
-// announce says which protocol this is, where that is to be said.
-func (c *conversation) announce() error {
-	if !c.toAnnounce {
-		return nil
+// end ends a conversation.
+func (c *conversation) end(err error) {
+	w := c.worker
+	w.out = w.out[:0]
+	if deservesWarning(err) {
+		c.warn(err)
 	}
-	c.toAnnounce = false
-	c.out.String("protocol", "connection_cache_protocol")
-	return c.out.End()
+	w.remove(c)
+	c.drop()
+	c.socket.Close()
+	c.gone()
 }
 
-// explain makes the end of a conversation into something worth a warning: not
-// the end of a client that has heard all it asked for, or did not stay to hear.
-func explain(err error) error {
-	switch {
-	case err == io.EOF, errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNRESET):
-		return nil
-	case err == io.ErrUnexpectedEOF:
-		return errors.New("the client has closed the connection in the middle of a request")
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return errors.New("timeout: the client has stopped in the middle of a request (see ipc_timeout); connection closed")
-	case err == attr.ErrTooLong:
-		return fmt.Errorf("%w: more than %d bytes; connection closed", err, attr.DefaultMaxSize)
-	}
-	return err
+// remove makes a worker forget a conversation.
+func (w *worker) remove(c *conversation) {
+	c.watch.Remove()
+	delete(w.clients, c)
+	w.count.Add(-1)
+	w.unregister()
 }
 
-// Read is for the decoder. Only a client that has begun a request is waited for
-// with a limit. What is written in between has the same limit.
-func (c *conversation) Read(p []byte) (int, error) {
-	waiting := c.busy || c.in.Buffered() > 0
-	if waiting {
-		c.limitWait()
-	}
-	n, err := c.conn.Read(p)
-	if waiting && errors.Is(err, os.ErrDeadlineExceeded) && c.handOver.Load() != nil {
-		// HandOver has woken us; there may be time left for this request.
-		c.limitWait()
-		n, err = c.conn.Read(p)
-	}
-	return n, err
-}
-
-// limitWait limits what comes next to Timeout, or half as much again: so it
-// seldom has to do anything.
-func (c *conversation) limitWait() {
-	if now := time.Now(); c.handOver.Load() == nil && c.deadline.Sub(now) < c.Timeout {
-		c.setDeadline(now.Add(c.Timeout + c.Timeout/2))
-	}
-	if end := c.handOver.Load(); end != nil { // possibly from just now
-		c.setDeadline(*end)
-	}
-}
-
-func (c *conversation) setDeadline(t time.Time) {
-	c.deadline = t
-	c.conn.SetDeadline(t)
-}
-
-// answer answers one list of the client. An error ends the conversation.
-func (c *conversation) answer(list attr.List) error {
-	if c.ackDue {
-		c.ackDue = false
-		if isDummy(list) {
-			c.refuseDescriptor()
-			return nil
-		}
-	}
-	if len(list) == 0 || string(list[0].Name) != "request" {
-		c.refuseDescriptor()
-		c.warn(list.Expect("request"))
-		return nil
-	}
-	request, list := list[0].Value, list[1:]
-	if c.Log.Verbose() {
-		c.Log.Debug("request %s", request)
-	}
-	switch string(request) {
-	case "save_endp":
-		return c.saveEndpoint(list)
-	case "take_over":
-		return c.takeOver(list)
-	}
-	c.refuseDescriptor()
-	switch string(request) {
-	case "find_endp":
-		return c.findEndpoint(list)
-	case "save_dest":
-		return c.saveDestination(list)
-	case "find_dest":
-		return c.findDestination(list)
-	case operator.RequestStatus:
-		return c.tellStatus(list)
-	case operator.RequestList:
-		return c.tellAll(list)
-	case operator.RequestFlush:
-		return c.flush(list)
-	}
-	c.Log.Warning("unrecognized request: \"%.100s\", ignored", request)
-	return c.reply(statusBad)
-}
-
-func (c *conversation) saveEndpoint(list attr.List) error {
-	ttl, err := expectSave(list, "ttl", "label", "property")
-	if err != nil {
-		c.refuseDescriptor()
-		c.warnParameter("scache_save_endp_service", err)
-		return c.reply(statusBad)
-	}
-	fd, err := c.receiveDescriptor()
-	if fdpass.IsRefusal(err) {
-		c.Log.Warning("scache_save_endp_service: unable to receive file descriptor: %v", err)
-		return c.reply(statusFail)
-	}
-	if err != nil {
-		return err
-	}
-	c.Cache.SaveSession(ttl, list[1].Value, list[2].Value, fd)
-	return c.reply(statusOK)
-}
-
-func (c *conversation) saveDestination(list attr.List) error {
-	ttl, err := expectSave(list, "ttl", "label", "property", "label")
-	if err != nil {
-		c.warnParameter("scache_save_dest_service", err)
-		return c.reply(statusBad)
-	}
-	c.Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
-	return c.reply(statusOK)
-}
-
-// expectSave checks the parameters of a request to save. The first one is the
-// time to live.
-func expectSave(list attr.List, names ...string) (time.Duration, error) {
-	if err := list.Expect(names...); err != nil {
-		return 0, err
-	}
-	seconds, err := list[0].Int()
-	if err == nil && seconds <= 0 {
-		err = fmt.Errorf("the value of attribute %s is not positive: %d", names[0], seconds)
-	}
-	return time.Duration(seconds) * time.Second, err
-}
-
-func (c *conversation) findEndpoint(list attr.List) error {
-	if err := list.Expect("label"); err != nil {
-		c.warnParameter("scache_find_endp_service", err)
-		return c.reply(statusBad, "")
-	}
-	s, found := c.Cache.FindEndpoint(list[0].Value)
-	if !found {
-		return c.reply(statusFail, "")
-	}
-	defer unix.Close(s.FD)
-	if err := c.reply(statusOK, s.Property); err != nil {
-		return err
-	}
-	return c.sendDescriptor(s.FD)
-}
-
-func (c *conversation) findDestination(list attr.List) error {
-	if err := list.Expect("label"); err != nil {
-		c.warnParameter("scache_find_dest_service", err)
-		return c.reply(statusBad, "", "")
-	}
-	s, found := c.Cache.FindDestination(list[0].Value)
-	if !found {
-		return c.reply(statusFail, "", "")
-	}
-	defer unix.Close(s.FD)
-	if err := c.reply(statusOK, s.DestinationProperty, s.Property); err != nil {
-		return err
-	}
-	return c.sendDescriptor(s.FD)
-}
-
-func (c *conversation) reply(status int32, properties ...string) error {
-	c.out.Int("status", status)
-	for _, property := range properties {
-		c.out.String("property", property)
-	}
-	return c.out.End()
-}
-
-// receiveDescriptor asks for a descriptor, and waits for its byte.
-func (c *conversation) receiveDescriptor() (int, error) {
-	c.out.String("dummy", "")
-	if err := c.out.End(); err != nil {
-		return 0, err
-	}
-	if _, err := c.in.ReadByte(); err != nil {
-		return 0, unexpected(err)
-	}
-	return c.conn.Take()
-}
-
-// sendDescriptor sends a descriptor once the client has read the reply before
-// it: the client reads ahead, and would lose a descriptor that comes too soon.
-func (c *conversation) sendDescriptor(fd int) error {
-	list, err := c.in.Decode()
-	if err != nil {
-		return unexpected(err)
-	}
-	if !isDummy(list) {
-		return fmt.Errorf("%w; connection closed", list.Expect("dummy"))
-	}
-	c.refuseDescriptor()
-	c.ackDue = true
-	return c.conn.Send(fd)
-}
-
-func isDummy(list attr.List) bool {
-	return len(list) == 1 && string(list[0].Name) == "dummy"
-}
-
-// unexpected is for errors in the middle of a request.
-func unexpected(err error) error {
-	if err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
-
-// refuseDescriptor closes a descriptor that nobody asked for.
-func (c *conversation) refuseDescriptor() {
-	fd, err := c.conn.Take()
-	if err == fdpass.ErrNone {
-		return
-	}
-	if err == nil {
-		unix.Close(fd)
-	}
-	c.warn(errors.New("unexpected file descriptor, closed"))
-}
-
-// warnParameter logs what is wrong with a request, and then what the stock
-// server says of any such request.
-func (c *conversation) warnParameter(service string, err error) {
-	c.warn(err)
-	c.Log.Warning("%s: bad or missing request parameter", service)
+// deservesWarning tells whether the end of a conversation is worth a warning: not
+// that of a client that has heard all it asked for, or did not stay to hear.
+func deservesWarning(err error) bool {
+	return err != nil && err != io.EOF && err != errLeft && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET)
 }
 
 // warn logs what is wrong with this client. There is no name to give: its
 // socket has none.
-func (c *conversation) warn(err error) { c.Log.Warning("scache client: %v", err) }
+func (c *conversation) warn(err error) { c.worker.Log.Warning("scache client: %v", err) }

@@ -3,7 +3,6 @@
 package server
 
 import (
-	"bufio"
 	"net/netip"
 	"os"
 	"time"
@@ -16,13 +15,15 @@ import (
 )
 
 // tellStatus answers an operator who asks how the server is doing.
-func (c *conversation) tellStatus(list attr.List) error {
+func (c *conversation) tellStatus(list attr.List) {
 	if err := list.Expect(); err != nil {
-		return c.refuse(operator.RequestStatus, err)
+		c.refuse(operator.RequestStatus, err)
+		return
 	}
-	c.out.Int("status", statusOK)
-	operator.Encode(c.out, c.status())
-	return c.out.End()
+	out := c.worker.encode
+	out.Int("status", statusOK)
+	operator.Encode(out, c.worker.status())
+	out.End()
 }
 
 func (s *Server) status() operator.Status {
@@ -34,9 +35,11 @@ func (s *Server) status() operator.Status {
 		PID:     int64(os.Getpid()),
 		Uptime:  operator.Seconds(time.Since(s.Started)),
 
-		Clients:     int64(len(s.clients)),
-		Connections: s.connections,
-		Refused:     s.refused,
+		Counted: operator.Seconds(s.counted()),
+
+		Clients:     int64(s.clients),
+		Connections: int64(s.connections),
+		Refused:     int64(s.refused),
 
 		Sessions:         int64(size.Sessions),
 		Endpoints:        int64(size.Endpoints),
@@ -57,6 +60,8 @@ func (s *Server) status() operator.Status {
 		Evicted:   int64(totals.Ended[cache.Evicted]),
 		Flushed:   int64(totals.Ended[cache.Flushed]),
 
+		EvictedBindings: int64(totals.EvictedBindings),
+
 		SessionLimit:  int64(s.Cache.Limit()),
 		TTLLimit:      operator.Seconds(s.Cache.TTLLimit),
 		ClientTimeout: operator.Seconds(s.Timeout),
@@ -64,38 +69,6 @@ func (s *Server) status() operator.Status {
 		Goodbye:       s.Goodbye != "",
 		Announces:     s.Announce,
 	}
-}
-
-// tellAll answers an operator who asks for all that is in the cache.
-func (c *conversation) tellAll(list attr.List) error {
-	if err := list.Expect(); err != nil {
-		return c.refuse(operator.RequestList, err)
-	}
-	bindings, sessions := c.Cache.List(remoteAddress)
-	w := bufio.NewWriter(c.conn)
-	out := attr.NewEncoder(w)
-	out.SetMaxSize(maxEntry)
-	out.Int("status", statusOK)
-	if err := out.End(); err != nil {
-		return err
-	}
-	for _, b := range bindings {
-		operator.EncodeEntry(out, operator.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: operator.Seconds(b.Age), Left: operator.Seconds(b.Left)})
-		if err := out.End(); err != nil {
-			return err
-		}
-	}
-	for _, s := range sessions {
-		operator.EncodeEntry(out, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Age: operator.Seconds(s.Age), Left: operator.Seconds(s.Left)})
-		if err := out.End(); err != nil {
-			return err
-		}
-	}
-	operator.EncodeEntry(out, operator.End{})
-	if err := out.End(); err != nil {
-		return err
-	}
-	return w.Flush()
 }
 
 // remoteAddress returns the address of the remote end of a cached connection, if
@@ -114,25 +87,40 @@ func remoteAddress(fd int) string {
 	return ""
 }
 
-// flush drops what an operator does not want in the cache.
-func (c *conversation) flush(list attr.List) error {
+// flushCache drops what an operator does not want in the cache.
+func (c *conversation) flushCache(list attr.List) {
 	var sessions, bindings int
 	switch {
 	case len(list) == 0:
-		sessions, bindings = c.Cache.Clear()
+		sessions, bindings = c.worker.Cache.Clear()
 	case list.Expect("label") == nil:
-		sessions, bindings = c.Cache.Flush(string(list[0].Value))
+		sessions, bindings = c.worker.Cache.Flush(string(list[0].Value))
 	default:
-		return c.refuse(operator.RequestFlush, list.Expect("label"))
+		c.refuse(operator.RequestFlush, list.Expect("label"))
+		return
 	}
-	c.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
-	c.out.Int("status", statusOK)
-	operator.Encode(c.out, operator.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)})
-	return c.out.End()
+	c.worker.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
+	out := c.worker.encode
+	out.Int("status", statusOK)
+	operator.Encode(out, operator.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)})
+	out.End()
 }
 
-// refuse answers a malformed request of an operator.
-func (c *conversation) refuse(request string, err error) error {
-	c.warnParameter(request, err)
-	return c.reply(statusBad)
+// restart makes this process leave everything to a new one, this client included.
+func (c *conversation) restart(list attr.List) {
+	if err := list.Expect(); err != nil || c.worker.Restart == nil {
+		c.refuse(operator.RequestRestart, err)
+		return
+	}
+	c.worker.Log.Info("restart: asked for by an operator")
+	c.reply(statusOK)
+	c.worker.Restart()
+}
+
+// refuse answers a request of an operator that is malformed, or cannot be served.
+func (c *conversation) refuse(request string, err error) {
+	if err != nil {
+		c.warnParameter(request, err)
+	}
+	c.reply(statusBad)
 }

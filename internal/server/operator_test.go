@@ -66,10 +66,10 @@ func TestStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if time.Duration(got.Uptime) < time.Hour || got.PID == 0 || got.SessionLimit == 0 {
+	if time.Duration(got.Uptime) < time.Hour || got.Counted < got.Uptime || got.PID == 0 || got.SessionLimit == 0 {
 		t.Errorf("%+v", got)
 	}
-	got.Uptime, got.PID, got.SessionLimit = 0, 0, 0
+	got.Uptime, got.Counted, got.PID, got.SessionLimit = 0, 0, 0, 0
 	want := operator.Status{
 		Version: "1.2", Clients: 1, Connections: 1,
 		Destinations: 1, PeakSessions: 1, PeakEndpoints: 1, PeakDestinations: 1,

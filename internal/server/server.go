@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: EPL-2.0
 
+//go:build linux
+
 // Package server answers the clients of the connection cache: it turns their
 // requests into calls of the cache, and passes the descriptors. When the process
-// is to be replaced, it hands clients and cache to the server that comes next.
+// is to be replaced, it turns its conversations into data for the server that
+// comes next.
+//
+// Clients are dealt out among a few event loops. What the server and one client
+// say to each other is a conversation, a value that moves on with what arrives.
 package server
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -15,7 +20,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"scache/attr"
 	"scache/internal/cache"
+	"scache/internal/eventloop"
 	"scache/internal/fdpass"
 	"scache/internal/maillog"
 )
@@ -32,9 +39,18 @@ type Server struct {
 	// Timeout bounds one wait for a client that is in the middle of a request.
 	Timeout time.Duration
 
-	// Adopt has the process serve a client that a predecessor left. Without
-	// it, the server takes nothing over.
-	Adopt func(*net.UnixConn, func(*net.UnixConn))
+	// Owner is a user who may connect beside root and the user that this
+	// process runs as.
+	Owner int
+
+	// Came tells the process that there is a client which it has not accepted
+	// itself, and returns what to call when it is gone. Without it, the server
+	// takes nothing over.
+	Came func() (gone func())
+
+	// Restart makes the process leave everything to a new one. Without it,
+	// nobody can ask for that.
+	Restart func()
 
 	// SessionLimit tells how many sessions may be cached with this many
 	// clients connected. Without it there is no limit.
@@ -46,51 +62,192 @@ type Server struct {
 	LivenessCheck bool
 	Goodbye       string
 
+	workers   []*worker
+	takeovers takeovers
+
 	mu          sync.Mutex
-	clients     map[*conversation]bool
-	leaving     []*conversation           // idle clients, for the successor
-	connections int64                     // of clients, so far
-	refused     int64                     // clients, so far
-	handOver    atomic.Pointer[time.Time] // when clients stop being waited for
+	clients     int
+	connections int       // of clients, so far
+	refused     int       // clients, so far
+	since       time.Time // when counting began, if not with this process
 }
 
-// Serve converses with a client until it is gone, cannot be understood, or is
-// handed over.
-func (s *Server) Serve(conn *net.UnixConn) {
-	c := newConversation(s, fdpass.New(conn))
-	if err := checkPeer(c.conn); err != nil {
-		c.conn.Close()
+// A worker serves its share of the clients, in an event loop.
+type worker struct {
+	*Server
+	loop    *eventloop.Loop
+	ended   chan struct{} // closed when the loop has
+	clients map[*conversation]struct{}
+	count   atomic.Int32 // of clients, with those that it does not know yet
+
+	// For all conversations, as each leaves nothing here: what arrives, what it
+	// is parsed into, and what is to be said.
+	in     [16 << 10]byte
+	list   attr.List
+	encode *attr.Encoder
+	out    []byte
+}
+
+// Start starts so many event loops, with a clock that returns the time since
+// some fixed moment.
+func (s *Server) Start(loops int, clock func() time.Duration) error {
+	s.takeovers.stopping = make(chan struct{})
+	for range loops {
+		loop, err := eventloop.New(clock)
+		if err != nil {
+			return err
+		}
+		w := &worker{Server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{}}
+		w.encode = attr.NewEncoder(w)
+		w.encode.SetMaxSize(3 * attr.DefaultMaxSize) // two properties, as long as they come
+		s.workers = append(s.workers, w)
+		go w.run()
+	}
+	return nil
+}
+
+func (w *worker) run() {
+	defer w.Log.ExitOnPanic()
+	defer close(w.ended)
+	if err := w.loop.Run(); err != nil {
+		panic(err) // of the calls for all clients at once: there is no way on
+	}
+}
+
+// Write is for the encoder.
+func (w *worker) Write(p []byte) (int, error) {
+	w.out = append(w.out, p...)
+	return len(p), nil
+}
+
+// Accept serves a client, who is connected by this descriptor, and calls gone
+// when it is gone. It may be called from any goroutine.
+func (s *Server) Accept(fd int, gone func()) {
+	c := s.meet(fd)
+	if c == nil {
+		gone()
+		return
+	}
+	c.gone = gone
+	s.serve(c)
+}
+
+// meet begins a conversation with a client who may connect, if it may.
+func (s *Server) meet(fd int) *conversation {
+	if err := s.checkPeer(fd); err != nil {
+		unix.Close(fd)
 		s.countRefused()
 		s.Log.Warning("%v", err)
-		return
+		return nil
 	}
-	c.toAnnounce = s.Announce
-	s.converse(c)
+	s.mu.Lock()
+	s.connections++
+	s.mu.Unlock()
+	c := newConversation(fd)
+	if s.Announce {
+		c.unwritten = announcement
+	}
+	return c
 }
 
-// converse runs a conversation to its end.
-func (s *Server) converse(c *conversation) {
-	s.register(c)
-	err := c.run()
-	s.unregister(c, err == errHandOver)
-	if err == errHandOver {
-		return
+// announcement is what clients of recent versions of Postfix hear first.
+var announcement = []byte("protocol\x00connection_cache_protocol\x00\x00")
+
+// serve gives a client to the worker with the fewest.
+func (s *Server) serve(c *conversation) {
+	w := s.workers[0]
+	for _, other := range s.workers[1:] {
+		if other.count.Load() < w.count.Load() {
+			w = other
+		}
 	}
-	c.conn.Close()
-	if err := explain(err); err != nil {
-		c.warn(err)
+	w.count.Add(1)
+	s.register()
+	w.loop.Post(func() { w.begin(c) })
+}
+
+func (w *worker) begin(c *conversation) {
+	c.worker = w
+	w.clients[c] = struct{}{}
+	err := w.loop.Add(&c.watch, c.socket.FD(), c)
+	if err == nil {
+		err = c.check()
+	}
+	if err == nil {
+		err = c.turn() // there may be something to say, or to go on with
+	}
+	switch {
+	case err != nil:
+		c.end(err)
+	case c.left > 0 && c.inRequest():
+		c.watch.Limit(c.left)
 	}
 }
 
-func (s *Server) register(c *conversation) {
+// parse returns the attributes of a list. They are good until the next one.
+func (w *worker) parse(msg []byte) attr.List {
+	list := attr.Parse(w.list[:0], msg)
+	if w.list = list; cap(list) > usualAttrs {
+		w.list = nil
+	}
+	return list
+}
+
+// usualAttrs is more than any request has.
+const usualAttrs = 16
+
+// all runs a function in every loop, and waits until that is done.
+func (s *Server) all(f func(*worker)) {
+	var done sync.WaitGroup
+	for _, w := range s.workers {
+		done.Add(1)
+		if !w.loop.Post(func() { defer done.Done(); f(w) }) {
+			done.Done()
+		}
+	}
+	done.Wait()
+}
+
+// Check returns when every loop has come round, and the cache as well.
+func (s *Server) Check() {
+	s.all(func(*worker) {})
+	s.Cache.Expire()
+}
+
+// Stop ends all conversations, and the loops.
+func (s *Server) Stop() {
+	s.takeovers.stop()
+	s.all(func(w *worker) {
+		for c := range w.clients {
+			c.end(nil)
+		}
+		w.loop.Stop()
+	})
+	for _, w := range s.workers {
+		<-w.ended
+	}
+}
+
+func (s *Server) register() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.clients == nil {
-		s.clients = map[*conversation]bool{}
-	}
-	s.clients[c] = true
-	s.connections++
+	s.clients++
 	s.limitSessions()
+}
+
+func (s *Server) unregister() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clients--
+	s.limitSessions()
+}
+
+// counted returns for how long there was counted. It is called with mu locked.
+func (s *Server) counted() time.Duration {
+	if s.since.IsZero() {
+		return time.Since(s.Started)
+	}
+	return time.Since(s.since)
 }
 
 func (s *Server) countRefused() {
@@ -99,36 +256,27 @@ func (s *Server) countRefused() {
 	s.refused++
 }
 
-func (s *Server) unregister(c *conversation, leaving bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.clients, c)
-	if leaving {
-		s.leaving = append(s.leaving, c)
-	}
-	s.limitSessions()
-}
-
 // limitSessions leaves room for the descriptors of clients.
 func (s *Server) limitSessions() {
 	if s.SessionLimit != nil {
-		s.Cache.SetLimit(s.SessionLimit(len(s.clients)))
+		s.Cache.SetLimit(s.SessionLimit(s.clients))
 	}
 }
 
-// checkPeer tells whether a client may connect: as root, or as the user that
-// this process runs as.
-func checkPeer(conn *fdpass.Conn) error {
-	fd, err := conn.FD()
+// checkPeer tells whether a client may connect.
+func (s *Server) checkPeer(fd int) error {
+	peer, err := fdpass.PeerOf(fd)
 	if err != nil {
 		return err
 	}
-	peer, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return os.NewSyscallError("getsockopt SO_PEERCRED", err)
+	switch own := os.Geteuid(); peer.UID {
+	case 0, own, s.Owner:
+		return nil
+	default:
+		users := fmt.Sprintf("uid %d", own)
+		if s.Owner != own && s.Owner != 0 {
+			users = fmt.Sprintf("the uids %d and %d", own, s.Owner)
+		}
+		return fmt.Errorf("refused a client with uid %d, pid %d: only root and %s may connect", peer.UID, peer.PID, users)
 	}
-	if peer.Uid != 0 && int(peer.Uid) != os.Geteuid() {
-		return fmt.Errorf("refused a client with uid %d, pid %d: only root and uid %d may connect", peer.Uid, peer.Pid, os.Geteuid())
-	}
-	return nil
 }

@@ -40,13 +40,20 @@ func newWorld(t testing.TB) *world {
 		Now:   func() time.Duration { return time.Duration(w.now.Load()) },
 		Alarm: func(time.Duration) {},
 		Alive: func(int) bool { return true },
-		Close: func(fd int, _ cache.End) {
-			if err := unix.Close(fd); err != nil {
-				panic(err) // closed twice: the next time it hits a stranger
+		Close: func(all []cache.Ended) {
+			for _, e := range all {
+				if err := unix.Close(e.FD); err != nil {
+					panic(err) // closed twice: the next time it hits a stranger
+				}
 			}
 		},
 	})
 	t.Cleanup(func() { w.Cache.Clear() })
+	start := time.Now()
+	if err := w.Start(2, func() time.Duration { return time.Since(start) }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(w.Stop)
 	return w
 }
 
@@ -78,23 +85,30 @@ func (w *world) wantWarning(t *testing.T, text string) {
 type peer struct {
 	*fdpass.Conn
 	t    testing.TB
-	gone chan struct{} // closed once Serve has returned
+	gone chan struct{} // closed once the server is done with it
 }
 
 func (w *world) connect(t testing.TB) *peer {
 	t.Helper()
-	ours, theirs, err := fdpass.Pair()
+	p, theirs := newPeer(t)
+	w.Accept(theirs, func() { close(p.gone) })
+	t.Cleanup(p.leave)
+	return p
+}
+
+// newPeer returns a peer and the other end of its connection.
+func newPeer(t testing.TB) (p *peer, theirs int) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ours.SetDeadline(time.Now().Add(20 * time.Second)) // what fails, fails with a message
-	p := &peer{ours, t, make(chan struct{})}
-	go func() {
-		defer close(p.gone)
-		w.Serve(theirs.UnixConn)
-	}()
-	t.Cleanup(p.leave)
-	return p
+	conn, err := fdpass.FromFD(fds[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.SetDeadline(time.Now().Add(20 * time.Second)) // what fails, fails with a message
+	return &peer{fdpass.New(conn), t, make(chan struct{})}, fds[1]
 }
 
 // leave closes the connection, and waits until the server has noticed.

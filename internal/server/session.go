@@ -3,6 +3,8 @@
 package server
 
 import (
+	"sync"
+
 	"golang.org/x/sys/unix"
 
 	"scache/internal/cache"
@@ -25,14 +27,34 @@ func Alive(fd int) bool {
 	}
 }
 
-// Closer returns a function that closes cached connections, for the cache. It
-// takes leave of a remote end that listens with this text, if there is one.
-func Closer(goodbye string) func(fd int, why cache.End) {
-	text := []byte(goodbye + "\r\n")
-	return func(fd int, why cache.End) {
-		if goodbye != "" && why != cache.Dead && Alive(fd) {
-			unix.Sendto(fd, text, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) // as far as it goes
+// A Closer closes cached connections, for the cache.
+type Closer struct {
+	Goodbye string // what is said to a remote end that listens, if not empty
+
+	closing sync.WaitGroup
+}
+
+// few is how many connections are closed at once: whoever closes more has better
+// things to do.
+const few = 16
+
+// Close closes connections. It does not wait for many of them.
+func (c *Closer) Close(all []cache.Ended) {
+	if len(all) <= few {
+		c.closeAll(all)
+		return
+	}
+	c.closing.Go(func() { c.closeAll(all) })
+}
+
+// Wait returns when all connections are closed.
+func (c *Closer) Wait() { c.closing.Wait() }
+
+func (c *Closer) closeAll(all []cache.Ended) {
+	for _, e := range all {
+		if c.Goodbye != "" && e.Why != cache.Dead && Alive(e.FD) {
+			unix.Sendto(e.FD, []byte(c.Goodbye+"\r\n"), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) // as far as it goes
 		}
-		unix.Close(fd)
+		unix.Close(e.FD)
 	}
 }

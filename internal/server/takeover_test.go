@@ -2,37 +2,31 @@
 
 package server
 
-// What a predecessor leaves, in good order and not. Whole processes are
-// replaced in the tests of the command.
+// A server that goes on where another one has stopped. What is left in bad order
+// is tested in package succession, and whole processes in the command.
 
 import (
-	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"scache/attr"
 	"scache/internal/fdpass"
+	"scache/internal/succession"
 )
 
-// takesOver makes a server take over what others leave, and returns how to wait
-// for the clients that it was left.
-func takesOver(w *world) (wait func()) {
-	var clients sync.WaitGroup
-	w.Adopt = func(conn *net.UnixConn, handle func(*net.UnixConn)) {
-		clients.Go(func() { handle(conn) })
-	}
-	return clients.Wait
+// takesOver makes a server take over what others leave.
+func takesOver(w *world) {
+	w.Came = func() func() { return func() {} }
 }
 
-// succession hands over from one server to the next, by way of a socket that
-// nobody serves at the time.
-func succession(t *testing.T, from, to *world, wait func()) {
+// handOver hands over from one server to the next, by way of a socket that nobody
+// serves at the time.
+func handOver(t *testing.T, from, to *world) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -40,113 +34,153 @@ func succession(t *testing.T, from, to *world, wait func()) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	from.HandOver(path, wait)
-	l.SetDeadline(time.Now().Add(time.Minute))
-	conn, err := l.AcceptUnix()
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	owner, err := fdpass.PeerOf(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rest, err := succession.Leave(succession.Route{Path: path, Owner: owner, Now: BootTime()}, from.Leave()); err != nil || len(rest) > 0 {
+		t.Fatal(rest, err)
+	}
+	fd, err := fdpass.Accept(int(f.Fd()))
 	if err != nil {
 		t.Fatal(err, from.logged())
 	}
-	to.Serve(conn)
+	takesOver(to)
+	gone := make(chan struct{})
+	to.Accept(fd, func() { close(gone) })
+	<-gone
+	to.takeovers.running.Wait()
 }
 
 func TestSuccessionKeepsWhatIsLeftOfTheTTL(t *testing.T) {
 	t.Parallel()
 	from, to := newWorld(t), newWorld(t)
-	takesOver(to)
 	r, fd := pipe(t)
 	from.Cache.SaveSession(10*time.Second, []byte("e"), []byte("p"), fd)
 	from.Cache.SaveBinding(20*time.Second, []byte("d"), []byte("q"), []byte("e"))
 	from.now.Add(int64(4 * time.Second))
-	succession(t, from, to, func() {})
+	to.now.Store(int64(time.Minute))
+	handOver(t, from, to)
 	if got := to.Cache.Size(); got.Sessions != 1 || got.Destinations != 1 {
 		t.Fatalf("the successor holds %+v; %q", got, to.logged())
 	}
-	unix.Close(fd)                                         // as the end of the first process would
+	if got := to.Cache.Sessions("e", 0, 1, remoteAddress); got[0].Age < 4*time.Second || got[0].Age > 5*time.Second {
+		t.Errorf("%+v", got)
+	}
 	to.now.Add(int64(6*time.Second + 50*time.Millisecond)) // and the precision of the wheel
 	to.Cache.Expire()
 	if got := to.Cache.Size(); got.Sessions != 0 || got.Destinations != 1 {
 		t.Errorf("after its end: %+v", got)
 	}
 	wantClosed(t, r)
-	if got := to.Cache.Totals(); got.TakenOver != 1 {
+	if got := to.Cache.Totals(); got.TakenOver != 1 || got.Saved != 1 {
 		t.Errorf("totals: %+v", got)
 	}
 }
 
-func TestAnIdleClientIsServedByTheSuccessor(t *testing.T) {
+// TestEveryStateIsHandedOver stops a conversation after each byte, and goes on
+// with the next server, and with the one after that.
+func TestEveryStateIsHandedOver(t *testing.T) {
+	t.Parallel()
+	said, _ := clientBytes()
+	for n := range len(said) + 1 {
+		worlds := []*world{newWorld(t), newWorld(t), newWorld(t)}
+		_, fd := pipe(t)
+		p := worlds[0].connect(t)
+		left := p.playUntil(fullConversation, fd, n)
+		handOver(t, worlds[0], worlds[1])
+		handOver(t, worlds[1], worlds[2])
+		p.playOn(left, fd)
+		p.miss()
+		unix.Close(fd)
+		for i, w := range worlds {
+			if lines := w.logged(); len(lines) != min(i, 1) || i > 0 && !strings.HasSuffix(lines[0], "clients=1 lost=0") {
+				t.Fatalf("after %d bytes, server %d: %q", n, i, lines)
+			}
+			w.Stop()
+		}
+	}
+}
+
+// playUntil says the first n bytes of a conversation, hears what comes in between,
+// and waits until the server has read them. It returns what is left: the first
+// turn may have nothing left to say.
+func (p *peer) playUntil(turns []turn, fd, n int) (left []turn) {
+	p.t.Helper()
+	for i, next := range turns {
+		whole := wire(next.say)
+		if n > len(whole) {
+			n -= len(whole)
+			p.playOn([]turn{next}, fd)
+			continue
+		}
+		left = append([]turn{next}, turns[i+1:]...)
+		left[0].say = whole[n:]
+		if n > 0 && n == len(whole) && next.sends {
+			p.say(whole, fd)
+		} else if n > 0 {
+			p.say(whole[:n])
+		}
+		break
+	}
+	raw, err := p.SyscallConn()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for unread := 1; unread > 0 && err == nil; time.Sleep(time.Millisecond / 10) {
+		raw.Control(func(f uintptr) { unread, err = unix.IoctlGetInt(int(f), unix.SIOCOUTQ) })
+	}
+	return left
+}
+
+// playOn says and hears what is left.
+func (p *peer) playOn(turns []turn, fd int) {
+	p.t.Helper()
+	for _, turn := range turns {
+		switch {
+		case turn.sends && turn.say != "":
+			p.say(turn.say, fd)
+		case turn.say != "":
+			p.say(turn.say)
+		}
+		p.hear(turn.hear)
+		got, err := p.Take()
+		if (err == nil) != turn.receives || err == nil && inode(p.t, got) != inode(p.t, fd) {
+			p.t.Errorf("after %q: descriptor %d, %v", turn.hear, got, err)
+		}
+		if err == nil {
+			unix.Close(got)
+		}
+	}
+}
+
+// TestPipelinedRequestsAreHandedOver has requests that were not answered for want
+// of a reader, and those that the server did not read.
+func TestPipelinedRequestsAreHandedOver(t *testing.T) {
 	t.Parallel()
 	from, to := newWorld(t), newWorld(t)
-	takesOver(to)
+	from.Cache.SaveBinding(time.Minute, []byte("d"), []byte(strings.Repeat("x", 60_000)), []byte("e"))
 	p := from.connect(t)
-	p.miss()
-	succession(t, from, to, func() { <-p.gone })
-	p.miss()
-}
-
-// TestDescriptionOfAnotherVersion has a message that this server cannot read.
-func TestDescriptionOfAnotherVersion(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	takesOver(w)
-	r, fd := pipe(t)
-	queue, theirs, err := fdpass.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	description, err := os.CreateTemp(t.TempDir(), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	fmt.Fprint(description, "version\x002\x00whatever\x00x\x00\x00")
-	for _, fds := range [][]int{{int(description.Fd())}, {fd}} {
-		if err := fdpass.SendBatch(queue.UnixConn, fds); err != nil {
-			t.Fatal(err)
+	const requests = 300
+	go p.Write([]byte(strings.Repeat(wire(`request\0list\0\0`), requests)))
+	in := attr.NewDecoder(p)
+	in.SetMaxSize(1 << 20)
+	for ends := 0; ends < requests; {
+		list, err := in.Decode()
+		if err != nil {
+			t.Fatalf("after %d replies: %v", ends, err)
+		}
+		if entry, _ := list.Lookup("entry"); string(entry.Value) != "end" {
+			continue
+		}
+		if ends++; ends == 10 {
+			handOver(t, from, to)
 		}
 	}
-	unix.Close(fd)
-	queue.Close()
-	end, err := theirs.FD()
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := w.connect(t)
-	if err := p.SendWith([]byte("request\x00take_over\x00\x00"), end); err != nil {
-		t.Fatal(err)
-	}
-	theirs.Close()
-	<-p.gone
-	wantClosed(t, r)
-	warnings := 0
-	for _, line := range w.logged() {
-		if line != "takeover: sessions=0 bindings=0 clients=0 lost=0" {
-			warnings++
-		}
-	}
-	if warnings != 1 {
-		t.Errorf("logged %q", w.logged())
-	}
-}
-
-// TestTakeOverWithoutAMessage has the request alone, and one with something else.
-func TestTakeOverWithoutAMessage(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t)
-	takesOver(w)
-	p := w.connect(t)
-	p.say(`request\0take_over\0\0`)
-	p.hear(`status\01\0\0`)
-	r, fd := pipe(t)
-	p.say(`request\0take_over\0\0`, fd)
-	unix.Close(fd)
-	<-p.gone // there is nobody to converse with
-	wantClosed(t, r)
-	wantLogged(t, w, "request take_over: no file descriptor was sent")
-	wantLogged(t, w, "take over from the previous process: ")
-}
-
-func wantLogged(t *testing.T, w *world, text string) {
-	t.Helper()
-	if all := strings.Join(w.logged(), "\n"); !strings.Contains(all, text) {
-		t.Errorf("%q is not logged: %s", text, all)
-	}
+	p.miss()
 }

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
+	"scache/internal/master"
+	"scache/internal/server"
+	"scache/internal/succession"
+)
+
+// spareDescriptors are what it takes to leave something when no other descriptor
+// is left.
+const spareDescriptors = 10
+
+// holdSpares opens descriptors that are closed when others are needed.
+func holdSpares() (spares []int) {
+	for range spareDescriptors {
+		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
+		if err != nil {
+			break
+		}
+		spares = append(spares, fd)
+	}
+	return spares
+}
+
+// handOver leaves all there is to the process that serves the socket next.
+func handOver(p *master.Process, s *server.Server, spares []int) {
+	p.AcceptWaiting()
+	estate := s.Leave()
+	for _, fd := range spares {
+		unix.Close(fd)
+	}
+	clients, sessions := len(estate.Clients), len(estate.Sessions)
+	if clients+sessions+len(estate.Bindings) == 0 {
+		return
+	}
+	owner, err := fdpass.PeerOf(p.Listener())
+	if err != nil {
+		p.Log.Warning("cannot leave anything to the next process: %v", err)
+		s.CloseSessions(estate.Sessions)
+		return
+	}
+	rest, err := succession.Leave(succession.Route{
+		Path: p.Socket(), Owner: owner, Now: server.BootTime(),
+		NextInLine: func() (succession.Client, error) {
+			fd, err := p.NextInLine()
+			if err != nil {
+				return succession.Client{}, err
+			}
+			c, ok := s.Meet(fd)
+			if !ok {
+				return c, errors.New("a stranger is in line")
+			}
+			clients++
+			return c, nil
+		},
+	}, estate)
+	if err != nil {
+		p.Log.Warning("cannot leave %d of %d sessions and %d of %d clients to the next process: %v",
+			len(rest), sessions, clients-len(estate.Clients), clients, err)
+	}
+	s.CloseSessions(rest)
+}

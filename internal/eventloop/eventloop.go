@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: EPL-2.0
+
+//go:build linux
+
+// Package eventloop waits for many descriptors at once, and calls the handler of
+// each that is ready.
+//
+// A [Loop] is one thread with one epoll(7). It serves descriptors in turns: each
+// that is ready is served once in a turn, so that nobody waits for the second
+// request of another one. Descriptors are level-triggered: a handler reads once,
+// and what it leaves brings it back in the next turn. A wait may have an end; the
+// ends of all waits are in a timer wheel of the loop.
+//
+// All methods of a Loop and its watches are for the loop's own goroutine, that
+// is, for handlers and posted functions. Only Post may be called from elsewhere.
+//
+// Before it sleeps, a loop that was busy a moment ago looks again for a few
+// microseconds: the next request of a client follows the answer to the last one
+// so soon that going to sleep and being woken takes longer. A loop whose
+// descriptors are silent makes no system call but for its timers.
+package eventloop
+
+import (
+	"os"
+	"runtime"
+	"sync"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/timerwheel"
+)
+
+const (
+	// turnSize bounds the descriptors that are served in one turn. The kernel
+	// puts those that are still ready behind the others.
+	turnSize = 128
+
+	// spin is how long a loop that was busy looks again before it sleeps.
+	spin = 50 * time.Microsecond
+
+	// precision is how late, at most, a wait ends.
+	precision = 10 * time.Millisecond
+)
+
+// A Handler deals with one descriptor.
+type Handler interface {
+	// Ready is called when the descriptor can be read or, where it waits to
+	// write, written. At its end, and after an error, it can be both.
+	Ready()
+
+	// TimedOut is called when the time of Limit is over.
+	TimedOut()
+}
+
+// A Loop calls handlers.
+type Loop struct {
+	clock   func() time.Duration
+	epoll   int
+	wake    Watch // an eventfd(2), for Post
+	watches map[uint64]*Watch
+	lastID  uint64
+	wheel   *timerwheel.Wheel
+	now     time.Duration // of this turn
+	busy    time.Duration // when a descriptor was ready last
+	turns   uint64
+	again   []*Watch // to be served in the next turn in any case
+	events  [turnSize]unix.EpollEvent
+	ended   bool
+
+	mu     sync.Mutex
+	posted []func()
+	closed bool
+}
+
+// New returns a loop without descriptors. The clock returns the time since some
+// fixed moment.
+func New(clock func() time.Duration) (*Loop, error) {
+	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	eventfd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(epoll)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	l := &Loop{clock: clock, epoll: epoll, watches: map[uint64]*Watch{}, wheel: timerwheel.New(precision)}
+	if err := l.Add(&l.wake, eventfd, waker{l}); err != nil {
+		l.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// Run calls handlers until Stop. It keeps a thread for itself.
+func (l *Loop) Run() (err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for !l.ended && err == nil {
+		err = l.turn()
+	}
+	l.close()
+	l.runPosted()
+	return err
+}
+
+// Stop makes Run return after this turn. The descriptors stay open.
+func (l *Loop) Stop() { l.ended = true }
+
+// Now returns the time at which this turn began, by the clock of the loop.
+func (l *Loop) Now() time.Duration { return l.now }
+
+// Post has a function called by the loop, soon, in the order of the calls. It
+// may be called from any goroutine. It tells whether the function will be called:
+// after Run nothing is.
+func (l *Loop) Post(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	l.posted = append(l.posted, f)
+	if len(l.posted) == 1 {
+		one := uint64(1)
+		unix.Write(l.wake.fd, unsafe.Slice((*byte)(unsafe.Pointer(&one)), 8)) // the counter cannot be full
+	}
+	return true
+}
+
+// waker is the handler of the eventfd.
+type waker struct{ *Loop }
+
+func (w waker) Ready() {
+	var count [8]byte
+	unix.Read(w.wake.fd, count[:])
+	w.runPosted()
+}
+
+func (waker) TimedOut() {}
+
+func (l *Loop) runPosted() {
+	l.mu.Lock()
+	posted := l.posted
+	l.posted = nil
+	l.mu.Unlock()
+	for _, f := range posted {
+		f()
+	}
+}
+
+// turn waits, and serves each descriptor that is ready once.
+func (l *Loop) turn() error {
+	n, err := l.wait()
+	if err != nil {
+		return err
+	}
+	l.turns++
+	again := l.again
+	l.again = nil
+	for _, w := range again {
+		if w.again { // it was not removed meanwhile
+			w.serve()
+		}
+	}
+	for i := range n {
+		// A handler that was called before may have removed this one.
+		if w := l.watches[id(&l.events[i])]; w != nil && w.served != l.turns {
+			w.serve()
+		}
+	}
+	l.wheel.Advance(l.now)
+	return nil
+}
+
+// wait waits until a descriptor is ready, or there is something else to do.
+func (l *Loop) wait() (n int, err error) {
+	for {
+		n, err = l.look()
+		l.now = l.clock()
+		switch {
+		case err != nil:
+			return 0, err
+		case n > 0:
+			l.busy = l.now
+			return n, nil
+		case len(l.again) > 0:
+			return 0, nil
+		case l.now-l.busy >= spin:
+			n, err = l.sleep()
+			if l.now = l.clock(); n > 0 {
+				l.busy = l.now
+			}
+			return n, err
+		}
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+}
+
+// look returns how many descriptors are ready now. The scheduler of the runtime
+// need not know of a call that does not wait.
+func (l *Loop) look() (int, error) {
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), turnSize, 0, 0, 0)
+	switch err {
+	case 0:
+		return int(n), nil
+	case unix.EINTR:
+		return 0, nil
+	}
+	return 0, os.NewSyscallError("epoll_pwait", err)
+}
+
+// sleep waits until a descriptor is ready or a timer ends.
+func (l *Loop) sleep() (int, error) {
+	limit := -1
+	if next, any := l.wheel.Next(); any {
+		limit = int(max(next-l.now+time.Millisecond-1, 0) / time.Millisecond)
+	}
+	n, err := unix.EpollWait(l.epoll, l.events[:], limit)
+	if err == unix.EINTR {
+		return 0, nil
+	}
+	return max(n, 0), os.NewSyscallError("epoll_wait", err)
+}
+
+func (l *Loop) close() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	unix.Close(l.epoll)
+	unix.Close(l.wake.fd)
+}

@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: EPL-2.0
+
+//go:build linux
+
+package eventloop
+
+import (
+	"errors"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// A world is a loop that runs, with the clock of the kernel.
+type world struct {
+	*Loop
+	t     testing.TB
+	ended chan error
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	start := time.Now()
+	l, err := New(func() time.Duration { return time.Since(start) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{l, t, make(chan error, 1)}
+	go func() { w.ended <- l.Run() }()
+	t.Cleanup(func() {
+		if w.Post(w.Stop) {
+			if err := <-w.ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return w
+}
+
+// do has a function called by the loop, and waits until that is done.
+func (w *world) do(f func()) {
+	w.t.Helper()
+	done := make(chan struct{})
+	if !w.Post(func() { defer close(done); f() }) {
+		w.t.Fatal("the loop does not run")
+	}
+	<-done
+}
+
+// A handler is one whose methods can be left out.
+type handler struct {
+	Watch
+	fd              int
+	ready, timedOut func()
+}
+
+func (h *handler) Ready()    { h.ready() }
+func (h *handler) TimedOut() { h.timedOut() }
+
+// pair adds one end of a new connection to the loop, and returns both.
+func (w *world) pair(ready func(*handler)) (h *handler, other int) {
+	w.t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	h = &handler{fd: fds[0]}
+	h.ready = func() { ready(h) }
+	w.do(func() {
+		if err := w.Add(&h.Watch, h.fd, h); err != nil {
+			w.t.Error(err)
+		}
+	})
+	return h, fds[1]
+}
+
+// read reads once, and tells whether there was something.
+func (h *handler) read() bool {
+	n, err := unix.Read(h.fd, make([]byte, 1))
+	return n > 0 && err == nil
+}
+
+func TestManyDescriptorsAreServed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	const n, rounds = 3 * turnSize, 20
+	served := make([]int, n)
+	var total atomic.Int32
+	all := make(chan struct{})
+	var others []int
+	for i := range n {
+		h, other := w.pair(func(h *handler) {
+			if h.read() {
+				served[i]++
+				if total.Add(1) == n*rounds {
+					close(all)
+				}
+			}
+		})
+		defer unix.Close(h.fd)
+		others = append(others, other)
+	}
+	for range rounds {
+		for _, fd := range others {
+			unix.Write(fd, []byte("x"))
+		}
+	}
+	<-all
+	w.do(func() {
+		for i, times := range served {
+			if times != rounds {
+				t.Errorf("descriptor %d was served %d times", i, times)
+			}
+		}
+	})
+	for _, fd := range others {
+		unix.Close(fd)
+	}
+}
+
+// TestEachIsServedOncePerTurn has one descriptor with a lot to read and others
+// with a little: nobody waits for the second byte of the first.
+func TestEachIsServedOncePerTurn(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var order []int
+	done := make(chan struct{})
+	var others []int
+	for i := range 3 {
+		_, other := w.pair(func(h *handler) {
+			if !h.read() {
+				return
+			}
+			order = append(order, i)
+			if i == 0 {
+				h.Again() // counts as one
+			}
+			if len(order) == 12 {
+				close(done)
+			}
+		})
+		others = append(others, other)
+	}
+	w.do(func() { // all is there before the next turn
+		for i, fd := range others {
+			unix.Write(fd, make([]byte, []int{10, 1, 1}[i]))
+		}
+	})
+	<-done
+	first := slices.Sorted(slices.Values(order[:3]))
+	if !slices.Equal(first, []int{0, 1, 2}) {
+		t.Errorf("served in the order %v", order)
+	}
+}
+
+// TestAHandlerMayRemoveAnother that is ready in the same turn, and close its
+// descriptor, whose number is used again at once.
+func TestAHandlerMayRemoveAnother(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var handlers []*handler
+	served := 0
+	both := func(h *handler) {
+		served++
+		for _, other := range handlers {
+			other.Remove()
+			unix.Close(other.fd)
+		}
+		for range handlers { // takes the same numbers
+			unix.Dup(0)
+		}
+	}
+	var others []int
+	for range 2 {
+		h, other := w.pair(both)
+		handlers, others = append(handlers, h), append(others, other)
+	}
+	w.do(func() {
+		for _, fd := range others {
+			unix.Write(fd, []byte("x"))
+		}
+	})
+	w.do(func() {})
+	w.do(func() {
+		if served != 1 {
+			t.Errorf("%d handlers were called", served)
+		}
+		if len(w.watches) != 1 { // that of Post
+			t.Errorf("%d watches are left", len(w.watches))
+		}
+	})
+}
+
+// TestARemovedDescriptorIsSilent although a copy of it is open elsewhere.
+func TestARemovedDescriptorIsSilent(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	calls := 0
+	h, other := w.pair(func(h *handler) { calls++; h.read() })
+	copied, err := unix.Dup(h.fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(copied)
+	w.do(func() {
+		h.Again()
+		h.Limit(0)
+		h.Remove()
+		unix.Close(h.fd)
+	})
+	unix.Write(other, []byte("x"))
+	time.Sleep(2 * precision)
+	w.do(func() {})
+	w.do(func() {
+		if calls != 0 {
+			t.Errorf("called %d times", calls)
+		}
+	})
+}
+
+func TestWaitToWrite(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	writable := make(chan bool, 1)
+	var h *handler
+	h, other := w.pair(func(*handler) {
+		if h.writes {
+			writable <- true
+			h.WaitToWrite(false)
+		}
+		h.read()
+	})
+	w.do(func() {
+		for err := error(nil); err == nil; {
+			_, err = unix.Write(h.fd, make([]byte, 4096))
+		}
+		if err := errors.Join(h.WaitToWrite(true), h.WaitToWrite(true)); err != nil {
+			t.Error(err)
+		}
+	})
+	unix.Write(other, []byte("x")) // is not what it waits for
+	select {
+	case <-writable:
+		t.Error("a full socket can be written")
+	case <-time.After(20 * time.Millisecond):
+	}
+	for buf := make([]byte, 1<<16); ; {
+		if n, err := unix.Read(other, buf); n <= 0 || err != nil {
+			break
+		}
+	}
+	<-writable
+}
+
+func TestLimits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	ended := make(chan time.Time, 2)
+	h, _ := w.pair(func(*handler) {})
+	h.timedOut = func() { ended <- time.Now() }
+	start := time.Now()
+	w.do(func() {
+		if h.Left() != 0 {
+			t.Error("there is no limit yet")
+		}
+		h.Limit(time.Hour)
+		h.Limit(50 * time.Millisecond)
+		if left := h.Left(); left <= 0 || left > 50*time.Millisecond {
+			t.Errorf("%v are left", left)
+		}
+	})
+	if waited := (<-ended).Sub(start); waited < 50*time.Millisecond {
+		t.Errorf("ended after %v", waited)
+	}
+	w.do(func() {
+		h.Limit(20 * time.Millisecond)
+		h.NoLimit()
+	})
+	select {
+	case <-ended:
+		t.Error("a limit that was taken back has ended")
+	case <-time.After(100 * time.Millisecond):
+	}
+}
+
+func TestPostKeepsTheOrder(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	var got []int
+	for i := range 1000 {
+		w.Post(func() {
+			got = append(got, i)
+			if i%100 == 0 {
+				w.Post(func() { got = append(got, i+1000) }) // from the loop itself
+			}
+		})
+	}
+	w.do(func() {})
+	w.do(func() {
+		if len(got) != 1010 || !slices.IsSorted(slices.DeleteFunc(got, func(i int) bool { return i >= 1000 })) {
+			t.Errorf("%d calls: %v", len(got), got)
+		}
+	})
+}
+
+func TestStop(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pair(func(*handler) {})
+	late := make(chan bool, 1)
+	w.Post(func() {
+		w.Stop()
+		w.Post(func() { late <- true }) // it was promised
+	})
+	if err := <-w.ended; err != nil {
+		t.Error(err)
+	}
+	<-late
+	if w.Post(func() {}) {
+		t.Error("a function will be called, says a loop that has ended")
+	}
+}
+
+// TestALoopSleeps counts the turns of a loop whose descriptors are silent.
+func TestALoopSleeps(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.pair(func(*handler) {})
+	var before, after uint64
+	w.do(func() { before = w.turns })
+	time.Sleep(50 * time.Millisecond)
+	w.do(func() { after = w.turns })
+	if after-before > 3 {
+		t.Errorf("%d turns with nothing to do", after-before)
+	}
+}
+
+func TestATurnAllocatesNothing(t *testing.T) {
+	start := time.Now()
+	l, err := New(func() time.Duration { return time.Since(start) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.close()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h, buf, out := &handler{fd: fds[0]}, make([]byte, 1), []byte("x")
+	h.ready = func() {
+		unix.Read(h.fd, buf)
+		h.Limit(time.Second)
+	}
+	if err := l.Add(&h.Watch, h.fd, h); err != nil {
+		t.Fatal(err)
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		unix.Write(fds[1], out)
+		l.turn()
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func TestADescriptorThatCannotBeWaitedFor(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	w.do(func() {
+		h := &handler{}
+		if err := w.Add(&h.Watch, -1, h); !errors.Is(err, unix.EBADF) {
+			t.Error(err)
+		}
+	})
+}

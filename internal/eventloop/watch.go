@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: EPL-2.0
+
+//go:build linux
+
+package eventloop
+
+import (
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/timerwheel"
+)
+
+// A Watch is a descriptor that a loop waits for. The zero Watch is ready for
+// Add; most often it is a field of its handler.
+type Watch struct {
+	loop    *Loop
+	handler Handler
+	id      uint64
+	fd      int
+	timer   timerwheel.Timer
+	end     time.Duration // of the timer
+	served  uint64        // the turn in which it was served last
+	writes  bool
+	again   bool
+}
+
+// Add makes the loop wait until the descriptor can be read.
+func (l *Loop) Add(w *Watch, fd int, h Handler) error {
+	l.lastID++
+	*w = Watch{loop: l, handler: h, id: l.lastID, fd: fd}
+	w.timer.Owner = w
+	if err := w.control(unix.EPOLL_CTL_ADD, unix.EPOLLIN); err != nil {
+		return err
+	}
+	l.watches[w.id] = w
+	return nil
+}
+
+// Remove ends the wait. The descriptor stays open, and must not be closed
+// before: where a copy of it is open elsewhere, the kernel would go on telling.
+func (w *Watch) Remove() {
+	w.control(unix.EPOLL_CTL_DEL, 0)
+	w.loop.wheel.Stop(&w.timer)
+	w.again = false
+	delete(w.loop.watches, w.id)
+}
+
+// WaitToWrite makes the loop wait until the descriptor can be written instead
+// of read, or the other way round.
+func (w *Watch) WaitToWrite(on bool) error {
+	if w.writes == on {
+		return nil
+	}
+	w.writes = on
+	if on {
+		return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLOUT)
+	}
+	return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLIN)
+}
+
+// Again makes the loop call Ready in the next turn, whether or not the
+// descriptor is ready by then.
+func (w *Watch) Again() {
+	if !w.again {
+		w.again = true
+		w.loop.again = append(w.loop.again, w)
+	}
+}
+
+// Limit makes the wait end after this time from the beginning of the turn, with
+// a call of TimedOut. It replaces an earlier limit.
+func (w *Watch) Limit(d time.Duration) {
+	w.end = w.loop.now + d
+	w.loop.wheel.Start(&w.timer, w.end)
+}
+
+// Left returns what is left of the time of Limit, or 0 where there is no limit.
+func (w *Watch) Left() time.Duration {
+	if !w.timer.Running() {
+		return 0
+	}
+	return max(w.end-w.loop.now, 1)
+}
+
+// NoLimit makes the wait last.
+func (w *Watch) NoLimit() { w.loop.wheel.Stop(&w.timer) }
+
+func (w *Watch) serve() {
+	w.again, w.served = false, w.loop.turns
+	w.handler.Ready()
+}
+
+// TimerEnded is for the timer wheel.
+func (w *Watch) TimerEnded() { w.handler.TimedOut() }
+
+func (w *Watch) control(op int, events uint32) error {
+	e := unix.EpollEvent{Events: events, Fd: int32(w.id), Pad: int32(w.id >> 32)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(w.loop.epoll, op, w.fd, &e))
+}
+
+// id returns the number of the watch that an event is for. Numbers are not used
+// twice, as those of descriptors are.
+func id(e *unix.EpollEvent) uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package fdpass
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func socketPair(t testing.TB) (a, b *Socket) {
+	t.Helper()
+	a, b, err := SocketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+func TestASocketPassesBytesAndDescriptors(t *testing.T) {
+	t.Parallel()
+	a, b := socketPair(t)
+	buf := make([]byte, 10)
+	if n, err := b.Receive(buf); n != 0 || err != ErrAgain {
+		t.Errorf("nothing to receive: %d, %v", n, err)
+	}
+	r, w := pipe(t)
+	a.Send([]byte("before"))
+	if err := a.SendDescriptor(w); err != nil {
+		t.Fatal(err)
+	}
+	a.Send([]byte("after"))
+	unix.Close(w)
+	if n, err := b.Receive(buf); string(buf[:n]) != "before\x00" || err != nil {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+	fd, err := b.Take()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+		t.Errorf("flags %#x, %v: not close-on-exec", flags, err)
+	}
+	unix.Close(fd)
+	wantClosed(t, r)
+	if n, err := b.Receive(buf); string(buf[:n]) != "after" || err != nil {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+	if _, err := b.Take(); err != ErrNone {
+		t.Errorf("second Take: %v", err)
+	}
+	a.Close()
+	if n, err := b.Receive(buf); n != 0 || err != io.EOF {
+		t.Errorf("at the end: %d, %v", n, err)
+	}
+	if _, err := b.Send([]byte("x")); !errors.Is(err, unix.EPIPE) {
+		t.Errorf("send to nobody: %v", err)
+	}
+}
+
+func TestASocketRefusesDescriptorsInCompany(t *testing.T) {
+	t.Parallel()
+	for n := 2; n <= 5; n++ {
+		a, b := socketPair(t)
+		r, w := pipe(t)
+		fds := []int{w, w, w, w, w}[:n]
+		if err := a.SendBatch(fds); err != nil {
+			t.Fatal(err)
+		}
+		unix.Close(w)
+		if got, err := b.Receive(make([]byte, 10)); got != n || err != nil {
+			t.Errorf("%d, %v", got, err)
+		}
+		if _, err := b.Take(); err != ErrCompany {
+			t.Errorf("%d descriptors: %v", n, err)
+		}
+		wantClosed(t, r)
+	}
+}
+
+func TestASocketTakesWhatFits(t *testing.T) {
+	t.Parallel()
+	a, b := socketPair(t)
+	text := []byte(strings.Repeat("x", 1<<20))
+	total := 0
+	for {
+		n, err := a.Send(text)
+		if err == ErrAgain {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += n
+	}
+	if total == 0 || a.SendDescriptor(0) != ErrAgain {
+		t.Errorf("%d bytes fit, and a descriptor after them", total)
+	}
+	got, buf := 0, make([]byte, 1<<16)
+	for got < total {
+		n, err := b.Receive(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += n
+	}
+}
+
+func TestConnectAndAccept(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "socket")
+	if _, err := Connect(path); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), path) {
+		t.Errorf("nobody listens: %v", err)
+	}
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(listener)
+	if err := errors.Join(unix.Bind(listener, &unix.SockaddrUnix{Name: path}), unix.Listen(listener, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Accept(listener); err != ErrAgain {
+		t.Errorf("nobody is in line: %v", err)
+	}
+	var conns []*Socket
+	for err = nil; err == nil && len(conns) < 10; {
+		var c *Socket
+		if c, err = Connect(path); err == nil {
+			defer c.Close()
+			conns = append(conns, c)
+		}
+	}
+	if err != ErrAgain {
+		t.Fatalf("the line is not full: %v", err)
+	}
+	fd, err := Accept(listener)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	me := Peer{os.Getpid(), os.Geteuid()}
+	for what, fd := range map[string]int{"accepted": fd, "connected": conns[0].FD(), "listening": listener} {
+		if got, err := PeerOf(fd); got != me || err != nil {
+			t.Errorf("%s: %+v, %v", what, got, err)
+		}
+	}
+}
+
+func TestBatchesNeedASocket(t *testing.T) {
+	t.Parallel()
+	r, w := pipe(t)
+	defer r.Close()
+	s := NewSocket(w)
+	defer s.Close()
+	if err := s.SendBatch([]int{0}); !errors.Is(err, unix.ENOTSOCK) {
+		t.Error(err)
+	}
+	if _, _, err := s.ReceiveBatch(); !errors.Is(err, unix.ENOTSOCK) {
+		t.Error(err)
+	}
+	if c, err := FromFD(int(dup(t, r.Fd()))); err == nil {
+		t.Errorf("%v is no connection", c)
+	}
+}
+
+func dup(t *testing.T, fd uintptr) int {
+	t.Helper()
+	copied, err := unix.Dup(int(fd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return copied
+}
+
+func TestASocketAllocatesNothing(t *testing.T) {
+	a, b := socketPair(t)
+	buf, text := make([]byte, 100), []byte("a request")
+	if n := testing.AllocsPerRun(100, func() {
+		a.Send(text)
+		b.Receive(buf)
+		b.Receive(buf) // ErrAgain
+		a.SendDescriptor(0)
+		b.Receive(buf)
+		fd, _ := b.Take()
+		unix.Close(fd)
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}

@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package server
+
+import (
+	"scache/attr"
+	"scache/internal/operator"
+)
+
+// A listing is the reply to a request to list the cache. It is long, and so it is
+// made as the client reads it, and while others are served.
+type listing struct {
+	destinations, endpoints []string // that are still to be listed
+	skip                    int      // what was listed of the first of them
+}
+
+// listingStep bounds what is listed while others wait.
+const listingStep = 50
+
+// tellAll begins to answer an operator who asks for all that is in the cache.
+func (c *conversation) tellAll(list attr.List) {
+	if err := list.Expect(); err != nil {
+		c.refuse(operator.RequestList, err)
+		return
+	}
+	destinations, endpoints := c.worker.Cache.Labels()
+	c.listing = &listing{destinations: destinations, endpoints: endpoints}
+	c.reply(statusOK)
+}
+
+// continueListing says more of a listing.
+func (c *conversation) continueListing() error {
+	l, w := c.listing, c.worker
+	for listed := 0; listed < listingStep && len(w.out) <= maxOut; {
+		most := listingStep - listed
+		switch {
+		case len(l.destinations) > 0:
+			n := w.listBindings(l.destinations[0], l.skip, most)
+			l.destinations = l.advance(l.destinations, n, most)
+			listed += max(n, 1)
+		case len(l.endpoints) > 0:
+			n := w.listSessions(l.endpoints[0], l.skip, most)
+			l.endpoints = l.advance(l.endpoints, n, most)
+			listed += max(n, 1)
+		default:
+			operator.EncodeEntry(w.encode, operator.End{})
+			c.listing = nil
+			return w.encode.End()
+		}
+	}
+	return nil
+}
+
+// advance returns the labels that are to be listed when n of the first one were,
+// out of most that might have been.
+func (l *listing) advance(labels []string, n, most int) []string {
+	if n == most {
+		l.skip += n
+		return labels
+	}
+	l.skip = 0
+	return labels[1:]
+}
+
+func (w *worker) listBindings(label string, skip, most int) int {
+	list := w.Cache.Bindings(label, skip, most)
+	for _, b := range list {
+		operator.EncodeEntry(w.encode, operator.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: operator.Seconds(b.Age), Left: operator.Seconds(b.Left)})
+		w.encode.End()
+	}
+	return len(list)
+}
+
+func (w *worker) listSessions(label string, skip, most int) int {
+	list := w.Cache.Sessions(label, skip, most, remoteAddress)
+	for _, s := range list {
+		operator.EncodeEntry(w.encode, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Age: operator.Seconds(s.Age), Left: operator.Seconds(s.Left)})
+		w.encode.End()
+	}
+	return len(list)
+}
+
+// maxUnwritten bounds what the next process is left to say to one client.
+const maxUnwritten = 4 << 20
+
+// finishListing says all that is left to be said of a listing, if that is not too
+// much.
+func (c *conversation) finishListing() bool {
+	for c.listing != nil && len(c.unwritten) < maxUnwritten {
+		if c.continueListing() != nil || c.flush() != nil {
+			return false
+		}
+	}
+	return c.listing == nil
+}

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package server
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/attr"
+	"scache/internal/cache"
+	"scache/internal/fdpass"
+	"scache/internal/operator"
+	"scache/internal/succession"
+)
+
+// The status of a reply.
+const (
+	statusOK = iota
+	statusBad
+	statusFail
+)
+
+// answer answers one list of the client. An error ends the conversation.
+func (c *conversation) answer(list attr.List) error {
+	if c.ackDue {
+		c.ackDue = false
+		if isDummy(list) {
+			c.refuseDescriptor()
+			return nil
+		}
+	}
+	if len(list) == 0 || string(list[0].Name) != "request" {
+		c.refuseDescriptor()
+		c.warn(list.Expect("request"))
+		return nil
+	}
+	request, list := list[0].Value, list[1:]
+	if c.worker.Log.Verbose() {
+		c.worker.Log.Debug("request %s", request)
+	}
+	switch string(request) {
+	case "save_endp":
+		c.saveEndpoint(list)
+		return nil
+	case succession.Request:
+		return c.takeOver(list)
+	}
+	c.refuseDescriptor()
+	switch string(request) {
+	case "find_endp":
+		c.findEndpoint(list)
+	case "save_dest":
+		c.saveDestination(list)
+	case "find_dest":
+		c.findDestination(list)
+	case operator.RequestStatus:
+		c.tellStatus(list)
+	case operator.RequestList:
+		c.tellAll(list)
+	case operator.RequestFlush:
+		c.flushCache(list)
+	case operator.RequestRestart:
+		c.restart(list)
+	default:
+		c.worker.Log.Warning("unrecognized request: \"%.100s\", ignored", request)
+		c.reply(statusBad)
+	}
+	return nil
+}
+
+// saveEndpoint asks for the descriptor, if the request is in order.
+func (c *conversation) saveEndpoint(list attr.List) {
+	if _, err := expectSave(list, "ttl", "label", "property"); err != nil {
+		c.refuseDescriptor()
+		c.warnParameter("scache_save_endp_service", err)
+		c.reply(statusBad)
+		return
+	}
+	c.state = succession.DescriptorDue
+	c.worker.encode.String("dummy", "")
+	c.worker.encode.End()
+}
+
+// save goes on when the byte that accompanies the descriptor has arrived.
+func (c *conversation) save(list attr.List) {
+	fd, err := c.socket.Take()
+	if err != nil {
+		c.worker.Log.Warning("scache_save_endp_service: unable to receive file descriptor: %v", err)
+		c.reply(statusFail)
+		return
+	}
+	ttl, err := expectSave(list, "ttl", "label", "property")
+	if err != nil { // in what a predecessor has left
+		unix.Close(fd)
+		c.reply(statusBad)
+		return
+	}
+	c.worker.Cache.SaveSession(ttl, list[1].Value, list[2].Value, fd)
+	c.reply(statusOK)
+}
+
+func (c *conversation) saveDestination(list attr.List) {
+	ttl, err := expectSave(list, "ttl", "label", "property", "label")
+	if err != nil {
+		c.warnParameter("scache_save_dest_service", err)
+		c.reply(statusBad)
+		return
+	}
+	c.worker.Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
+	c.reply(statusOK)
+}
+
+// expectSave checks the parameters of a request to save. The first one is the
+// time to live.
+func expectSave(list attr.List, names ...string) (time.Duration, error) {
+	if err := list.Expect(names...); err != nil {
+		return 0, err
+	}
+	seconds, err := list[0].Int()
+	if err == nil && seconds <= 0 {
+		err = fmt.Errorf("the value of attribute %s is not positive: %d", names[0], seconds)
+	}
+	return time.Duration(seconds) * time.Second, err
+}
+
+func (c *conversation) findEndpoint(list attr.List) {
+	if err := list.Expect("label"); err != nil {
+		c.warnParameter("scache_find_endp_service", err)
+		c.reply(statusBad, "")
+		return
+	}
+	s, found := c.worker.Cache.FindEndpoint(list[0].Value)
+	if !found {
+		c.reply(statusFail, "")
+		return
+	}
+	c.give(s)
+	c.reply(statusOK, s.Property)
+}
+
+func (c *conversation) findDestination(list attr.List) {
+	if err := list.Expect("label"); err != nil {
+		c.warnParameter("scache_find_dest_service", err)
+		c.reply(statusBad, "", "")
+		return
+	}
+	s, found := c.worker.Cache.FindDestination(list[0].Value)
+	if !found {
+		c.reply(statusFail, "", "")
+		return
+	}
+	c.give(s)
+	c.reply(statusOK, s.DestinationProperty, s.Property)
+}
+
+// give takes a session in hand until the client asks for it.
+func (c *conversation) give(s cache.Session) {
+	c.session, c.state = s.FD, succession.DummyDue
+}
+
+// reply encodes a reply. What comes from requests holds no NUL, and fits.
+func (c *conversation) reply(status int32, properties ...string) {
+	out := c.worker.encode
+	out.Int("status", status)
+	for _, property := range properties {
+		out.String("property", property)
+	}
+	out.End()
+}
+
+func isDummy(list attr.List) bool {
+	return len(list) == 1 && string(list[0].Name) == "dummy"
+}
+
+// refuseDescriptor closes a descriptor that nobody asked for.
+func (c *conversation) refuseDescriptor() {
+	fd, err := c.socket.Take()
+	if err == fdpass.ErrNone {
+		return
+	}
+	if err == nil {
+		unix.Close(fd)
+	}
+	c.warn(errors.New("unexpected file descriptor, closed"))
+}
+
+// warnParameter logs what is wrong with a request, and then what the stock
+// server says of any such request.
+func (c *conversation) warnParameter(service string, err error) {
+	c.warn(err)
+	c.worker.Log.Warning("%s: bad or missing request parameter", service)
+}
