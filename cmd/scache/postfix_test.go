@@ -254,26 +254,32 @@ func waitForExit(t *testing.T, pid int) {
 // TestReloadsCostNothing sends mail with a reload every half second: no client
 // may notice, and no connection may be lost.
 //
-// How many connections it takes to begin with is up to the scheduler, and varies
-// by a few from run to run: two runs that compare badly are made again.
+// How many connections it takes is up to the scheduler, and varies from run to run:
+// that is only logged.
 func TestReloadsCostNothing(t *testing.T) {
 	const messages = 3000
 	const interval = 500 * time.Millisecond
-	var calm, connections, reloads int
-	for try := 0; try < 3 && (try == 0 || connections > calm*12/10); try++ {
+	calm, _ := deliverWithReloads(t, binary, messages, 0)
+	var connections, reloads int
+	for range 3 {
 		var i *postfixtest.Instance
-		calm, _ = deliverWithReloads(t, binary, messages, 0)
 		connections, i = deliverWithReloads(t, binary, messages, interval)
-		reloads = len(i.Grep("takeover: "))
+		takeovers := i.Grep("postfix/scache[", "takeover: ")
+		reloads = len(takeovers)
+		if reloads == 0 {
+			t.Error("nothing was taken over")
+		}
+		for _, line := range takeovers {
+			if !strings.HasSuffix(line, " lost=0") {
+				t.Error(line)
+			}
+		}
 		for _, line := range i.Grep("problem talking to service private/scache") {
 			t.Error(line)
 		}
 		for _, line := range i.Grep("postfix/scache[", "]: warning: ") {
 			t.Error(line)
 		}
-	}
-	if connections > calm*12/10 || reloads == 0 {
-		t.Errorf("%d SMTP connections with %d reloads, and %d without", connections, reloads, calm)
 	}
 	stockConnections, stock := deliverWithReloads(t, postfixtest.NeedPostfix(t), messages, interval)
 	t.Logf("SMTP connections: %d without reloads, %d with %d reloads; stock scache: %d, and %d clients had problems",

@@ -46,6 +46,7 @@ server's own socket, and switches the mail system to this server and back.`,
 	root.AddCommand(
 		newStatusCommand(c), newListCommand(c), newTopCommand(c), newFlushCommand(c), newMetricsCommand(c),
 		newConfigCommand(c), newSaveCommand(c), newFindCommand(c), newEnableCommand(c), newDisableCommand(c),
+		newRestartCommand(c),
 	)
 	return root
 }

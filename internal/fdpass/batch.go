@@ -46,6 +46,16 @@ func (s *Socket) ReceiveBatch() (fds []int, n int, err error) {
 	return fds, n, err
 }
 
+// NextBatch returns how many descriptors the next message has, or 0 where none is
+// there. The message stays.
+func (s *Socket) NextBatch() int {
+	n, _, err := unix.Recvfrom(s.fd, make([]byte, BatchSize), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
 // SocketPair returns the two ends of a new connection.
 func SocketPair() (a, b *Socket, err error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

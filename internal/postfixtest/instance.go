@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -25,6 +26,7 @@ type Instance struct {
 	Dir    string // holds etc, queue, data, libexec and maillog
 	SMTP   string // address of smtpd, "127.0.0.1:port"
 	master string // the entries of master.cf, beside that of smtpd
+	guard  io.Closer
 	main   map[string]string
 }
 
@@ -212,12 +214,36 @@ func (i *Instance) tail() string {
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }
 
-// Start starts the instance, and waits until it answers.
+// Start starts the instance, and waits until it answers. It ends with this
+// process, also where that is killed.
 func (i *Instance) Start() error {
+	if err := i.startGuard(); err != nil {
+		return err
+	}
 	if err := i.Command("start"); err != nil {
 		return err
 	}
 	return waitFor(i.SMTP)
+}
+
+// startGuard starts a shell that stops the instance and removes its files at the
+// end of a pipe, which is that of this process at the latest.
+func (i *Instance) startGuard() error {
+	if i.guard != nil {
+		return nil
+	}
+	guard := exec.Command("sh", "-c", `cat; test ! -e "$0" || { postfix -c "$0/etc" stop; rm -rf "$0"; } >/dev/null 2>&1`, i.Dir)
+	guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	pipe, err := guard.StdinPipe()
+	if err != nil {
+		return err
+	}
+	i.guard = pipe
+	if err := guard.Start(); err != nil {
+		return err
+	}
+	go guard.Wait()
+	return nil
 }
 
 // Send sends messages of 1 kB over this number of parallel connections.
@@ -314,7 +340,11 @@ func (i *Instance) Close() error {
 			syscall.Kill(-pid, syscall.SIGKILL) // master leads a process group
 		}
 	}
-	return os.RemoveAll(i.Dir)
+	err := os.RemoveAll(i.Dir)
+	if i.guard != nil {
+		i.guard.Close()
+	}
+	return err
 }
 
 // FreePort returns a loopback port that nobody listens on.

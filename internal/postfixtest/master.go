@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -182,6 +183,8 @@ func (m *Master) Start() error {
 		Dir:        m.dir,
 		ExtraFiles: []*os.File{flowR, flowW, theirs, m.listener},
 		Stderr:     &lineWriter{m: m},
+		// Also where this process is killed.
+		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
 	}
 	if err := m.Cmd.Start(); err != nil {
 		return err
@@ -241,6 +244,19 @@ func (m *Master) Wait() error {
 		return fmt.Errorf("%s did not end within %v", m.Binary, exitLimit)
 	}
 }
+
+// SetBacklog bounds the clients who are in line to be accepted, as master does.
+func (m *Master) SetBacklog(n int) error {
+	conn, err := m.listener.SyscallConn()
+	if err != nil {
+		return err
+	}
+	conn.Control(func(fd uintptr) { err = unix.Listen(int(fd), n) })
+	return os.NewSyscallError("listen", err)
+}
+
+// CloseStatus closes the status channel, and does not wait.
+func (m *Master) CloseStatus() { m.status.Close() }
 
 // HangUp closes the status channel, as master does at "postfix reload" and when
 // it dies, and waits for the child to end.

@@ -32,14 +32,14 @@ type Route struct {
 // Leave leaves an estate to whoever serves the listening socket next. It never
 // waits, and owns all descriptors from the beginning but those of the sessions
 // that it returns: they could not be left, for want of room in the kernel or with
-// any other error. An error without such sessions is about clients only.
+// any other error. The estate is cut down to what was left.
 func Leave(route Route, e *Estate) (rest []cache.SavedSession, err error) {
 	l := leaving{route: route, estate: e}
 	defer l.close()
 	sessions := e.Sessions
 	full := l.queueClients()
 	if err := l.connect(); err != nil {
-		return sessions, errors.Join(full, err)
+		return l.fail(sessions, full, err)
 	}
 	if full == nil {
 		full = l.queueSessions()
@@ -47,7 +47,7 @@ func Leave(route Route, e *Estate) (rest []cache.SavedSession, err error) {
 		e.Sessions = nil
 	}
 	if err := l.send(); err != nil {
-		return sessions, errors.Join(full, err)
+		return l.fail(sessions, full, err)
 	}
 	for _, s := range e.Sessions {
 		unix.Close(s.FD)
@@ -72,12 +72,22 @@ func (l *leaving) close() {
 	}
 }
 
+// fail is for when nothing can be left.
+func (l *leaving) fail(sessions []cache.SavedSession, errs ...error) ([]cache.SavedSession, error) {
+	l.estate.Clients = nil
+	return sessions, errors.Join(errs...)
+}
+
+// groupSize is how many clients go in one batch. Each has one descriptor or two.
+// The next process may have so few left that it can only take some at a time.
+const groupSize = 8
+
 // queueClients comes first, as the descriptors are needed: our copies are closed.
 // Those that find no room are gone.
 func (l *leaving) queueClients() (full error) {
 	clients := l.estate.Clients
 	l.estate.Clients = nil
-	for group := range slices.Chunk(clients, fdpass.BatchSize/2) { // each has up to two
+	for group := range slices.Chunk(clients, groupSize) {
 		full = l.queueGroup(group, full)
 	}
 	return full

@@ -172,6 +172,7 @@ func (r *reception) descriptor(kind string) (int, error) {
 		if len(r.sources) == 0 {
 			return -1, io.ErrUnexpectedEOF
 		}
+		r.waitForDescriptors(r.sources[0])
 		fds, n, err := r.receiveBatch(r.sources[0])
 		if err == io.EOF {
 			r.sources = r.sources[1:]
@@ -215,6 +216,34 @@ func (r *reception) receiveBatch(s *fdpass.Socket) (fds []int, n int, err error)
 		}
 		unix.Poll([]unix.PollFd{{Fd: int32(s.FD()), Events: unix.POLLIN}}, int(slice.Milliseconds()))
 	}
+}
+
+// waitForDescriptors waits until this process can have the descriptors of the next
+// batch: those of clients may have taken all. Descriptors that cannot be had when
+// the batch is received are lost.
+func (r *reception) waitForDescriptors(s *fdpass.Socket) {
+	const pause = 10 * time.Millisecond
+	for !available(s.NextBatch()) {
+		select {
+		case <-r.stop:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+// available tells whether this process can have n more descriptors.
+func available(n int) bool {
+	var probe []int
+	defer func() { closeAll(probe) }()
+	for range n {
+		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			return err != unix.EMFILE
+		}
+		probe = append(probe, fd)
+	}
+	return true
 }
 
 func closeAll(fds []int) {

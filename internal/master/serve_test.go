@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package master
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/mailconf"
+	"scache/internal/maillog"
+)
+
+// newProcess returns a process with a listening socket and a status channel, whose
+// other end is returned, too.
+func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, status *os.File) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "socket")
+	l, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status = os.NewFile(uintptr(pair[0]), "master's end")
+	t.Cleanup(func() { status.Close() })
+	p = &Process{
+		Options: &Options{}, Config: mailconf.New("test"), Log: maillog.New(),
+		listeners: []*os.File{l}, status: newStatus(pair[1], 8), maxIdle: maxIdle,
+	}
+	return p, path, status
+}
+
+// clients are handled by keeping them.
+type clients struct {
+	came chan int
+	gone atomic.Pointer[func()]
+}
+
+func (c *clients) handle(fd int, gone func()) {
+	c.gone.Store(&gone)
+	c.came <- fd
+}
+
+func dial(t *testing.T, path string) net.Conn {
+	t.Helper()
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// serve runs Serve, and returns where its reason will be.
+func serve(t *testing.T, p *Process, c *clients) <-chan Reason {
+	t.Helper()
+	reasons := make(chan Reason, 1)
+	go func() {
+		reason, err := p.Serve(c.handle)
+		if err != nil {
+			t.Error(err)
+		}
+		reasons <- reason
+	}()
+	return reasons
+}
+
+func TestServeEndsByItselfWhenNobodyIsThere(t *testing.T) {
+	t.Parallel()
+	const idle = 50 * time.Millisecond
+	p, path, _ := newProcess(t, idle)
+	c := &clients{came: make(chan int, 1)}
+	reasons := serve(t, p, c)
+	dial(t, path)
+	<-c.came
+	select {
+	case reason := <-reasons:
+		t.Fatalf("%s, with a client", reason)
+	case <-time.After(4 * idle):
+	}
+	(*c.gone.Load())()
+	if reason := <-reasons; reason != Idle {
+		t.Error(reason)
+	}
+}
+
+// TestAClientWhoComesAtTheLastMomentIsServed has one who comes when the time ran
+// out and nobody has looked yet.
+func TestAClientWhoComesAtTheLastMomentIsServed(t *testing.T) {
+	t.Parallel()
+	p, path, status := newProcess(t, time.Hour)
+	c := &clients{came: make(chan int, 2)}
+	reasons := serve(t, p, c)
+	dial(t, path)
+	<-c.came
+	p.End(Idle) // as if the timer had just ended
+	dial(t, path)
+	<-c.came
+	status.Close()
+	if reason := <-reasons; reason != Reload {
+		t.Error(reason)
+	}
+}
+
+func TestServeAcceptsNobodyAfterItsEnd(t *testing.T) {
+	t.Parallel()
+	p, path, status := newProcess(t, time.Hour)
+	c := &clients{came: make(chan int, 10)}
+	reasons := serve(t, p, c)
+	dial(t, path)
+	<-c.came
+	status.Close()
+	if reason := <-reasons; reason != Reload {
+		t.Error(reason)
+	}
+	for range 3 {
+		dial(t, path)
+	}
+	if len(c.came) > 0 {
+		t.Error("a client was accepted")
+	}
+	if fd, err := p.NextInLine(); err != nil {
+		t.Error(err)
+	} else {
+		unix.Close(fd)
+	}
+	p.AcceptWaiting()
+	if len(c.came) != 2 {
+		t.Errorf("%d clients were in line", len(c.came))
+	}
+	if _, err := p.NextInLine(); err == nil {
+		t.Error("another client was in line")
+	}
+}
+
+func TestRestartIsAReason(t *testing.T) {
+	t.Parallel()
+	p, path, _ := newProcess(t, time.Hour)
+	c := &clients{came: make(chan int, 1)}
+	reasons := serve(t, p, c)
+	dial(t, path)
+	<-c.came
+	p.End(Restart)
+	if reason := <-reasons; reason != Restart {
+		t.Error(reason)
+	}
+}
+
+// TestWatchdog has checks that return, for many times its limit, and then one that
+// does not.
+func TestWatchdog(t *testing.T) {
+	t.Parallel()
+	const limit = 30 * time.Millisecond
+	p := &Process{Log: maillog.New()}
+	stuck, bitten := make(chan struct{}), make(chan struct{})
+	var checks atomic.Int32
+	p.watch(limit, func() {
+		if checks.Add(1) == 30 {
+			<-stuck
+		}
+	}, func() { close(bitten) })
+	<-bitten
+	if n := checks.Load(); n != 30 {
+		t.Errorf("it has bitten after %d checks", n)
+	}
+	close(stuck)
+}
+
+func TestSocketIsRelativeToTheQueueDirectory(t *testing.T) {
+	t.Parallel()
+	p, path, _ := newProcess(t, time.Hour)
+	if got := p.Socket(); got != path {
+		t.Errorf("got %s, want %s", got, path)
+	}
+	if err := p.Config.Override("queue_directory=" + filepath.Dir(path)); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.Socket(); got != "socket" {
+		t.Errorf("got %s", got)
+	}
+}
