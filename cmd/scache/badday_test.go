@@ -7,10 +7,12 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -191,17 +193,21 @@ func TestASilentTakeOverDelaysNobody(t *testing.T) {
 // TestNothingIsLeftToAStranger has another process at the path of the socket.
 func TestNothingIsLeftToAStranger(t *testing.T) {
 	t.Parallel()
-	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
+	m := startMaster(t, binary, "connection_cache_ttl_limit=1h\nconnection_cache_goodbye=QUIT")
 	c := dial(t, m)
-	r, w, err := os.Pipe()
+	remote, session, err := fdpass.Pair()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	if status, err := c.SaveEndpoint(3600, "e", "p", int(w.Fd())); err != nil || status != client.OK {
+	defer remote.Close()
+	fd, err := session.FD()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if status, err := c.SaveEndpoint(3600, "e", "p", fd); err != nil || status != client.OK {
 		t.Fatal(status, err)
 	}
-	w.Close()
+	session.Close()
 	stranger := exec.Command(binary, "--listen", m.Socket+".new")
 	if err := stranger.Start(); err != nil {
 		t.Fatal(err)
@@ -218,8 +224,8 @@ func TestNothingIsLeftToAStranger(t *testing.T) {
 	if !m.WaitForText("warning: cannot leave 1 of 1 sessions and 1 of 1 clients to the next process: another process listens at ") {
 		t.Errorf("%q", m.Texts())
 	}
-	if n, err := r.Read(make([]byte, 1)); n != 0 || err == nil {
-		t.Error("the session is still open")
+	if heard, err := io.ReadAll(remote); string(heard) != "QUIT\r\n" || err != nil {
+		t.Errorf("the remote end has heard %q, %v", heard, err)
 	}
 }
 
@@ -407,11 +413,25 @@ func TestDescriptorsOfMasterAreCloseOnExec(t *testing.T) {
 	}
 }
 
-// TestSIGPIPEIsCaught has somebody break the log's standard error.
-func TestSIGPIPEIsCaught(t *testing.T) {
+// TestALogThatNobodyReadsIsNoReasonToEnd has a standard error that is broken.
+func TestALogThatNobodyReadsIsNoReasonToEnd(t *testing.T) {
 	t.Parallel()
-	m := startMaster(t, binary, "")
-	c := dial(t, m)
-	m.Cmd.Process.Signal(unix.SIGPIPE)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "socket")
+	cmd := exec.Command(binary, "--listen", path)
+	cmd.Stderr = w
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	r.Close()
+	w.Close()
+	eventually(t, "it listens", func() bool { return askOnce(path) == nil })
+	c := talk(t, connect(t, path), true)
+	complainAbout(t, c, 200)
 	wantAnswer(t, c)
 }

@@ -82,6 +82,11 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 	if err := b.measureStartUp(r); err != nil {
 		return nil, err
 	}
+	if strings.Contains("reload", b.only) {
+		if err := b.measureOutages(r); err != nil {
+			return nil, err
+		}
+	}
 	var events []*event
 	defer func() {
 		for _, e := range events {
@@ -100,7 +105,7 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 		}
 		fmt.Fprintln(os.Stderr, "ready:", s.name)
 	}
-	if len(events) == 0 {
+	if len(events) == 0 && len(r.Outages) == 0 {
 		return nil, fmt.Errorf("no scenario has %q in its name", b.only)
 	}
 	for round := range b.rounds {

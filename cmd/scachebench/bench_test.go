@@ -93,14 +93,14 @@ func TestGoals(t *testing.T) {
 	}
 	fast := measurement{OperationsPerSecond: 2000, P99: 10, CPU: 1, Least: 0.9}
 	slow := measurement{OperationsPerSecond: 100, P99: 40, CPU: 10}
-	r := &report{StartUp: map[string][]float64{"ours": {7, 8, 9}}}
+	r := &report{StartUp: map[string][]float64{"ours": {7, 8, 9}}, Outages: []outage{{"stock", 1000, []float64{99}}, {"ours", 1000, []float64{5}}, {"ours", 17_000, []float64{6}}}}
 	for _, s := range scenarios() {
 		for name, m := range map[string]measurement{"stock": slow, "ours": fast, "floor": fast, "limit": fast, "before": slow} {
 			r.Rows = append(r.Rows, row{Scenario: s.name, Candidate: name, Idle: s.Idle, Rounds: []measurement{m}, Median: m,
 				EmptyRSS: 4096, FilledRSS: 8192, IdleRSS: 4096 + 2*s.Idle, SystemCalls: 2})
 		}
 	}
-	want := []float64{20, 20, 20, 1, 20, 1, 1, 0.25, 1, 1, 1, 20, 1, 1, 0.9, 2, 2, 2, 4, 8}
+	want := []float64{20, 20, 20, 1, 20, 1, 1, 0.25, 1, 1, 1, 20, 1, 1, 0.9, 2, 2, 2, 4, 5, 6, 8}
 	for i, g := range goals {
 		if got, measured := g.value(r); !measured || math.Abs(got-want[i]) > 1e-9 {
 			t.Errorf("%s: %v, want %v", g.text, got, want[i])

@@ -30,6 +30,7 @@ type report struct {
 	Rounds  int
 	Seconds float64              // of each measurement
 	StartUp map[string][]float64 // milliseconds from start to first answer, sorted
+	Outages []outage
 	Rows    []row
 }
 
@@ -197,6 +198,9 @@ func (r *report) printTable(w io.Writer) {
 		fmt.Fprintf(t, "%s\t%.1f\t%d\t%d\t%d\n", name, median(r.StartUp[name]), empty, filled, idle)
 	}
 	t.Flush()
+	if len(r.Outages) > 0 {
+		r.printOutages(w)
+	}
 }
 
 // candidates returns their names, in order.

@@ -491,3 +491,15 @@ func TestASnapshotIsRestored(t *testing.T) {
 	from.wantSize(t, 0, 0, 0)
 	from.wantClosed(t)
 }
+
+func TestWhatHasEndedIsNotRestored(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.RestoreSession(SavedSession{TTL: 0, Label: "e", FD: 7})
+	w.RestoreBinding(SavedBinding{TTL: -1, Label: "d", Endpoint: "e"})
+	w.wantSize(t, 0, 0, 0)
+	w.wantClosed(t, 7)
+	if w.ends[7] != Expired {
+		t.Errorf("closed for reason %d", w.ends[7])
+	}
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"scache/internal/client"
+)
+
+// An outage is for how long nobody was answered at a reload.
+type outage struct {
+	Candidate    string
+	Cached       int
+	Milliseconds []float64 // sorted
+}
+
+// outageClients are connected at the time.
+const outageClients = 300
+
+// measureOutages reloads stock and ours: from the end of master's status channel
+// to the first answer of the next process.
+func (b *bench) measureOutages(r *report) error {
+	const repetitions = 5
+	for _, cached := range []int{0, 1000, 17_000} {
+		for _, candidate := range b.candidates[:2] {
+			o := outage{Candidate: candidate.name, Cached: cached}
+			for range repetitions {
+				d, err := measureOutage(candidate, cached)
+				if err != nil {
+					return fmt.Errorf("reload of %s: %w", candidate.name, err)
+				}
+				o.Milliseconds = append(o.Milliseconds, float64(d.Microseconds())/1000)
+			}
+			slices.Sort(o.Milliseconds)
+			r.Outages = append(r.Outages, o)
+		}
+		fmt.Fprintln(os.Stderr, "reloaded with", cached, "sessions")
+	}
+	return nil
+}
+
+func measureOutage(candidate candidate, cached int) (time.Duration, error) {
+	c, err := start(candidate)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	if err := c.prepare(scenario{cached: cached}); err != nil {
+		return 0, err
+	}
+	var clients []*client.Client
+	for range outageClients {
+		cl, err := dial(c.Socket)
+		if err == nil {
+			_, err = cl.FindEndpoint(nobody)
+		}
+		if err != nil {
+			return 0, err
+		}
+		defer cl.Close()
+		clients = append(clients, cl)
+	}
+	begin := time.Now()
+	if err := c.HangUp(); err != nil {
+		return 0, err
+	}
+	answered := make(chan error, 1)
+	go func() {
+		_, err := clients[0].FindEndpoint(nobody)
+		if err != nil {
+			err = ask(c.Socket) // smtp(8) would sleep for a second first
+		}
+		answered <- err
+	}()
+	if err := c.StartWhenNeeded(time.Minute); err != nil {
+		return 0, err
+	}
+	err = <-answered
+	return time.Since(begin), err
+}
+
+func (r *report) printOutages(w io.Writer) {
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "reload with %d clients and\tserver\tms to the first answer\tmost\t\n", outageClients)
+	for _, o := range r.Outages {
+		fmt.Fprintf(t, "%d sessions\t%s\t%.1f\t%.1f\t\n", o.Cached, o.Candidate, median(o.Milliseconds), o.Milliseconds[len(o.Milliseconds)-1])
+	}
+	t.Flush()
+}
