@@ -83,6 +83,7 @@ func run(p *master.Process) error {
 	if err != nil {
 		return err
 	}
+	go enlargeTable()
 	announce, err := askAnnounce(p.Config)
 	if err != nil {
 		return err
