@@ -4,7 +4,7 @@
 export PATH := $(PATH):/usr/sbin:/sbin
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD := CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
 .PHONY: build demo bench test test-package soak install uninstall deb clean
 
@@ -34,40 +34,43 @@ soak:
 	@testdata/install gcc libc6-dev
 	DURATION=$(DURATION) go test -race -v -count 1 -timeout 24h -run '^TestSoak$$' ./cmd/scache
 
-# Where things go. Postfix finds the daemon in a directory of its own below
-# daemon_directory, which no package upgrade touches.
+# Where things go. The server has a directory of its own, outside those of Postfix:
+# "scachectl enable" names it in master.cf.
 PREFIX ?= /usr/local
-DAEMON_DIRECTORY ?= $(or $(shell PATH="$(PATH)" postconf -h daemon_directory 2>/dev/null),/usr/lib/postfix/sbin)
-DAEMON = $(DESTDIR)$(DAEMON_DIRECTORY)/scache-go
+LIBEXEC = $(PREFIX)/libexec/scache-go
 SBIN = $(DESTDIR)$(PREFIX)/sbin
 MAN = $(DESTDIR)$(PREFIX)/share/man/man8
 BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
-ZSH = $(DESTDIR)$(PREFIX)/share/zsh/site-functions
+ZSH = $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH_FUNCTIONS)
+ZSH_FUNCTIONS ?= site-functions
 
 # Changes nothing in a running Postfix: that is for "scachectl enable".
 install: build
-	install -D -m 755 bin/scache $(DAEMON)/scache
+	install -D -m 755 bin/scache $(DESTDIR)$(LIBEXEC)/scache
 	install -D -m 755 bin/scachectl $(SBIN)/scachectl
-	install -D -m 644 cmd/scache/scache.8 $(MAN)/scache.8
+	install -D -m 644 cmd/scache/scache-go.8 $(MAN)/scache-go.8
 	install -D -m 644 cmd/scachectl/scachectl.8 $(MAN)/scachectl.8
-	install -d $(BASH) $(ZSH)
-	bin/scachectl completion bash >$(BASH)/scachectl
-	bin/scachectl completion zsh >$(ZSH)/_scachectl
+	install -d -m 755 $(BASH) $(ZSH)
+	bin/scachectl completion bash >bin/completion.bash
+	bin/scachectl completion zsh >bin/completion.zsh
+	install -m 644 bin/completion.bash $(BASH)/scachectl
+	install -m 644 bin/completion.zsh $(ZSH)/_scachectl
 
 # Switches Postfix back first, if it uses what is to be removed.
 uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -x $(SBIN)/scachectl ]; then $(SBIN)/scachectl disable --all; fi
-	rm -f $(DAEMON)/scache $(SBIN)/scachectl $(MAN)/scache.8 $(MAN)/scachectl.8 $(BASH)/scachectl $(ZSH)/_scachectl
-	-rmdir $(DAEMON)
+	rm -f $(DESTDIR)$(LIBEXEC)/scache $(SBIN)/scachectl $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(BASH)/scachectl $(ZSH)/_scachectl
+	-rmdir $(DESTDIR)$(LIBEXEC)
 
-# A Debian package of the same files.
+# A Debian package of the same files, with none where another package has one.
 PACKAGE = bin/package
 deb:
 	rm -rf $(PACKAGE) bin/*.deb
-	@$(MAKE) -s install DESTDIR=$(PACKAGE) PREFIX=/usr DAEMON_DIRECTORY=/usr/lib/postfix/sbin
+	@$(MAKE) -s install DESTDIR=$(PACKAGE) PREFIX=/usr ZSH_FUNCTIONS=vendor-completions
 	gzip -9n $(PACKAGE)/usr/share/man/man8/*
 	install -D -m 644 LICENSE $(PACKAGE)/usr/share/doc/scache-go/copyright
 	install -D -m 755 testdata/package/prerm $(PACKAGE)/DEBIAN/prerm
+	install -D -m 755 testdata/package/postinst $(PACKAGE)/DEBIAN/postinst
 	sed 's/@VERSION@/$(DEB_VERSION)/; s/@ARCH@/$(shell dpkg --print-architecture)/' testdata/package/control >$(PACKAGE)/DEBIAN/control
 	dpkg-deb --root-owner-group --build $(PACKAGE) bin/
 
@@ -76,10 +79,12 @@ deb:
 DATE := $(shell git log -1 --format=%cd --date=format:%Y%m%d%H%M 2>/dev/null || echo 0)
 DEB_VERSION = $(shell echo $(VERSION) | sed 's/^v//; s/^[^0-9]\|^[0-9a-f]*\(-dirty\)*$$/0~$(DATE).&/; s/-/./g')
 
-# Installs and removes the Debian package in a system of its own.
+# Installs and removes the Debian package in systems of its own: that of this
+# machine, and the one in which the package of Postfix has other files.
+SUITES ?= $(shell . /etc/os-release && echo $$VERSION_CODENAME) trixie
 test-package:
 	testdata/install debootstrap
-	testdata/package/test
+	testdata/package/test $(sort $(SUITES))
 
 clean:
 	rm -rf bin

@@ -240,3 +240,30 @@ func TestCompletion(t *testing.T) {
 	out, _, _ := ctl(t, "__complete", "fl")
 	want(t, out, "flush")
 }
+
+// TestHowACommandWasCalled tells errors of usage from failures.
+func TestHowACommandWasCalled(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		args string
+		exit int
+		text string
+	}{
+		{"save bogus x", 2, `there is no "bogus": want one of destination, endpoint`},
+		{"save", 2, "say which: destination, endpoint"},
+		{"find", 2, "say which: destination, endpoint"},
+		{"find endpoint", 2, "accepts 1 arg"},
+		{"completion tcsh", 2, `there is no "tcsh"`},
+		{"-c status", 2, "say which: "},
+		{"bogus", 2, `there is no "bogus"`},
+		{"status --bogus", 2, "--bogus"},
+		{"status extra", 2, "extra"},
+		{"--socket /nonexistent status", 1, "no such socket"},
+	} {
+		cmd := exec.Command(tool, strings.Fields(test.args)...)
+		out, errOut, _ := run(cmd)
+		if cmd.ProcessState.ExitCode() != test.exit || !strings.Contains(errOut, test.text) || out != "" {
+			t.Errorf("scachectl %s: exit code %d, %q, %q", test.args, cmd.ProcessState.ExitCode(), out, errOut)
+		}
+	}
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +61,7 @@ func (c *control) path() (string, error) {
 	return path, r.Err
 }
 
-func dial(path string) (*client.Client, error) {
+func dial(path string, timeout time.Duration) (*client.Client, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
 		return nil, explainDial(path, err)
@@ -105,7 +106,7 @@ func (c *control) ask(question func(*client.Client) error) error {
 	if err != nil {
 		return err
 	}
-	cl, err := dial(path)
+	cl, err := dial(path, cmp.Or(c.patience, timeout))
 	if err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -15,19 +16,31 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
 )
 
-// ourCommand is the server in master.cf. Postfix looks for it in its
-// daemon_directory, where a directory of our own is safe from its upgrades.
-const ourCommand = "scache-go/scache"
+// libexec is where the server is installed, in a directory of its own, and is set
+// by the build. Postfix looks for commands in its daemon_directory, and finds this
+// one by a path that leads out of there: so nothing is made in a directory that
+// belongs to Postfix, and the entry in master.cf is all there is to put back.
+var libexec = "/usr/local/libexec/scache-go"
+
+// ourName is how each command ends that is this server.
+const ourName = "scache-go/scache"
+
+// isOurs tells whether a command in master.cf is this server.
+func isOurs(command string) bool {
+	return command == ourName || strings.HasSuffix(command, "/"+ourName)
+}
 
 // stockCommand is the server that comes with Postfix.
 const stockCommand = "scache"
 
 var (
 	errNoEntry = errors.New("no entry for the connection cache")
+	errRoot    = errors.New("to change master.cf and to reload Postfix takes root")
 	errSocket  = errors.New("option --socket: enable and disable are for a mail system, not for a server; use -c")
 )
 
@@ -40,9 +53,8 @@ func newEnableCommand(c *control) *cobra.Command {
 		s.out = cmd.OutOrStdout()
 		return s.enable()
 	})
-	cmd.Long = `enable changes the command of the scache entry in master.cf to ` + ourCommand + `,
-and nothing else of it, keeps a copy of the entry in ` + savedName + `, checks the
-configuration, reloads Postfix if it runs, and asks the new server for its status.
+	cmd.Long = `enable changes the command of the scache entry in master.cf to this server, and
+nothing else of it, keeps a copy of the entry in ` + savedName + `, checks the configuration, reloads Postfix if it runs, and asks the new server for its status.
 If anything fails, all is put back.`
 	cmd.Flags().BoolVar(&s.dryRun, "dry-run", false, "only print the commands")
 	return cmd
@@ -74,24 +86,25 @@ type switcher struct {
 }
 
 func (s *switcher) enable() error {
-	if s.socket != "" {
-		return errSocket
+	if err := s.begin(); err != nil {
+		return err
 	}
 	entry, err := s.entry()
 	if err != nil {
 		return err
 	}
-	if err := s.checkBinary(); err != nil {
+	ours, err := s.findServer()
+	if err != nil {
 		return err
 	}
-	if commandOf(entry) == ourCommand {
-		return s.settle(ourCommand, "already enabled")
+	if isOurs(commandOf(entry)) {
+		return s.settle(ours, "already enabled")
 	}
 	if err := s.save(entry); err != nil {
 		return err
 	}
-	if err := s.change(entry, withCommand(entry, ourCommand)); err != nil {
-		if now, entryErr := s.entry(); entryErr == nil && commandOf(now) != ourCommand {
+	if err := s.change(entry, withCommand(entry, ours)); err != nil {
+		if now, entryErr := s.entry(); entryErr == nil && !isOurs(commandOf(now)) {
 			os.Remove(s.savedPath()) // it is of no use any more
 		}
 		return err
@@ -116,6 +129,10 @@ func (s *switcher) disableAll() error {
 	}
 	dirs := strings.FieldsFunc(others, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 	for _, dir := range append([]string{s.configDir()}, dirs...) {
+		if _, missing := os.Stat(filepath.Join(dir, "main.cf")); errors.Is(missing, os.ErrNotExist) {
+			s.say("warning: %s is in multi_instance_directories, and has no main.cf: left alone", dir)
+			continue
+		}
 		one := *s
 		one.control = &control{dir: dir}
 		err = errors.Join(err, one.disable())
@@ -123,9 +140,23 @@ func (s *switcher) disableAll() error {
 	return err
 }
 
-func (s *switcher) disable() error {
-	if s.socket != "" {
+// begin makes sure that the mail system can be changed, and puts right what an
+// earlier call may have left half-way.
+func (s *switcher) begin() error {
+	switch {
+	case s.socket != "":
 		return errSocket
+	case s.dryRun:
+		return nil
+	case os.Geteuid() != 0:
+		return errRoot
+	}
+	return s.restoreWhole()
+}
+
+func (s *switcher) disable() error {
+	if err := s.begin(); err != nil {
+		return err
 	}
 	entry, err := s.entry()
 	if errors.Is(err, errNoEntry) {
@@ -135,7 +166,7 @@ func (s *switcher) disable() error {
 	if err != nil {
 		return err
 	}
-	if command := commandOf(entry); command != ourCommand {
+	if command := commandOf(entry); !isOurs(command) {
 		return s.settle(command, "not enabled")
 	}
 	command := stockCommand
@@ -145,7 +176,7 @@ func (s *switcher) disable() error {
 	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	if err := s.change(entry, withCommand(entry, command)); err != nil {
+	if err := s.goBack(entry, withCommand(entry, command)); err != nil {
 		return err
 	}
 	if !s.dryRun {
@@ -164,10 +195,12 @@ func (s *switcher) settle(command, conclusion string) error {
 	if err != nil {
 		return err
 	}
-	stale := s.answers(ourCommand) != (command == ourCommand)
+	stale := s.answers(ourName) != isOurs(command)
 	if running && stale {
-		if err := s.reload(command); err != nil {
+		if err := s.reload(command); err != nil && isOurs(command) {
 			return err
+		} else if err != nil {
+			s.say("warning: %v", err)
 		}
 	}
 	s.conclude(conclusion)
@@ -195,12 +228,37 @@ func (s *switcher) change(old, new string) error {
 	}
 	undo := s.put(service, old)
 	if undo == nil && running {
-		undo = s.run("postfix", "-c", s.configDir(), "reload")
+		undo = s.reload(commandOf(old))
 	}
 	if undo != nil {
 		return fmt.Errorf("%w; and the old entry could not be put back: %v: please look at master.cf: it was %q", err, undo, old)
 	}
 	return fmt.Errorf("%w; the old entry is back", err)
+}
+
+// goBack replaces the entry by the old one, and makes Postfix use it. It depends on
+// nothing of ours, and does not undo what it has done: if the old server does not
+// answer, that is for somebody to look at, but ours is not the better one.
+func (s *switcher) goBack(old, new string) error {
+	running, err := s.running()
+	if err != nil {
+		return err
+	}
+	service, err := s.service()
+	if err != nil {
+		return err
+	}
+	if err := s.put(service, new); err != nil {
+		return err
+	}
+	if !running {
+		s.say("Postfix is not running: the change takes effect when it is started")
+		return nil
+	}
+	if err := s.reload(commandOf(new)); err != nil {
+		s.say("warning: %v", err)
+	}
+	return nil
 }
 
 // apply puts an entry in place, which sets the same options as the old one.
@@ -225,28 +283,112 @@ func (s *switcher) put(service, entry string) error {
 	return s.run("postconf", "-c", s.configDir(), "-M", service+"="+entry)
 }
 
+// promptly is how soon a server answers that master(8) starts at once.
+const promptly = 3 * time.Second
+
 // reload makes Postfix read master.cf again, and waits until the right server
 // answers.
+//
+// master(8) waits for a minute before it starts a server again that has failed,
+// whatever its entry says by then. A reload without the entry, and one with it, makes
+// it forget.
 func (s *switcher) reload(command string) error {
-	if err := s.run("postfix", "-c", s.configDir(), "reload"); err != nil || s.dryRun {
+	if err := s.tellPostfix(); err != nil || s.dryRun || s.waitFor(command, promptly) {
 		return err
 	}
-	for end := time.Now().Add(timeout); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		if s.answers(command) {
-			return nil
-		}
+	s.say("no answer yet: master(8) may be waiting after a failure; it is made to forget that")
+	if err := s.forget(); err != nil {
+		return err
+	}
+	if s.waitFor(command, timeout) {
+		return nil
 	}
 	_, err := s.status()
-	return fmt.Errorf("after the reload, %s does not answer (asked for its status: %v)", command, err)
+	return fmt.Errorf("after the reload, %s does not answer: see the mail log (asked for its status: %v)", command, err)
+}
+
+func (s *switcher) tellPostfix() error { return s.run("postfix", "-c", s.configDir(), "reload") }
+
+func (s *switcher) waitFor(command string, limit time.Duration) bool {
+	s.patience = limit / 2
+	defer func() { s.patience = 0 }()
+	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if s.answers(command) {
+			return true
+		}
+	}
+	return false
+}
+
+// forget makes master(8) forget that the server has failed. master.cf is without
+// the entry for a moment, and then as it was, byte for byte: also when this is
+// interrupted, as the next call finds the whole file beside it.
+func (s *switcher) forget() error {
+	service, err := s.service()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(s.configDir(), "master.cf")
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(s.wholePath(), whole); err != nil {
+		return err
+	}
+	if err := replaceFile(path, withoutEntry(whole, strings.TrimSuffix(service, "/unix"))); err != nil {
+		return err
+	}
+	err = s.tellPostfix()
+	if restored := s.restoreWhole(); restored != nil {
+		return errors.Join(err, restored)
+	}
+	return errors.Join(err, s.tellPostfix())
+}
+
+// wholePath is the file that keeps master.cf while it is without the entry.
+func (s *switcher) wholePath() string { return filepath.Join(s.configDir(), "master.cf.scache-whole") }
+
+// restoreWhole puts master.cf back, if it was left without the entry.
+func (s *switcher) restoreWhole() error {
+	err := os.Rename(s.wholePath(), filepath.Join(s.configDir(), "master.cf"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// withoutEntry returns master.cf without the entry of a service of type unix: its
+// line, and those that go on with it.
+func withoutEntry(text []byte, service string) []byte {
+	var out []byte
+	inside := false
+	for line := range bytes.Lines(text) {
+		fields := strings.Fields(string(line))
+		switch {
+		case len(fields) > 0 && strings.HasPrefix(fields[0], "#"), len(fields) == 0: // a comment ends nothing
+		case line[0] == ' ' || line[0] == '\t': // it goes on
+			if inside {
+				continue
+			}
+		default:
+			inside = len(fields) > 1 && fields[0] == service && fields[1] == "unix"
+			if inside {
+				continue
+			}
+		}
+		out = append(out, line...)
+	}
+	return out
 }
 
 // answers tells whether it is the server of this command that answers.
 func (s *switcher) answers(command string) bool {
 	_, err := s.status()
-	switch command {
-	case ourCommand:
+	switch {
+	case isOurs(command):
 		return err == nil
-	case stockCommand:
+	case command == stockCommand:
 		return errors.Is(err, client.ErrStock)
 	}
 	return err == nil || errors.Is(err, client.ErrStock)
@@ -263,12 +405,23 @@ func (s *switcher) running() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	text, err := os.ReadFile(filepath.Join(queue, "pid", "master.pid"))
-	if err != nil {
+	// A pid in a file proves nothing; master has a lock on it.
+	f, err := os.OpenFile(filepath.Join(queue, "pid", "master.pid"), os.O_RDWR, 0)
+	if errors.Is(err, os.ErrNotExist) {
 		return false, nil // it never ran
 	}
-	name, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(text)), "comm"))
-	return err == nil && string(name) == "master\n", nil
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
+	case nil:
+		return false, nil
+	case unix.EWOULDBLOCK:
+		return true, nil
+	default:
+		return false, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
+	}
 }
 
 // run runs a command, or says what it would run.
@@ -362,16 +515,26 @@ func (s *switcher) save(entry string) error {
 	return replaceFile(s.savedPath(), []byte(entry+"\n"))
 }
 
-// checkBinary makes sure that Postfix will find a server that runs.
-func (s *switcher) checkBinary() error {
+// findServer returns this server's command for master.cf, if it runs.
+func (s *switcher) findServer() (command string, err error) {
 	out, err := exec.Command("postconf", "-c", s.configDir(), "-h", "daemon_directory").Output()
 	if err != nil {
-		return commandError("postconf -h daemon_directory", err)
+		return "", commandError("postconf -h daemon_directory", err)
 	}
-	path := filepath.Join(strings.TrimSpace(string(out)), ourCommand)
-	out, err = exec.Command(path, "--version").CombinedOutput()
+	// Where daemon_directory is a link, the path would lead elsewhere.
+	directory, err := filepath.EvalSymlinks(strings.TrimSpace(string(out)))
 	if err != nil {
-		return fmt.Errorf("%s does not run: %w %s(make install puts it there)", path, err, out)
+		return "", err
 	}
-	return nil
+	command = ourName
+	if _, err := os.Stat(filepath.Join(directory, command)); err != nil {
+		if command, err = filepath.Rel(directory, filepath.Join(libexec, "scache")); err != nil {
+			return "", err
+		}
+	}
+	path := filepath.Join(directory, command)
+	if out, err = exec.Command(path, "--version").CombinedOutput(); err != nil {
+		return "", fmt.Errorf("%s does not run: %w %s(make install puts it there)", path, err, out)
+	}
+	return command, nil
 }

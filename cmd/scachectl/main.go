@@ -7,6 +7,8 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 )
@@ -18,14 +20,32 @@ var version = "unknown"
 type control struct {
 	socket string
 	dir    string // of main.cf and master.cf
+
+	patience time.Duration // with one conversation, instead of the usual
 }
 
+// Exit codes.
+const (
+	exitFailure = 1
+	exitUsage   = 2
+)
+
 func main() {
+	// Postfix has its commands where only root looks for them, and not cron.
+	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin:/usr/local/sbin")
 	if err := newCommand().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "scachectl:", err)
-		os.Exit(1)
+		if running {
+			os.Exit(exitFailure)
+		}
+		fmt.Fprintln(os.Stderr, "Try scachectl --help.")
+		os.Exit(exitUsage)
 	}
 }
+
+// running is set when a command runs: an error before that is about how it was
+// called.
+var running bool
 
 func newCommand() *cobra.Command {
 	c := &control{}
@@ -48,7 +68,36 @@ server's own socket, and switches the mail system to this server and back.`,
 		newConfigCommand(c), newSaveCommand(c), newFindCommand(c), newEnableCommand(c), newDisableCommand(c),
 		newRestartCommand(c),
 	)
+	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
+	root.InitDefaultCompletionCmd()
+	for _, cmd := range append(root.Commands(), root) {
+		if cmd.HasSubCommands() {
+			cmd.Args = unknownCommand
+			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+				running = false
+				return fmt.Errorf("%s: say which: %s", cmd.CommandPath(), subcommands(cmd))
+			}
+		}
+	}
 	return root
+}
+
+// unknownCommand is for a command that has nothing but others.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("%s: there is no %q: want one of %s", cmd.CommandPath(), args[0], subcommands(cmd))
+	}
+	return nil
+}
+
+func subcommands(cmd *cobra.Command) string {
+	var names []string
+	for _, sub := range cmd.Commands() {
+		if sub.IsAvailableCommand() {
+			names = append(names, sub.Name())
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // terse is for commands without arguments of their own.

@@ -13,7 +13,7 @@ import (
 	"scache/internal/mailconf"
 )
 
-var manuals = []string{"../scache/scache.8", "scachectl.8"}
+var manuals = []string{"../scache/scache-go.8", "scachectl.8"}
 
 func TestManualPagesAreWellFormed(t *testing.T) {
 	t.Parallel()

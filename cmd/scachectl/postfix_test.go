@@ -5,10 +5,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -56,7 +58,7 @@ func (s *site) install(binary string) {
 	s.t.Helper()
 	data, err := os.ReadFile(binary)
 	if err == nil {
-		path := filepath.Join(s.Dir, "libexec", ourCommand)
+		path := filepath.Join(s.Dir, "libexec", ourName)
 		os.Remove(path)
 		err = os.WriteFile(path, data, 0o755)
 	}
@@ -118,14 +120,14 @@ func TestEnableAndDisable(t *testing.T) {
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	out := must(t, "-c", s.etc, "enable", "--dry-run")
-	want(t, out, "nothing was done", "postconf -c "+s.etc+" -M ", ourCommand, "postfix -c "+s.etc+" reload")
+	want(t, out, "nothing was done", "postconf -c "+s.etc+" -M ", ourName, "postfix -c "+s.etc+" reload")
 	if s.postconf() != before {
 		t.Fatal("a dry run has changed master.cf")
 	}
 
 	for range 2 { // twice is as good as once
 		must(t, "-c", s.etc, "enable")
-		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+ourCommand+" ", 1); got != want {
+		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+ourName+" ", 1); got != want {
 			t.Errorf("master.cf: %s\nwant %s", got, want)
 		}
 	}
@@ -189,7 +191,7 @@ func TestEnableRollsBack(t *testing.T) {
 	}
 
 	s.install("/bin/false")
-	wantError(t, []string{"-c", s.etc, "enable"}, ourCommand, "does not run", "make install")
+	wantError(t, []string{"-c", s.etc, "enable"}, ourName, "does not run", "make install")
 	if got := s.postconf(); got != before {
 		t.Errorf("master.cf: %s\nwant %s", got, before)
 	}
@@ -221,10 +223,10 @@ func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	edit(" 1 scache ", " 1 "+ourCommand+" ")
+	edit(" 1 scache ", " 1 "+ourName+" ")
 	want(t, must(t, "-c", s.etc, "enable"), "reload", "already enabled")
 	want(t, must(t, "-c", s.etc, "status"), "scache test")
-	edit(" 1 "+ourCommand+" ", " 1 scache ")
+	edit(" 1 "+ourName+" ", " 1 scache ")
 	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 }
@@ -240,7 +242,7 @@ func TestDisableAll(t *testing.T) {
 	must(t, "-c", first.etc, "enable")
 	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "disabled in "+second.etc)
 	for _, s := range []*site{first, second} {
-		if strings.Contains(s.masterCF(), ourCommand) {
+		if strings.Contains(s.masterCF(), ourName) {
 			t.Errorf("%s is not disabled", s.etc)
 		}
 	}
@@ -257,4 +259,154 @@ func TestEnableWithoutAnEntry(t *testing.T) {
 	}
 	wantError(t, []string{"-c", s.etc, "enable"}, "no entry", "scache/unix")
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
+}
+
+// TestDisableWhileOurServerFails has master(8) wait for a minute after a server that
+// does not even start.
+func TestDisableWhileOurServerFails(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.postconf()
+	must(t, "-c", s.etc, "enable")
+	s.install("/bin/false")
+	if err := s.Command("reload"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "master waits", func() bool {
+		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
+		if err == nil {
+			conn.Close()
+		}
+		return len(s.Grep("bad command startup -- throttling")) > 0
+	})
+	text := s.masterCF()
+	start := time.Now()
+	out := must(t, "-c", s.etc, "disable")
+	want(t, out, "made to forget", "disabled")
+	if strings.Contains(out, "warning") {
+		t.Errorf("after %v: %s", time.Since(start), out)
+	}
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	if got := s.postconf(); got != before {
+		t.Errorf("master.cf: %s\nwant %s", got, before)
+	}
+	if got, want := len(strings.Split(s.masterCF(), "\n")), len(strings.Split(text, "\n")); got != want {
+		t.Errorf("master.cf has %d lines instead of %d", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-whole")); !os.IsNotExist(err) {
+		t.Errorf("a copy of master.cf is left: %v", err)
+	}
+	s.send()
+}
+
+// TestAnInterruptedCallIsPutRight finds master.cf without the entry.
+func TestAnInterruptedCallIsPutRight(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.masterCF()
+	for name, text := range map[string]string{"master.cf.scache-whole": before, "master.cf": string(withoutEntry([]byte(before), "scache"))} {
+		if err := os.WriteFile(filepath.Join(s.etc, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s.postconf() != "" {
+		t.Fatal("there is still an entry")
+	}
+	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
+	if got := s.masterCF(); got != before {
+		t.Errorf("master.cf: %q\nwant %q", got, before)
+	}
+}
+
+func TestWithoutEntry(t *testing.T) {
+	t.Parallel()
+	const text = "# scache unix x\nsmtp unix a\n\t-o x=y\nscache unix a\n  -o a=b\n# comment\n\n   -o c=d\nscache inet a\nlmtp unix a\n"
+	const left = "# scache unix x\nsmtp unix a\n\t-o x=y\n# comment\n\nscache inet a\nlmtp unix a\n"
+	if got := string(withoutEntry([]byte(text), "scache")); got != left {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestAStoppedPostfixDoesNotRun although its pid file is there, with the pid of a
+// process that is.
+func TestAStoppedPostfixDoesNotRun(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	pidFile := filepath.Join(s.Dir, "queue/pid/master.pid")
+	if err := os.MkdirAll(filepath.Dir(pidFile), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pidFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (&switcher{control: &control{dir: s.etc}}).running(); got || err != nil {
+		t.Errorf("%v, %v", got, err)
+	}
+	os.Remove(pidFile)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := (&switcher{control: &control{dir: s.etc}}).running(); !got || err != nil {
+		t.Errorf("it runs: %v, %v", got, err)
+	}
+}
+
+func TestDisableAllGoesOnWithoutAnInstance(t *testing.T) {
+	t.Parallel()
+	first := newSite(t)
+	gone := filepath.Join(t.TempDir(), "gone")
+	must(t, "-c", first.etc, "enable")
+	if err := first.Configure(map[string]string{"multi_instance_directories": gone}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", first.etc, "enable")
+	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "warning: "+gone)
+}
+
+func TestEnableTakesRoot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, command := range []string{"enable", "disable"} {
+		cmd := exec.Command(tool, "-c", s.etc, command)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "takes root") {
+			t.Errorf("%s: %s%s", command, out, errOut)
+		}
+	}
+}
+
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, []string{"-c", s.etc, "restart"}, "stock scache")
+	must(t, "-c", s.etc, "enable")
+	s.send()
+	want(t, must(t, "-c", s.etc, "restart"), "restarted: scache test, pid ", "instead of test, pid ")
+	s.send()
+	if lines := s.Grep("postfix/scache[", "takeover: "); len(lines) != 1 || !strings.HasSuffix(lines[0], " lost=0") {
+		t.Errorf("%q", lines)
+	}
+	if lines := s.Grep("problem talking to service private/scache"); len(lines) > 0 {
+		t.Errorf("%q", lines)
+	}
+}
+
+// TestThePathOfCron has none of the directories of Postfix's commands.
+func TestThePathOfCron(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	cmd := exec.Command(tool, "-c", s.etc, "config")
+	cmd.Env = []string{"PATH=/usr/bin:/bin"}
+	if _, errOut, ok := run(cmd); !ok {
+		t.Error(errOut)
+	}
 }

@@ -31,15 +31,15 @@ and Postfix need not be reloaded. It is how a new version is put in place.`
 	return cmd
 }
 
-// A running server, as restart sees it.
-type running struct {
+// A look at a running server.
+type glance struct {
 	version           string
 	pid               int64
 	sessions, clients int64
 }
 
 // restart asks for a restart, and waits for the next process.
-func (c *control) restart() (before, after running, err error) {
+func (c *control) restart() (before, after glance, err error) {
 	if err := c.ask(func(cl *client.Client) error {
 		if before, err = look(cl); err != nil {
 			return err
@@ -60,7 +60,7 @@ func (c *control) restart() (before, after running, err error) {
 	return before, after, errors.Join(fmt.Errorf("no other process has answered for %v; see the mail log", restartLimit), err)
 }
 
-func look(cl *client.Client) (running, error) {
+func look(cl *client.Client) (glance, error) {
 	s, err := cl.Status()
-	return running{s.Version, s.PID, s.Sessions, s.Clients}, err
+	return glance{s.Version, s.PID, s.Sessions, s.Clients}, err
 }
