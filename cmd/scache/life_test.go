@@ -12,6 +12,9 @@ import (
 	"io"
 	"math"
 	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -408,4 +411,36 @@ func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
 	}
 	eventually(t, "as few descriptors as before", func() bool { return count() == before })
 	wantAnswer(t, witness)
+}
+
+// TestSilentClientsCostNothing traces a daemon whose clients say nothing: after the
+// moment in which the tracer stops its threads, it makes no system call.
+func TestSilentClientsCostNothing(t *testing.T) {
+	t.Parallel()
+	strace, err := exec.LookPath("strace")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("SKIPPED: this test needs strace: %v", err)
+	}
+	m := startMaster(t, binary, "max_idle=1h")
+	for range 5 {
+		wantAnswer(t, dial(t, m))
+	}
+	trace := filepath.Join(t.TempDir(), "trace")
+	cmd := exec.Command(strace, "-f", "-ttt", "-o", trace, "-p", fmt.Sprint(m.Cmd.Process.Pid))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Signal(os.Interrupt)
+	var silence time.Duration
+	eventually(t, "two seconds without a system call", func() bool {
+		fi, err := os.Stat(trace)
+		if err == nil && fi.Size() > 0 {
+			silence = time.Since(fi.ModTime())
+		}
+		return silence > 2*time.Second
+	})
 }

@@ -97,13 +97,18 @@ func (s *Server) Start(loops int, clock func() time.Duration) error {
 		if err != nil {
 			return err
 		}
-		w := &worker{Server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{}}
-		w.encode = attr.NewEncoder(w)
-		w.encode.SetMaxSize(3 * attr.DefaultMaxSize) // two properties, as long as they come
+		w := newWorker(s, loop)
 		s.workers = append(s.workers, w)
 		go w.run()
 	}
 	return nil
+}
+
+func newWorker(s *Server, loop *eventloop.Loop) *worker {
+	w := &worker{Server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{}}
+	w.encode = attr.NewEncoder(w)
+	w.encode.SetMaxSize(3 * attr.DefaultMaxSize) // two properties, as long as they come
+	return w
 }
 
 func (w *worker) run() {

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package server
+
+// Conversations without a loop that runs, and without time that passes: each test
+// says when there is something to read, and what comes of it.
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/attr"
+	"scache/internal/eventloop"
+	"scache/internal/succession"
+)
+
+// still returns a conversation of a loop that does not run, and its other end.
+func still(t testing.TB, w *world) (c *conversation, p *peer) {
+	t.Helper()
+	loop, err := eventloop.New(func() time.Duration { return time.Hour })
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, fd := newPeer(t)
+	c = newConversation(fd)
+	c.gone = func() { close(p.gone) }
+	worker := newWorker(w.Server, loop)
+	worker.count.Add(1)
+	w.register()
+	worker.begin(c)
+	t.Cleanup(func() {
+		if len(worker.clients) > 0 {
+			c.end(nil)
+		}
+		loop.Post(loop.Stop)
+		loop.Run()
+		p.Close()
+	})
+	return c, p
+}
+
+// states are those that the full conversation is in after each turn.
+var states = []succession.State{
+	succession.BetweenRequests, // find_dest, a miss
+	succession.BetweenRequests, // save_dest
+	succession.DescriptorDue,   // save_endp
+	succession.BetweenRequests, // the descriptor
+	succession.DummyDue,        // find_dest
+	succession.BetweenRequests, // the dummy
+	succession.BetweenRequests, // the acknowledgement
+	succession.BetweenRequests, // find_endp, a miss
+	succession.DescriptorDue,
+	succession.BetweenRequests,
+	succession.DummyDue,
+	succession.BetweenRequests,
+	succession.BetweenRequests, // the acknowledgement and a miss
+}
+
+// TestAConversationInEveryState cuts each turn at every place.
+func TestAConversationInEveryState(t *testing.T) {
+	t.Parallel()
+	longest := 0
+	for _, turn := range fullConversation {
+		longest = max(longest, len(wire(turn.say)))
+	}
+	for cut := 1; cut <= longest; cut++ {
+		w := newWorld(t)
+		c, p := still(t, w)
+		_, fd := pipe(t)
+		for i, turn := range fullConversation {
+			whole := wire(turn.say)
+			for said := 0; said < len(whole); {
+				n := min(cut, len(whole)-said)
+				before := c.state
+				if turn.sends {
+					p.say(whole[said:said+n], fd)
+				} else {
+					p.say(whole[said : said+n])
+				}
+				c.Ready()
+				said += n
+				if said < len(whole) && c.state != before && i != len(fullConversation)-1 {
+					t.Fatalf("cut at %d, turn %d, %d of %d bytes: %s", cut, i, said, len(whole), c.state)
+				}
+				if limited, in := c.watch.Left() > 0, c.inRequest(); limited != in {
+					t.Fatalf("cut at %d, turn %d: in a request: %v, with a limit: %v", cut, i, in, limited)
+				}
+			}
+			if c.state != states[i] || c.ackDue != (turn.receives) {
+				t.Fatalf("cut at %d, turn %d: %s, acknowledgement due: %v", cut, i, c.state, c.ackDue)
+			}
+			p.hear(turn.hear)
+			if got, err := p.Take(); (err == nil) != turn.receives {
+				t.Fatalf("cut at %d, turn %d: %v", cut, i, err)
+			} else if err == nil {
+				unix.Close(got)
+			}
+		}
+		if len(c.unread) > 0 || c.session != none || c.watch.Left() != 0 {
+			t.Errorf("cut at %d: %+v", cut, c)
+		}
+		unix.Close(fd)
+		if lines := w.logged(); len(lines) > 0 {
+			t.Fatalf("cut at %d: %q", cut, lines)
+		}
+	}
+}
+
+func TestTheLimitOfAWaitIsExact(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := still(t, w)
+	p.say(`request\0find_endp\0lab`)
+	c.Ready()
+	if left := c.watch.Left(); left != w.Timeout {
+		t.Errorf("%v are left", left)
+	}
+	c.TimedOut()
+	p.wantEnd()
+	w.wantWarning(t, "timeout")
+}
+
+// TestMostRequestsOfATurn: others are served in between.
+func TestMostRequestsOfATurn(t *testing.T) {
+	t.Parallel()
+	c, p := still(t, newWorld(t))
+	const n = 3*requestsPerTurn + 1
+	p.say(strings.Repeat(`request\0find_endp\0label\0x\0\0`, n))
+	for turn := 1; turn <= 4; turn++ {
+		c.Ready()
+		if c.full != (turn < 4) {
+			t.Errorf("turn %d: there is more: %v", turn, c.full)
+		}
+		p.hear(strings.Repeat(`status\02\0property\0\0\0`, min(requestsPerTurn, n-(turn-1)*requestsPerTurn)))
+	}
+}
+
+// TestAReplyThatDoesNotFitWaits until the client reads.
+func TestAReplyThatDoesNotFitWaits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for i := range 2000 {
+		w.Cache.SaveBinding(time.Hour, fmt.Append(nil, "d", i), []byte(strings.Repeat("p", 1000)), []byte("e"))
+	}
+	c, p := still(t, w)
+	p.say(`request\0list\0\0request\0find_endp\0label\0x\0\0`)
+	for range 1000 {
+		c.Ready()
+		if len(c.unwritten) > 0 {
+			break
+		}
+	}
+	if len(c.unwritten) == 0 || len(c.unwritten) > 4*maxOut || c.watch.Left() != w.Timeout || c.listing == nil {
+		t.Fatalf("%d bytes wait, for %v", len(c.unwritten), c.watch.Left())
+	}
+	heard := make(chan int)
+	go func() {
+		in := attr.NewDecoder(p)
+		bindings := 0
+		for ; ; bindings++ {
+			list, err := in.Decode()
+			if err != nil || list.Expect("status", "property") == nil {
+				break
+			}
+		}
+		heard <- bindings
+	}()
+	for {
+		select {
+		case n := <-heard:
+			if n != 2002 { // with the status and the end
+				t.Errorf("heard %d lists", n)
+			}
+			return
+		default:
+			c.Ready()
+		}
+	}
+}
+
+// TestAllocationsOfARequest counts those of the server's side: a find makes none.
+func TestAllocationsOfARequest(t *testing.T) {
+	w := newWorld(t)
+	c, p := still(t, w)
+	buf, miss := make([]byte, 200), []byte(wire(`request\0find_endp\0label\0x\0\0`))
+	raw, err := p.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var end int
+	raw.Control(func(fd uintptr) { end = int(fd) })
+	ask := func(request []byte, ready int) {
+		unix.Write(end, request)
+		for range ready {
+			c.Ready()
+		}
+		unix.Read(end, buf)
+	}
+	if n := testing.AllocsPerRun(100, func() { ask(miss, 1) }); n != 0 {
+		t.Errorf("a miss allocates %v times", n)
+	}
+	find, dummy := []byte(wire(`request\0find_endp\0label\0e\0\0`)), []byte(wire(`dummy\0\0\0`))
+	const runs = 100
+	for range runs + 1 {
+		fd, err := unix.Dup(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Cache.SaveSession(time.Hour, []byte("e"), []byte("property\n"), fd)
+	}
+	if n := testing.AllocsPerRun(runs, func() {
+		ask(find, 1)
+		ask(dummy, 1) // the descriptor is lost on a plain reader
+		unix.Write(end, dummy)
+		c.Ready()
+	}); n != 0 {
+		t.Errorf("a find allocates %v times", n)
+	}
+}
