@@ -29,7 +29,7 @@ import (
 func wantTakeovers(t *testing.T, m *postfixtest.Master, n int) {
 	t.Helper()
 	if !m.WaitForTexts("takeover: ", n) {
-		t.Fatalf("no takeover: %q", m.Texts())
+		t.Fatalf("not %d takeovers", n)
 	}
 	for _, text := range m.Texts() {
 		if strings.HasPrefix(text, "takeover: ") && !strings.HasSuffix(text, " lost=0") {

@@ -69,6 +69,7 @@ server's own socket, and switches the mail system to this server and back.`,
 		newRestartCommand(c),
 	)
 	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
+	root.CompletionOptions.DisableNoDescFlag = true
 	root.InitDefaultCompletionCmd()
 	for _, cmd := range append(root.Commands(), root) {
 		if cmd.HasSubCommands() {
