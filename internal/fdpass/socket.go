@@ -112,8 +112,11 @@ func failed(call string, err unix.Errno) error {
 	return os.NewSyscallError(call, err)
 }
 
-// Close closes the stream and a descriptor that nobody took.
+// Close closes the stream and a descriptor that nobody took. A second Close fails,
+// and harms nobody.
 func (s *Socket) Close() error {
 	s.discard()
-	return os.NewSyscallError("close", unix.Close(s.fd))
+	fd := s.fd
+	s.fd = none
+	return os.NewSyscallError("close", unix.Close(fd))
 }

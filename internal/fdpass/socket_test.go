@@ -84,6 +84,17 @@ func TestASocketRefusesDescriptorsInCompany(t *testing.T) {
 	}
 }
 
+func TestASecondCloseHarmsNobody(t *testing.T) {
+	t.Parallel()
+	a, _ := socketPair(t)
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := a.Close(); !errors.Is(err, unix.EBADF) {
+		t.Error(err)
+	}
+}
+
 func TestASocketTakesWhatFits(t *testing.T) {
 	t.Parallel()
 	a, b := socketPair(t)
