@@ -13,22 +13,6 @@ import (
 	"scache/internal/succession"
 )
 
-// spareDescriptors are what it takes to leave something when no other descriptor
-// is left.
-const spareDescriptors = 10
-
-// holdSpares opens descriptors that are closed when others are needed.
-func holdSpares() (spares []int) {
-	for range spareDescriptors {
-		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			break
-		}
-		spares = append(spares, fd)
-	}
-	return spares
-}
-
 // enlargeTable makes the kernel enlarge the table of descriptors once for all. In a
 // process with threads that takes it some ten milliseconds each time, in which a
 // process that takes over would keep clients waiting: it is done meanwhile.
@@ -41,13 +25,12 @@ func enlargeTable() {
 	}
 }
 
-// handOver leaves all there is to the process that serves the socket next.
-func handOver(p *master.Process, s *server.Server, spares []int) {
+// handOver leaves all there is to the process that serves the socket next. Where no
+// descriptor is left, it takes those of the loops, which have ended, and then those
+// of the clients, who go first.
+func handOver(p *master.Process, s *server.Server) {
 	p.AcceptWaiting()
 	estate := s.Leave()
-	for _, fd := range spares {
-		unix.Close(fd)
-	}
 	clients, sessions := len(estate.Clients), len(estate.Sessions)
 	if clients+sessions+len(estate.Bindings) == 0 {
 		return

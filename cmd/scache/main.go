@@ -117,12 +117,11 @@ func run(p *master.Process) error {
 	if err := s.Start(loops(), clock); err != nil {
 		return err
 	}
-	spares := holdSpares()
 	p.Watchdog(params.daemonTimeout, s.Check)
 	stopStatistics := s.Statistics(params.updateTime)
 	reason, err := p.Serve(s.Accept)
 	if reason == master.Reload || reason == master.Restart {
-		handOver(p, s, spares)
+		handOver(p, s)
 	} else {
 		s.Stop()
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,10 +72,12 @@ func TestBlockingWritesAll(t *testing.T) {
 	t.Parallel()
 	b, c := connected(t, time.Minute)
 	text := make([]byte, 4<<20)
-	go func() {
+	var writing sync.WaitGroup
+	defer writing.Wait()
+	writing.Go(func() {
 		b.Write(text)
 		b.Close()
-	}()
+	})
 	if got, err := io.ReadAll(c); len(got) != len(text) || err != nil {
 		t.Errorf("got %d bytes, %v", len(got), err)
 	}

@@ -82,6 +82,9 @@ func TestServeEndsByItselfWhenNobodyIsThere(t *testing.T) {
 	reasons := serve(t, p, c)
 	dial(t, path)
 	<-c.came
+	if p.service.idle.Stop() {
+		t.Error("its time runs while a client is there")
+	}
 	select {
 	case reason := <-reasons:
 		t.Fatalf("%s, with a client", reason)
@@ -140,6 +143,27 @@ func TestServeAcceptsNobodyAfterItsEnd(t *testing.T) {
 	if _, err := p.NextInLine(); err == nil {
 		t.Error("another client was in line")
 	}
+}
+
+// TestServeWaitsForThoseItHasAccepted has a client who is not in other hands yet when
+// the reason to end comes: it would be lost.
+func TestServeWaitsForThoseItHasAccepted(t *testing.T) {
+	t.Parallel()
+	p, path, status := newProcess(t, time.Hour)
+	c := &clients{came: make(chan int)} // handle waits until somebody takes it
+	reasons := serve(t, p, c)
+	dial(t, path)
+	for c.gone.Load() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	status.Close()
+	select {
+	case <-reasons:
+		t.Error("it has ended, with a client in between")
+	case <-time.After(50 * time.Millisecond):
+	}
+	<-c.came
+	<-reasons
 }
 
 func TestRestartIsAReason(t *testing.T) {
