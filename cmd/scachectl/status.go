@@ -60,7 +60,7 @@ func printStatus(w io.Writer, path string, s operator.Status) error {
 	fmt.Fprintf(t, "clients\t%d\t\t\t\n", s.Clients)
 	t.Flush()
 	fmt.Fprintln(w)
-	seconds := max(time.Duration(s.Uptime).Seconds(), 1)
+	seconds := max(time.Duration(max(s.Counted, s.Uptime)).Seconds(), 1) // over all processes
 	fmt.Fprintf(t, "lookups\thits\tmisses\thit rate\tper second\t\n")
 	for _, l := range []struct {
 		name         string
