@@ -133,6 +133,7 @@ func (r *reception) restore(kind string, f fields) error {
 		if s, err = restoreSession(f, complete(fds, 1)); err == nil && s.FD >= 0 {
 			r.RestoreSession(s)
 			r.Sessions++
+			closeAll(fds[1:]) // which are not known
 			return nil
 		}
 		r.Lost++
@@ -142,6 +143,7 @@ func (r *reception) restore(kind string, f fields) error {
 			c.FD = fds[0]
 			if len(fds) > 1 {
 				c.Session = fds[1]
+				closeAll(fds[2:]) // which are not known
 			}
 			r.RestoreClient(c)
 			r.Clients++

@@ -431,12 +431,13 @@ func TestDescriptionsInBadOrder(t *testing.T) {
 		"a version that is no number": {list("version", "new", "sessions", "1"), 0, Receipt{0, 0, 0, 1}, true},
 		"the end comes too early":     {header + aClient + aSession, 4, Receipt{1, 0, 1, 1}, false},
 		"the end in an entry":         {header + aClient + aSession[:20], 4, Receipt{0, 0, 1, 2}, true},
-		"too few descriptors":         {header + aClient + aSession + aSession, 2, Receipt{1, 0, 1, 1}, true},
-		"too many descriptors":        {header + aClient + aSession + aSession, 9, Receipt{2, 0, 1, 0}, false},
-		"a session without one":       {header + aClient + list("entry", "session", "label", "e") + aSession, 2, Receipt{1, 0, 1, 1}, false},
-		"a number that is none":       {header + aClient + list("entry", "session", "descriptors", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
-		"a deadline that is none":     {header + aClient + list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
-		"an entry of a million":       {header + list("entry", "x", "descriptors", "1000000"), 3, Receipt{0, 0, 0, 3}, true},
+		"more descriptors in an entry than are known": {list("version", "3", "sessions", "1", "clients", "1") + list("entry", "client", "descriptors", "4") + list("entry", "session", "descriptors", "3", "deadline", "9000000000"), 7, Receipt{1, 0, 1, 0}, false},
+		"too few descriptors":                         {header + aClient + aSession + aSession, 2, Receipt{1, 0, 1, 1}, true},
+		"too many descriptors":                        {header + aClient + aSession + aSession, 9, Receipt{2, 0, 1, 0}, false},
+		"a session without one":                       {header + aClient + list("entry", "session", "label", "e") + aSession, 2, Receipt{1, 0, 1, 1}, false},
+		"a number that is none":                       {header + aClient + list("entry", "session", "descriptors", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
+		"a deadline that is none":                     {header + aClient + list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
+		"an entry of a million":                       {header + list("entry", "x", "descriptors", "1000000"), 3, Receipt{0, 0, 0, 3}, true},
 	} {
 		before := openDescriptors(t)
 		h, r, err := receive(t, craft(t, []byte(test.description), false, test.descriptors), time.Second)
