@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"os/user"
 	"path/filepath"
 	"strconv"
@@ -208,7 +207,7 @@ func TestNothingIsLeftToAStranger(t *testing.T) {
 		t.Fatal(status, err)
 	}
 	session.Close()
-	stranger := exec.Command(binary, "--listen", m.Socket+".new")
+	stranger := postfixtest.Command(binary, "--listen", m.Socket+".new")
 	if err := stranger.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -421,7 +420,7 @@ func TestALogThatNobodyReadsIsNoReasonToEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(t.TempDir(), "socket")
-	cmd := exec.Command(binary, "--listen", path)
+	cmd := postfixtest.Command(binary, "--listen", path)
 	cmd.Stderr = w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

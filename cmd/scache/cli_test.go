@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -92,7 +91,7 @@ func TestOutlivesTheReaderOfItsLog(t *testing.T) {
 	}
 	r.Close()
 	path := filepath.Join(t.TempDir(), "socket")
-	cmd := exec.Command(binary, "--listen", path)
+	cmd := postfixtest.Command(binary, "--listen", path)
 	cmd.Stderr = w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -126,7 +125,7 @@ func TestListensWithoutRoot(t *testing.T) {
 	}
 	var stderr bytes.Buffer
 	path := filepath.Join(dir, "socket")
-	cmd := exec.Command(binary, "--listen", path)
+	cmd := postfixtest.Command(binary, "--listen", path)
 	cmd.Env, cmd.Stderr = []string{}, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	if err := cmd.Start(); err != nil {

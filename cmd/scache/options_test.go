@@ -251,7 +251,7 @@ func TestSeveralSockets(t *testing.T) {
 		defer l.Close()
 		sockets, files = append(sockets, path), append(files, file(t, l))
 	}
-	cmd := exec.Command(binary, append(m.Args, "-s", "2")...)
+	cmd := postfixtest.Command(binary, append(m.Args, "-s", "2")...)
 	cmd.Env, cmd.ExtraFiles = m.Env, files
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -292,7 +292,7 @@ func standAlone(t *testing.T, m *postfixtest.Master) (*exec.Cmd, *client.Client)
 	stdin := file(t, theirs)
 	theirs.Close()
 	defer stdin.Close()
-	cmd := exec.Command(binary, "-S")
+	cmd := postfixtest.Command(binary, "-S")
 	cmd.Env, cmd.Stdin = m.Env, stdin
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -338,7 +338,7 @@ func TestStandAloneWantsASocket(t *testing.T) {
 	for name, stdin := range map[string]*os.File{"/dev/null": nil, "a pipe": pipe} {
 		t.Run(name, func(t *testing.T) {
 			m := newMaster(t, "")
-			cmd := exec.Command(binary, "-S")
+			cmd := postfixtest.Command(binary, "-S")
 			cmd.Env = m.Env
 			if stdin != nil {
 				cmd.Stdin = stdin

@@ -10,7 +10,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
-	"os/exec"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -349,7 +348,7 @@ func (s *soak) talk(data []byte, patience time.Duration) {
 // stopAndGo runs a client in a process of its own, and stops that process most
 // of the time.
 func (s *soak) stopAndGo(t *testing.T) {
-	cmd := exec.Command(os.Args[0], "-test.run=^TestSoakClient$")
+	cmd := postfixtest.Command(os.Args[0], "-test.run=^TestSoakClient$")
 	cmd.Env = append(os.Environ(), "SOAK_SOCKET="+s.Socket)
 	if err := cmd.Start(); err != nil {
 		t.Error(err)

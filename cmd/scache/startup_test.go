@@ -155,7 +155,7 @@ func TestFatalMailOwner(t *testing.T) {
 func TestFatalTerminal(t *testing.T) {
 	t.Parallel()
 	m := newMaster(t, "")
-	m.Cmd = exec.Command(binary, m.Args...)
+	m.Cmd = postfixtest.Command(binary, m.Args...)
 	m.Cmd.Env = m.Env
 	m.Cmd.Stdin = openTerminal(t)
 	err := m.Cmd.Run()

@@ -177,14 +177,13 @@ func (m *Master) Start() error {
 	}
 
 	m.Cmd = &exec.Cmd{
-		Path:       m.Binary,
-		Args:       append([]string{"scache"}, m.Args...),
-		Env:        m.Env,
-		Dir:        m.dir,
-		ExtraFiles: []*os.File{flowR, flowW, theirs, m.listener},
-		Stderr:     &lineWriter{m: m},
-		// Also where this process is killed.
-		SysProcAttr: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL},
+		Path:        m.Binary,
+		Args:        append([]string{"scache"}, m.Args...),
+		Env:         m.Env,
+		Dir:         m.dir,
+		ExtraFiles:  []*os.File{flowR, flowW, theirs, m.listener},
+		Stderr:      &lineWriter{m: m},
+		SysProcAttr: endsWithUs(),
 	}
 	if err := m.Cmd.Start(); err != nil {
 		return err
@@ -194,6 +193,16 @@ func (m *Master) Start() error {
 	go func(cmd *exec.Cmd) { exited <- cmd.Wait() }(m.Cmd)
 	return nil
 }
+
+// Command is exec.Command for a process that ends with this one, also where this one
+// is killed.
+func Command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(name, args...)
+	cmd.SysProcAttr = endsWithUs()
+	return cmd
+}
+
+func endsWithUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
 // fill writes to a socket until it takes no more.
 func fill(fd int) {

@@ -36,7 +36,7 @@ func StartSinkOn(host string, options ...string) (*Sink, error) {
 	}
 	s := &Sink{Address: host + ":" + strconv.Itoa(port), Port: port}
 	args := append([]string{"-u", "postfix", "-c"}, options...)
-	s.cmd = exec.Command("smtp-sink", append(args, s.Address, "1000")...)
+	s.cmd = Command("smtp-sink", append(args, s.Address, "1000")...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
