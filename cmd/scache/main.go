@@ -23,9 +23,9 @@ const usage = `scache: a shared connection cache server for Postfix.
 
 master(8) starts scache and gives it the options below, by this master.cf entry:
 
-    scache    unix  -       -       y       -       1       scache-go/scache
+    scache  unix  -  -  y  -  1  ../../../libexec/scache-go/scache
 
-where scache-go is a directory in Postfix's daemon_directory. Without Postfix,
+where the path leads there from Postfix's daemon_directory. Without Postfix,
 
     scache --listen PATH
 

@@ -71,8 +71,8 @@ func newDisableCommand(c *control) *cobra.Command {
 		return s.disable()
 	})
 	cmd.Long = `disable puts back the command that the scache entry in master.cf had before enable,
-checks the configuration, reloads Postfix if it runs, and waits until the old
-server answers. If anything fails, all is put back.`
+reloads Postfix if it runs, and waits until the old server answers. If that does not,
+a warning says so: this server does not come back.`
 	cmd.Flags().BoolVar(&s.dryRun, "dry-run", false, "only print the commands")
 	cmd.Flags().BoolVar(&all, "all", false, "in the other instances of the mail system, too")
 	return cmd
@@ -251,11 +251,7 @@ func (s *switcher) goBack(old, new string) error {
 	if err := s.put(service, new); err != nil {
 		return err
 	}
-	if !running {
-		s.say("Postfix is not running: the change takes effect when it is started")
-		return nil
-	}
-	if err := s.reload(commandOf(new)); err != nil {
+	if err := s.use(commandOf(new), running); err != nil {
 		s.say("warning: %v", err)
 	}
 	return nil
@@ -272,11 +268,16 @@ func (s *switcher) apply(service, entry string, options []string, running bool) 
 	if err := s.run("postfix", "-c", s.configDir(), "check"); err != nil {
 		return err
 	}
+	return s.use(commandOf(entry), running)
+}
+
+// use makes Postfix use the server of this command, if it runs.
+func (s *switcher) use(command string, running bool) error {
 	if !running {
 		s.say("Postfix is not running: the change takes effect when it is started")
 		return nil
 	}
-	return s.reload(commandOf(entry))
+	return s.reload(command)
 }
 
 func (s *switcher) put(service, entry string) error {

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -130,7 +131,7 @@ func (r *reception) restore(kind string, f fields) error {
 		}
 	case session:
 		var s cache.SavedSession
-		if s, err = restoreSession(f, complete(fds, 1)); err == nil && s.FD >= 0 {
+		if s, err = restoreSession(f, complete(fds)); err == nil && s.FD >= 0 {
 			r.RestoreSession(s)
 			r.Sessions++
 			closeAll(fds[1:]) // which are not known
@@ -139,7 +140,7 @@ func (r *reception) restore(kind string, f fields) error {
 		r.Lost++
 	case client:
 		var c Client
-		if c, err = restoreClient(f, r.announcement); err == nil && complete(fds, 1) >= 0 {
+		if c, err = restoreClient(f, r.announcement); err == nil && complete(fds) >= 0 {
 			c.FD = fds[0]
 			if len(fds) > 1 {
 				c.Session = fds[1]
@@ -155,15 +156,11 @@ func (r *reception) restore(kind string, f fields) error {
 	return err
 }
 
-// complete returns the first of at least n descriptors, if all have arrived.
-func complete(fds []int, n int) int {
-	if len(fds) < n {
+// complete returns the first of some descriptors, if there are any and all have
+// arrived, or -1.
+func complete(fds []int) int {
+	if len(fds) == 0 || slices.Contains(fds, -1) {
 		return -1
-	}
-	for _, fd := range fds {
-		if fd < 0 {
-			return -1
-		}
 	}
 	return fds[0]
 }
