@@ -13,25 +13,25 @@ build:
 
 # The main job: the same mail without a cache, with the stock one, with ours.
 demo:
-	@testdata/install postfix
+	@.ci/install postfix
 	@$(MAKE) --no-print-directory -s build
 	@bin/scachebench --scache bin/scache demo
 
 # Measures this cache beside the stock one, and plots it. It takes some minutes.
 bench:
-	@testdata/install postfix strace gnuplot-nox
+	@.ci/install postfix strace gnuplot-nox
 	@$(MAKE) --no-print-directory -s build
 	bin/scachebench --json bin/bench.json --csv bin/bench.csv run
-	gnuplot -c testdata/bench.gnuplot bin/bench.csv testdata
+	gnuplot -c cmd/scachebench/plot.gnuplot bin/bench.csv cmd/scachebench
 
 # All checks and tests. Those against a real Postfix want root.
 test:
-	@testdata/test
+	@.ci/test
 
 # Hundreds of clients, good and bad, and reloads, for a while.
 DURATION ?= 5m
 soak:
-	@testdata/install gcc libc6-dev
+	@.ci/install gcc libc6-dev
 	DURATION=$(DURATION) go test -race -v -count 1 -timeout 24h -run '^TestSoak$$' ./cmd/scache
 
 # Where things go. The server has a directory of its own, outside those of Postfix:
@@ -69,9 +69,9 @@ deb:
 	@$(MAKE) -s install DESTDIR=$(PACKAGE) PREFIX=/usr ZSH_FUNCTIONS=vendor-completions
 	gzip -9n $(PACKAGE)/usr/share/man/man8/*
 	install -D -m 644 LICENSE $(PACKAGE)/usr/share/doc/scache-go/copyright
-	install -D -m 755 testdata/package/prerm $(PACKAGE)/DEBIAN/prerm
-	install -D -m 755 testdata/package/postinst $(PACKAGE)/DEBIAN/postinst
-	sed 's/@VERSION@/$(DEB_VERSION)/; s/@ARCH@/$(shell dpkg --print-architecture)/' testdata/package/control >$(PACKAGE)/DEBIAN/control
+	install -D -m 755 internal/packaging/debian/prerm $(PACKAGE)/DEBIAN/prerm
+	install -D -m 755 internal/packaging/debian/postinst $(PACKAGE)/DEBIAN/postinst
+	sed 's/@VERSION@/$(DEB_VERSION)/; s/@ARCH@/$(shell dpkg --print-architecture)/' internal/packaging/debian/control >$(PACKAGE)/DEBIAN/control
 	dpkg-deb --root-owner-group --build $(PACKAGE) bin/
 
 # A Debian version begins with a digit, and grows. Without a tag, the date sees to
@@ -83,8 +83,8 @@ DEB_VERSION = $(shell echo $(VERSION) | sed 's/^v//; s/^[^0-9]\|^[0-9a-f]*\(-dir
 # machine, and the one in which the package of Postfix has other files.
 SUITES ?= $(shell . /etc/os-release && echo $$VERSION_CODENAME) trixie
 test-package:
-	testdata/install debootstrap
-	testdata/package/test $(sort $(SUITES))
+	.ci/install debootstrap
+	.ci/versions $(sort $(SUITES))
 
 clean:
-	rm -rf bin
+	rm -rf --one-file-system bin

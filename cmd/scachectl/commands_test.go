@@ -118,7 +118,7 @@ var metricName = regexp.MustCompile(`scache_\w+`)
 // TestDashboardShowsWhatThereIs looks for each metric of the dashboard.
 func TestDashboardShowsWhatThereIs(t *testing.T) {
 	t.Parallel()
-	text, err := os.ReadFile("../../testdata/prometheus/dashboard.json")
+	text, err := os.ReadFile("../../internal/packaging/prometheus/dashboard.json")
 	if err != nil || !json.Valid(text) {
 		t.Fatalf("not JSON: %v", err)
 	}

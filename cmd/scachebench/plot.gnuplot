@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: EPL-2.0
 #
-# gnuplot -c bench.gnuplot CSV DIRECTORY: plots what the benchmark has measured.
+# gnuplot -c plot.gnuplot CSV DIRECTORY: plots what the benchmark has measured.
 
 csv = ARG1
 directory = ARG2
