@@ -44,6 +44,7 @@ func (c *control) readConfig() (*mailconf.Config, error) {
 	if err := conf.ReadFile(c.configDir()); err != nil {
 		return nil, fmt.Errorf("%w (option -c tells another directory)", err)
 	}
+	conf.AskPostconf(func(string, ...any) {}) // the daemon logs it
 	return conf, nil
 }
 

@@ -57,9 +57,10 @@ func (c *Config) reference(text string, depth int) (value, rest string, err erro
 	return value, rest, err
 }
 
-// expression evaluates what stands between the brackets of a reference: a name
-// or a comparison, and possibly texts to choose from. The choice goes by the
-// value as it is written: one that expands to nothing is not empty.
+// expression evaluates what stands between the brackets of a reference: a function
+// and its argument, or a name or a comparison and possibly texts to choose from.
+// The choice goes by the value as it is written: one that expands to nothing is not
+// empty.
 func (c *Config) expression(text string, depth int) (string, error) {
 	if text == "" {
 		return "", errors.New("empty macro name: \"${}\"")
@@ -72,6 +73,9 @@ func (c *Config) expression(text string, depth int) (string, error) {
 	} else {
 		var name string
 		name, choice = cutName(text)
+		if argument := strings.TrimLeft(choice, space); name != "" && strings.HasPrefix(argument, "{") {
+			return c.call(name, argument, depth)
+		}
 		value = c.settings[name].value
 	}
 	choice = strings.TrimLeft(choice, space)

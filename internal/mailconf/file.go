@@ -50,8 +50,14 @@ func (c *Config) parse(r io.Reader, path string) error {
 	if err != nil {
 		return fmt.Errorf("read %s: %w", path, err)
 	}
+	given := map[string]string{}
 	for _, l := range lines {
-		if strings.ContainsRune(space, rune(l.text[0])) {
+		if text, _, found := strings.Cut(l.text, "\x00"); found {
+			c.warnings = append(c.warnings, fmt.Sprintf(
+				"%s, line %d: text after a null byte is ignored: %.100q", path, l.number, l.text))
+			l.text = text
+		}
+		if strings.TrimLeft(l.text, space) != l.text {
 			c.warnings = append(c.warnings, fmt.Sprintf(
 				"%s, line %d: logical line must not start with whitespace, ignored: %.100q", path, l.number, l.text))
 			continue
@@ -60,6 +66,11 @@ func (c *Config) parse(r io.Reader, path string) error {
 		if err != nil {
 			return fmt.Errorf("%s, line %d: %w", path, l.number, err)
 		}
+		if earlier, found := given[name]; found && earlier != value {
+			c.warnings = append(c.warnings, fmt.Sprintf(
+				"%s, line %d: overriding earlier entry: %s=%s", path, l.number, name, earlier))
+		}
+		given[name] = value
 		c.set(name, value, fmt.Sprintf("%s, line %d", path, l.number))
 	}
 	return nil

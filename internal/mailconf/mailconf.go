@@ -26,6 +26,7 @@ const CommandLine = "command line"
 type Config struct {
 	settings map[string]setting
 	warnings []string
+	log      func(format string, args ...any) // nil: postconf is not asked
 }
 
 type setting struct{ value, source string }
@@ -103,9 +104,9 @@ func lookup(name string) Parameter {
 func (c *Config) String(name string) (string, error) {
 	value, err := c.value(name, 0)
 	if err != nil {
-		return "", fmt.Errorf("parameter %s: %w (%s)", name, err, c.Source(name))
+		value, err = c.ask(name, fmt.Errorf("parameter %s: %w (%s)", name, err, c.Source(name)))
 	}
-	return strings.Trim(value, space), nil
+	return strings.Trim(value, space), err
 }
 
 func (c *Config) value(name string, depth int) (string, error) {

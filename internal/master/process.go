@@ -127,6 +127,7 @@ func (p *Process) configure() error {
 	if err := p.Options.apply(p.Config); err != nil {
 		return err
 	}
+	p.Config.AskPostconf(p.Log.Info)
 	p.Config.SetReadOnly("process_name", p.name)
 	p.Config.SetReadOnly("process_id", strconv.Itoa(os.Getpid()))
 	p.Config.SetReadOnly("service_name", cmp.Or(p.Options.ServiceName, p.name)) // master gives it if they differ
