@@ -155,6 +155,19 @@ func TestStatisticsAreTheLastWords(t *testing.T) {
 	}
 }
 
+func TestSignalsThatDoNothing(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "")
+	c := startWithClient(t, m)
+	for _, signal := range []unix.Signal{unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGPIPE} {
+		m.Cmd.Process.Signal(signal)
+		wantAnswer(t, c)
+	}
+	if err := terminate(m); err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+}
+
 func TestNothingToLogAboutNothing(t *testing.T) {
 	t.Parallel()
 	m := startMaster(t, binary, "")

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -116,6 +117,29 @@ func TestPostconfThatHangsBehindTheJail(t *testing.T) {
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "command_directory = "+fakePostconf(t, "exec sleep 90"), "-c", "-u")
 	wantAnnounced(t, m, true, unknownVersion)
+}
+
+// TestWhatIsNotUnderstoodIsAsked has a Postfix whose main.cf knows more than this
+// version of the daemon.
+func TestWhatIsNotUnderstoodIsAsked(t *testing.T) {
+	t.Parallel()
+	const setting = "max_idle = ${seconds{3 minutes}}\ncommand_directory = "
+	m := newMaster(t, setting+fakePostconf(t, `case "$*" in *-dh*) echo 3.99;; *) echo 180s;; esac`))
+	startWithClient(t, m)
+	if err := m.HangUp(); err != nil {
+		t.Error(err)
+	}
+	wantLog(t, m, `parameter max_idle: unknown function: "seconds" \(.*main.cf, line \d+\); the value "180s" is what postconf says`)
+
+	m = newMaster(t, setting+fakePostconf(t, `echo "postconf: fatal: macro processing error" >&2; exit 1`))
+	start(t, m)
+	if err := m.Wait(); err == nil {
+		t.Error("the daemon serves with a value that nobody understands")
+	}
+	const fatal = `fatal: parameter max_idle: unknown function: "seconds" \(.*\); nor does postconf know: .*macro processing error`
+	if log := strings.Join(m.Log(), "\n"); !regexp.MustCompile(fatal).MatchString(log) {
+		t.Errorf("logged:\n%s", log)
+	}
 }
 
 // TestCommandsGetNoSockets: a command that stays, such as a debugger, would

@@ -55,7 +55,9 @@ func (c *Config) postconf(text string) (string, error) {
 	args = append(args, "-o", carrier+"="+text, "-xh", carrier)
 	ctx, cancel := context.WithTimeout(context.Background(), postconfLimit)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), args...).Output()
+	cmd := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), args...)
+	cmd.WaitDelay = time.Second // for what it may have started
+	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		lines := strings.Split(strings.TrimSpace(string(exit.Stderr)), "\n")
