@@ -30,7 +30,11 @@ where the path leads there from Postfix's daemon_directory. Without Postfix,
     scache --listen PATH
 
 serves on a socket of its own until it is told to end. It logs to standard error
-and needs neither main.cf nor root.
+and needs neither main.cf nor root. With the options of an entry and
+
+    scache --check
+
+it says all that is wrong with them and main.cf, and serves nobody.
 
 `
 
@@ -38,6 +42,8 @@ func main() {
 	debug.SetGCPercent(50) // the heap is small: collecting it costs little
 	p, err := master.Start(os.Args, os.Getenv)
 	switch {
+	case p.Options.Check:
+		os.Exit(check(p, err))
 	case err != nil:
 	case p.Options.Help:
 		fmt.Print(usage, p.Options.Usage())

@@ -30,13 +30,15 @@ type Options struct {
 	Stderr      bool     // -V
 
 	Listen  string // --listen: a socket of our own, without Postfix
+	Check   bool   // --check: look whether all is right, and serve nobody
 	Help    bool
 	Version bool
 
 	usage string
 }
 
-// ParseOptions reads the command line, without the name of the program.
+// ParseOptions reads the command line, without the name of the program. With an
+// error, which has all that is wrong, it returns what it could read.
 func ParseOptions(args []string) (*Options, error) {
 	o := &Options{}
 	f := pflag.NewFlagSet("scache", pflag.ContinueOnError)
@@ -44,6 +46,7 @@ func ParseOptions(args []string) (*Options, error) {
 	f.SetInterspersed(false)
 	f.SortFlags = false
 	f.StringVar(&o.Listen, "listen", "", "serve without Postfix, on a socket at this `path`")
+	f.BoolVar(&o.Check, "check", false, "say all that is wrong with options and main.cf, and exit")
 	f.BoolVarP(&o.Help, "help", "h", false, "show this text")
 	f.BoolVar(&o.Version, "version", false, "show the version")
 	f.StringArrayVarP(&o.Overrides, "override", "o", nil, "override a main.cf parameter: `name=value`")
@@ -63,30 +66,37 @@ func ParseOptions(args []string) (*Options, error) {
 	f.BoolP("no-limit", "z", false, "no effect")
 	o.usage = f.FlagUsages()
 	if err := f.Parse(args); err != nil {
-		return nil, err
+		return o, err
 	}
+	var problems []error
 	if f.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected command-line argument: %s", f.Arg(0))
+		problems = append(problems, fmt.Errorf("unexpected command-line argument: %s", f.Arg(0)))
 	}
 	if o.Help || o.Version || o.Listen != "" {
-		return o, nil
+		o.Check = false
+		return o, errors.Join(problems...)
+	}
+	if !o.StandAlone && !o.OneProcess {
+		problems = append(problems, errors.New("this service requires a process limit of 1: set the maxproc column of its master.cf entry to 1"))
 	}
 	switch {
-	case !o.StandAlone && !o.OneProcess:
-		return nil, errors.New("this service requires a process limit of 1: set the maxproc column of its master.cf entry to 1")
 	case !o.StandAlone && o.Transport == "":
-		return nil, errors.New("no transport type specified: master(8) gives it with -t; to run without Postfix, use --listen")
-	case o.Sockets < 1:
-		return nil, fmt.Errorf("bad number of sockets: %d", o.Sockets)
+		problems = append(problems, errors.New("no transport type specified: master(8) gives it with -t; to run without Postfix, use --listen"))
+	case !o.StandAlone && o.Transport != "unix":
+		problems = append(problems, fmt.Errorf("transport %s cannot pass file descriptors: set the type column of the master.cf entry to unix", o.Transport))
 	}
-	return o, nil
+	if o.Sockets < 1 {
+		problems = append(problems, fmt.Errorf("bad number of sockets: %d", o.Sockets))
+	}
+	return o, errors.Join(problems...)
 }
 
 // Usage describes the options, a line each.
 func (o *Options) Usage() string { return o.usage }
 
-// apply overrides the configuration with the options.
-func (o *Options) apply(conf *mailconf.Config) error {
+// apply overrides the configuration with the options, and returns all that is wrong
+// with them.
+func (o *Options) apply(conf *mailconf.Config) (err error) {
 	for _, override := range o.Overrides {
 		// In master.cf a setting with white space stands in braces, which
 		// some versions of master leave in place.
@@ -94,12 +104,12 @@ func (o *Options) apply(conf *mailconf.Config) error {
 		if inner, found := strings.CutPrefix(override, "{"); found && strings.HasSuffix(inner, "}") {
 			override = strings.TrimSuffix(inner, "}")
 		}
-		if err := conf.Override(override); err != nil {
-			return fmt.Errorf("option -o: %w", err)
+		if wrong := conf.Override(override); wrong != nil {
+			err = errors.Join(err, fmt.Errorf("option -o: %w", wrong))
 		}
 	}
 	if o.MaxIdle != "" {
-		return conf.Override("max_idle=" + o.MaxIdle)
+		err = errors.Join(err, conf.Override("max_idle="+o.MaxIdle))
 	}
-	return nil
+	return err
 }

@@ -66,10 +66,8 @@ func Start(args []string, env func(string) string) (*Process, error) {
 	// A log that nobody reads is no reason to end. Commands do not inherit a
 	// handler, as they would inherit that the signal is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
-	options, err := ParseOptions(args[1:])
-	if err == nil {
-		p.Options = options
-	}
+	var err error
+	p.Options, err = ParseOptions(args[1:])
 	if verbose, err := strconv.Atoi(env("MAIL_VERBOSE")); err == nil {
 		p.Options.Verbose += verbose
 	}
@@ -77,12 +75,15 @@ func Start(args []string, env func(string) string) (*Process, error) {
 	hostname, _ := os.Hostname()
 	p.Config = mailconf.New(hostname)
 	if p.Options.Help || p.Options.Version {
-		return p, nil
+		return p, err
 	}
-	if p.Options.Listen != "" {
+	if p.Options.Listen != "" || p.Options.Check {
 		p.Log = maillog.New(maillog.Stream(os.Stderr, p.name))
 		p.Log.SetVerbose(p.Options.Verbose)
-		return p, p.Options.apply(p.Config)
+		if p.Options.Check {
+			return p, errors.Join(err, p.configure())
+		}
+		return p, errors.Join(err, p.Options.apply(p.Config))
 	}
 	p.Log = maillog.New(p.earlySinks()...)
 	p.Log.SetVerbose(p.Options.Verbose)
@@ -116,6 +117,7 @@ func (p *Process) start() error {
 	return nil
 }
 
+// configure reads main.cf and the options that concern it.
 func (p *Process) configure() error {
 	dir := p.env("MAIL_CONFIG")
 	if dir == "" {
@@ -124,15 +126,14 @@ func (p *Process) configure() error {
 	if err := p.Config.ReadFile(dir); err != nil {
 		return err
 	}
-	if err := p.Options.apply(p.Config); err != nil {
-		return err
-	}
+	err := p.Options.apply(p.Config)
 	p.Config.AskPostconf(p.Log.Info)
 	p.Config.SetReadOnly("process_name", p.name)
 	p.Config.SetReadOnly("process_id", strconv.Itoa(os.Getpid()))
 	p.Config.SetReadOnly("service_name", cmp.Or(p.Options.ServiceName, p.name)) // master gives it if they differ
-	var err error
-	p.maxIdle, err = p.Config.Time("max_idle")
+	if err == nil {
+		p.maxIdle, err = p.Config.Time("max_idle")
+	}
 	return err
 }
 
@@ -195,9 +196,6 @@ func (p *Process) inherit() error {
 		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
 			return fmt.Errorf("descriptor %d is not a listening socket: is this process a child of master(8)?", fd)
 		}
-		if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err != nil || domain != unix.AF_UNIX {
-			return fmt.Errorf("transport %s cannot pass file descriptors: set the type column of the master.cf entry to unix", p.Options.Transport)
-		}
 		unix.SetNonblock(fd, true) // for the runtime to wait for it
 		p.listeners = append(p.listeners, os.NewFile(uintptr(fd), "listening socket"))
 	}
@@ -251,9 +249,23 @@ func listen(path string) (*os.File, error) {
 	return l.File()
 }
 
+// Check looks for all that would keep a process with these options and this
+// main.cf from serving, and enters the jail.
+func (p *Process) Check() (err error) {
+	for _, param := range mailconf.Parameters {
+		err = errors.Join(err, p.Config.Check(param.Name))
+	}
+	if err == nil {
+		_, err = p.sinks()
+	}
+	p.Options.StandAlone = true // it has no sockets
+	return errors.Join(err, p.EnterJail())
+}
+
 // Fatal logs the error that ends the process, and tells it to a person who may
 // be looking.
 func (p *Process) Fatal(err error) {
+	err = errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	if p.Log != nil && p.Options.Listen == "" {
 		p.Log.Fatal("%v", err)
 		p.Log.Flush(time.Second)

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"scache/internal/master"
+)
+
+// check says all that is wrong with the options and main.cf, err included, and
+// returns the exit code.
+func check(p *master.Process, err error) int {
+	for _, warning := range p.Config.Warnings() {
+		fmt.Fprintf(os.Stderr, "scache: warning: %s\n", warning)
+	}
+	if _, missing := errors.AsType[*os.PathError](err); !missing {
+		err = errors.Join(err, p.Check())
+	}
+	if err == nil {
+		fmt.Println("scache: all is right")
+		return 0
+	}
+	lines := strings.Split(err.Error(), "\n")
+	slices.Sort(lines)
+	for _, line := range slices.Compact(lines) {
+		fmt.Fprintf(os.Stderr, "scache: fatal: %s\n", line)
+	}
+	return 1
+}
