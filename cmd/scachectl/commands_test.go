@@ -95,10 +95,9 @@ func TestMetrics(t *testing.T) {
 	want(t, out, "\nscache_sessions 1\n", "\nscache_sessions_saved_total 1\n", `scache_lookups_total{level="endpoint",result="miss"} 0`, `scache_build_info{version="test"} 1`)
 
 	file := filepath.Join(t.TempDir(), "scache.prom")
-	if err := os.WriteFile(file, []byte("old"), 0o600); err != nil {
-		t.Fatal(err)
+	for range 2 { // a new one, and the same again
+		must(t, "--socket", m.Socket, "metrics", "--output", file)
 	}
-	must(t, "--socket", m.Socket, "metrics", "--output", file)
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +110,8 @@ func TestMetrics(t *testing.T) {
 		t.Errorf("%v, %v", st.Mode(), err)
 	}
 	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/nonexistent/file"}, "/nonexistent/")
+	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/dev/null"}, "not a regular file")
+	want(t, must(t, "--socket", m.Socket, "metrics", "--output", "-"), "\nscache_sessions 1\n")
 }
 
 var metricName = regexp.MustCompile(`scache_\w+`)

@@ -9,43 +9,25 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"syscall"
 	"time"
 
 	"scache/internal/client"
 	"scache/internal/fdpass"
-	"scache/internal/mailconf"
+	"scache/internal/mailsystem"
 )
-
-const defaultDir = "/etc/postfix"
 
 // timeout bounds a conversation. It includes the time that master(8) takes to
 // start the server.
 const timeout = 10 * time.Second
 
-// configDir returns the directory of main.cf.
-func (c *control) configDir() string {
-	for _, dir := range []string{c.dir, os.Getenv("MAIL_CONFIG")} {
-		if dir != "" {
-			return dir
-		}
-	}
-	return defaultDir
-}
-
-// readConfig reads main.cf.
-func (c *control) readConfig() (*mailconf.Config, error) {
-	host, err := os.Hostname()
+// open returns the mail system.
+func (c *control) open() (*mailsystem.System, error) {
+	s, err := mailsystem.Open(c.dir)
 	if err != nil {
-		return nil, err
-	}
-	conf := mailconf.New(host)
-	if err := conf.ReadFile(c.configDir()); err != nil {
 		return nil, fmt.Errorf("%w (option -c tells another directory)", err)
 	}
-	conf.AskPostconf(func(string, ...any) {}) // the daemon logs it
-	return conf, nil
+	return s, nil
 }
 
 // path returns where the server's socket is.
@@ -53,13 +35,11 @@ func (c *control) path() (string, error) {
 	if c.socket != "" {
 		return c.socket, nil
 	}
-	conf, err := c.readConfig()
+	s, err := c.open()
 	if err != nil {
 		return "", fmt.Errorf("where is the server? %w, or --socket its path", err)
 	}
-	r := conf.Reader()
-	path := filepath.Join(r.String("queue_directory"), "private", r.String("connection_cache_service_name"))
-	return path, r.Err
+	return s.Socket()
 }
 
 func dial(path string, timeout time.Duration) (*client.Client, error) {

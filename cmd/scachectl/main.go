@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"scache/internal/mailsystem"
 )
 
 // version is set by the build.
@@ -31,8 +33,6 @@ const (
 )
 
 func main() {
-	// Postfix has its commands where only root looks for them, and not cron.
-	os.Setenv("PATH", os.Getenv("PATH")+":/usr/sbin:/sbin:/usr/local/sbin")
 	if err := newCommand().Execute(); err != nil {
 		fmt.Fprintln(os.Stderr, "scachectl:", err)
 		if running {
@@ -60,7 +60,7 @@ server's own socket, and switches the mail system to this server and back.`,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "the server's `path`, instead of the one that main.cf tells")
-	flags.StringVarP(&c.dir, "config", "c", "", "the `directory` of main.cf (default: $MAIL_CONFIG, or "+defaultDir+")")
+	flags.StringVarP(&c.dir, "config", "c", "", "the `directory` of main.cf (default: $MAIL_CONFIG, or "+mailsystem.DefaultDirectory+")")
 	root.MarkFlagDirname("config")
 	root.MarkFlagFilename("socket")
 	root.AddCommand(

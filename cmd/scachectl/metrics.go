@@ -6,33 +6,36 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 
 	"scache/internal/operator"
 )
 
 func newMetricsCommand(c *control) *cobra.Command {
-	output := ""
+	output := "-"
 	cmd := terse("metrics", "Print metrics for Prometheus", func(cmd *cobra.Command) error {
 		s, err := c.status()
 		if err != nil {
 			return err
 		}
 		text := metrics(s, time.Now())
-		if output != "" {
-			return replaceFile(output, text)
+		if output == "-" {
+			_, err = cmd.OutOrStdout().Write(text)
+			return err
 		}
-		_, err = cmd.OutOrStdout().Write(text)
-		return err
+		if st, err := os.Lstat(output); err == nil && !st.Mode().IsRegular() {
+			return fmt.Errorf("%s is not a regular file, and is not replaced", output)
+		}
+		return renameio.WriteFile(output, text, 0o644, renameio.IgnoreUmask())
 	})
 	cmd.Long = `metrics prints the state of the server in Prometheus' text format. With --output,
 it goes to a file that is replaced in one step, as the textfile collector of
 node_exporter wants it.`
-	cmd.Flags().StringVar(&output, "output", "", "write to this `file`")
+	cmd.Flags().StringVar(&output, "output", "-", "write to this `file`; - is standard output")
 	cmd.MarkFlagFilename("output", "prom")
 	return cmd
 }
@@ -87,32 +90,4 @@ func metrics(s operator.Status, now time.Time) []byte {
 		}
 	}
 	return b.Bytes()
-}
-
-// replaceFile writes a file in one step: whoever reads it sees the old or the
-// new one.
-func replaceFile(name string, text []byte) (err error) {
-	if st, err := os.Lstat(name); err == nil && !st.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a regular file, and is not replaced", name)
-	}
-	f, err := os.CreateTemp(filepath.Dir(name), "."+filepath.Base(name)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if _, err := f.Write(text); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return os.Rename(f.Name(), name)
 }

@@ -23,6 +23,8 @@ type site struct {
 	t    *testing.T
 	etc  string
 	sent int
+
+	throttled bool // is as it should be
 }
 
 const oldEntry = "scache unix - - y - 1 scache -o connection_cache_ttl_limit=1h -o { syslog_facility = mail }\n"
@@ -120,7 +122,7 @@ func TestEnableAndDisable(t *testing.T) {
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	out := must(t, "-c", s.etc, "enable", "--dry-run")
-	want(t, out, "nothing was done", "postconf -c "+s.etc+" -M ", ourName, "postfix -c "+s.etc+" reload")
+	want(t, out, "nothing was done", s.etc+"/master.cf: let the command of scache unix be "+ourName, "postfix -c "+s.etc+" reload")
 	if s.postconf() != before {
 		t.Fatal("a dry run has changed master.cf")
 	}
@@ -149,7 +151,7 @@ func TestEnableAndDisable(t *testing.T) {
 		t.Errorf("ours has logged %d flushes", got)
 	}
 
-	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "postconf -c "+s.etc+" -M ")
+	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "let the command of scache unix be scache\n", "nothing was done")
 	must(t, "-c", s.etc, "disable")
 	if got := s.postconf(); got != before {
 		t.Errorf("after disable: %s\nwant %s", got, before)
@@ -157,7 +159,7 @@ func TestEnableAndDisable(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
-	if _, err := os.Stat(filepath.Join(s.etc, savedName)); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-saved")); !os.IsNotExist(err) {
 		t.Errorf("the saved entry is still there: %v", err)
 	}
 	// Of stock, the log tells by a warning that ours does not have.
@@ -173,28 +175,83 @@ func TestEnableAndDisable(t *testing.T) {
 // logged counts the lines of the cache server with this text.
 func (s *site) logged(text string) int { return len(s.Grep("postfix/scache[", text)) }
 
+// wantUntouched wants a system as it was, and mail delivered.
+func (s *site) wantUntouched(before string) {
+	s.t.Helper()
+	if got := s.masterCF(); got != before {
+		s.t.Errorf("master.cf: %s\nwant %s", got, before)
+	}
+	for _, left := range []string{"master.cf.scache-saved", "master.cf.scache-whole"} {
+		if _, err := os.Stat(filepath.Join(s.etc, left)); !os.IsNotExist(err) {
+			s.t.Errorf("%s is left: %v", left, err)
+		}
+	}
+	s.send()
+	wantError(s.t, []string{"-c", s.etc, "status"}, "stock scache")
+	if lines := s.Grep("throttling"); len(lines) > 0 && !s.throttled {
+		s.t.Errorf("%q", lines)
+	}
+}
+
+// TestEnableRollsBack has a server that passes the trial, and fails under master(8).
 func TestEnableRollsBack(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	if err := s.Start(); err != nil {
 		t.Fatal(err)
 	}
-	before := s.postconf()
-	s.install("/bin/true") // a server that never answers
+	before := s.masterCF()
+	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) exit 1 ;; esac\n"
+	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", ourName), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.throttled = true
 	wantError(t, []string{"-c", s.etc, "enable"}, "after the reload", "does not answer", "the old entry is back")
-	if got := s.postconf(); got != before {
-		t.Errorf("master.cf: %s\nwant %s", got, before)
-	}
-	s.send()
-	if _, err := os.Stat(filepath.Join(s.etc, savedName)); !os.IsNotExist(err) {
-		t.Errorf("a saved entry is left: %v", err)
-	}
+	s.wantUntouched(before)
+}
 
-	s.install("/bin/false")
-	wantError(t, []string{"-c", s.etc, "enable"}, ourName, "does not run", "make install")
-	if got := s.postconf(); got != before {
-		t.Errorf("master.cf: %s\nwant %s", got, before)
+// TestEnableIsRefused has nothing touched where this server would not serve.
+func TestEnableIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
 	}
+	edit := func(from, to string) (undo func()) {
+		t.Helper()
+		text := s.masterCF()
+		if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(strings.Replace(text, from, to, 1)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return func() { os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644) }
+	}
+	for to, texts := range map[string][]string{
+		"- 10 scache":                {"process limit of 1"},
+		"- 1 scache -o max_idle=1x":  {`max_idle: "1x"`, "command line"},
+		"- 1 scache -o nonsense":     {"option -o", "nonsense"},
+		"- 1 scache --nonsense":      {"--nonsense"},
+		"- - scache -o max_idle=${x}y": {"process limit of 1", "max_idle", `"y"`},
+	} {
+		undo := edit("- 1 scache", to)
+		start := time.Now()
+		wantError(t, []string{"-c", s.etc, "enable"}, append(texts, "nothing was changed")...)
+		t.Logf("%s: %v", to, time.Since(start))
+		undo()
+	}
+	undo := edit("scache unix", "scache inet")
+	wantError(t, []string{"-c", s.etc, "enable"}, "no entry of this service: scache unix")
+	undo()
+
+	before := s.masterCF()
+	for binary, text := range map[string]string{"/bin/true": "does not answer", "/bin/false": "does not run", "/etc/passwd": "exec format error"} {
+		s.install(binary)
+		wantError(t, []string{"-c", s.etc, "enable"}, text, "nothing was changed")
+	}
+	os.Chmod(filepath.Join(s.Dir, "libexec", ourName), 0o644)
+	wantError(t, []string{"-c", s.etc, "enable"}, "permission denied", "nothing was changed")
+	os.Remove(filepath.Join(s.Dir, "libexec", ourName))
+	wantError(t, []string{"-c", s.etc, "enable"}, "no such file", "make install")
+	s.wantUntouched(before)
 }
 
 func TestEnableWhilePostfixIsStopped(t *testing.T) {
@@ -234,12 +291,10 @@ func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
 func TestDisableAll(t *testing.T) {
 	t.Parallel()
 	first, second := newSite(t), newSite(t)
-	must(t, "-c", first.etc, "enable")
-	must(t, "-c", second.etc, "enable")
 	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
 		t.Fatal(err)
 	}
-	must(t, "-c", first.etc, "enable")
+	want(t, must(t, "-c", first.etc, "enable", "--all"), "enabled in "+first.etc, "enabled in "+second.etc)
 	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "disabled in "+second.etc)
 	for _, s := range []*site{first, second} {
 		if strings.Contains(s.masterCF(), ourName) {
@@ -257,7 +312,7 @@ func TestEnableWithoutAnEntry(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, []string{"-c", s.etc, "enable"}, "no entry", "scache/unix")
+	wantError(t, []string{"-c", s.etc, "enable"}, "no entry", "scache unix")
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 }
 
@@ -310,7 +365,7 @@ func TestAnInterruptedCallIsPutRight(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := s.masterCF()
-	for name, text := range map[string]string{"master.cf.scache-whole": before, "master.cf": string(withoutEntry([]byte(before), "scache"))} {
+	for name, text := range map[string]string{"master.cf.scache-whole": before, "master.cf": strings.Replace(before, oldEntry, "", 1)} {
 		if err := os.WriteFile(filepath.Join(s.etc, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -321,39 +376,6 @@ func TestAnInterruptedCallIsPutRight(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 	if got := s.masterCF(); got != before {
 		t.Errorf("master.cf: %q\nwant %q", got, before)
-	}
-}
-
-func TestWithoutEntry(t *testing.T) {
-	t.Parallel()
-	const text = "# scache unix x\nsmtp unix a\n\t-o x=y\nscache unix a\n  -o a=b\n# comment\n\n   -o c=d\nscache inet a\nlmtp unix a\n"
-	const left = "# scache unix x\nsmtp unix a\n\t-o x=y\n# comment\n\nscache inet a\nlmtp unix a\n"
-	if got := string(withoutEntry([]byte(text), "scache")); got != left {
-		t.Errorf("%q", got)
-	}
-}
-
-// TestAStoppedPostfixDoesNotRun although its pid file is there, with the pid of a
-// process that is.
-func TestAStoppedPostfixDoesNotRun(t *testing.T) {
-	t.Parallel()
-	s := newSite(t)
-	pidFile := filepath.Join(s.Dir, "queue/pid/master.pid")
-	if err := os.MkdirAll(filepath.Dir(pidFile), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(pidFile, fmt.Appendln(nil, os.Getpid()), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := (&switcher{control: &control{dir: s.etc}}).running(); got || err != nil {
-		t.Errorf("%v, %v", got, err)
-	}
-	os.Remove(pidFile)
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := (&switcher{control: &control{dir: s.etc}}).running(); !got || err != nil {
-		t.Errorf("it runs: %v, %v", got, err)
 	}
 }
 

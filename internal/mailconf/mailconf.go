@@ -19,8 +19,11 @@ import (
 	"time"
 )
 
-// CommandLine is the Source of a setting from the command line.
-const CommandLine = "command line"
+// The Source of a setting that is in no file.
+const (
+	Default     = "default"
+	CommandLine = "command line"
+)
 
 // A Config is a set of settings.
 type Config struct {
@@ -35,12 +38,12 @@ type setting struct{ value, source string }
 func New(hostname string) *Config {
 	c := &Config{settings: map[string]setting{}}
 	for name, value := range others {
-		c.set(name, value, "default")
+		c.set(name, value, Default)
 	}
 	for _, p := range Parameters {
-		c.set(p.Name, p.Default, "default")
+		c.set(p.Name, p.Default, Default)
 	}
-	c.set("myhostname", hostname, "default")
+	c.set("myhostname", hostname, Default)
 	return c
 }
 
@@ -76,7 +79,7 @@ func (c *Config) SetReadOnly(name, value string) {
 }
 
 func (c *Config) set(name, value, source string) {
-	if source != "default" && lookup(name).Type == ReadOnly {
+	if source != Default && lookup(name).Type == ReadOnly {
 		return
 	}
 	c.settings[name] = setting{value, source}

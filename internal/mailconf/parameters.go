@@ -56,6 +56,7 @@ var Parameters = []Parameter{
 // those above are likely to refer to, or that its clients read.
 var others = map[string]string{
 	"connection_cache_service_name": "scache",
+	"compatibility_level":           "0",
 	"multi_instance_directories":    "",
 
 	"mail_name":            "Postfix",

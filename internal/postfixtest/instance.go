@@ -4,7 +4,6 @@ package postfixtest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -17,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"scache/internal/mailsystem"
 )
 
 // An Instance is a Postfix mail system of its own: in a temporary directory,
@@ -198,13 +199,12 @@ func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) 
 
 // Command runs "postfix start", "postfix reload" or the like for the instance.
 func (i *Instance) Command(command string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "postfix", "-c", i.path("etc"), command)
-	cmd.WaitDelay = time.Second // daemons that it starts may keep its output open
-	out, err := cmd.CombinedOutput()
-	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return fmt.Errorf("postfix %s: %w: %s%s", command, err, out, i.tail())
+	system, err := mailsystem.Open(i.path("etc"))
+	if err == nil {
+		err = system.Postfix(command)
+	}
+	if err != nil {
+		return fmt.Errorf("%w\n%s", err, i.tail())
 	}
 	return nil
 }

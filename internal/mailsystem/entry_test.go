@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package mailsystem
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// systemWith returns a system with these files.
+func systemWith(t *testing.T, main, master string) *System {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"main.cf": main, "master.cf": master} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *System) text(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(s.masterCF())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+const odd = "# scache unix x\nsmtp unix - - y - - smtp\n\t-o x=y\n" +
+	"scache\t unix -  -\n# scache\n\n  n -\n 1\n   scache  # x\n  -o a=b { -o c = d } -oe=f -o { g = { h i } }\n" +
+	"scache inet - - y - 1 scache\nlmtp unix - - y - - lmtp"
+
+func TestEntry(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", odd)
+	e, err := s.Entry()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e.Name != "scache" || e.Type != "unix" || e.Unprivileged != "-" || e.Chroot != "n" || e.ProcessLimit != "1" || e.Command != "scache" {
+		t.Errorf("%+v", e)
+	}
+	if want := []string{"#", "x", "-o", "a=b", "-o c = d", "-oe=f", "-o", "g = { h i }"}; !slices.Equal(e.Arguments, want) {
+		t.Errorf("arguments %q, want %q", e.Arguments, want)
+	}
+	if want := []string{"a=b", "c = d", "e=f", "g = { h i }"}; !slices.Equal(e.Options(), want) {
+		t.Errorf("options %q, want %q", e.Options(), want)
+	}
+}
+
+func TestTheCommandChangesInItsPlace(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", odd)
+	os.Chmod(s.masterCF(), 0o640)
+	if err := s.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetCommand("a/b"); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := s.text(t), strings.Replace(odd, "   scache  # x", "   a/b  # x", 1); got != want {
+		t.Errorf("got %q\nwant %q", got, want)
+	}
+	command, err := s.SavedCommand()
+	if command != "scache" || err != nil {
+		t.Errorf("saved %q, %v", command, err)
+	}
+	if err := s.SetCommand(command); err != nil || s.text(t) != odd {
+		t.Errorf("%v, back: %q", err, s.text(t))
+	}
+	if st, err := os.Stat(s.masterCF()); err != nil || st.Mode().Perm() != 0o640 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+	for range 2 {
+		if err := s.DropSaved(); err != nil {
+			t.Error(err)
+		}
+	}
+	if command, err := s.SavedCommand(); command != StockCommand || err != nil {
+		t.Errorf("without a saved entry: %q, %v", command, err)
+	}
+}
+
+func TestALinkStays(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", odd)
+	real := filepath.Join(t.TempDir(), "real")
+	if err := os.Rename(s.masterCF(), real); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(real, s.masterCF()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetCommand("x"); err != nil {
+		t.Fatal(err)
+	}
+	if target, err := os.Readlink(s.masterCF()); target != real || err != nil {
+		t.Errorf("%q, %v", target, err)
+	}
+	if text, _ := os.ReadFile(real); !strings.Contains(string(text), "   x  # x") {
+		t.Errorf("%q", text)
+	}
+}
+
+func TestNoEntry(t *testing.T) {
+	t.Parallel()
+	for master, want := range map[string]string{
+		"":                                 "no entry of this service: scache unix",
+		"scache inet - - y - 1 scache\n":   "no entry",
+		" scache unix - - y - 1 scache\n":  "no entry",
+		"#scache unix - - y - 1 scache\n":  "no entry",
+		"scache unix - - y - 1\n":          "lacks columns",
+		"scache2 unix - - y - 1 scache2\n": "no entry",
+	} {
+		s := systemWith(t, "", master)
+		if _, err := s.Entry(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", master, err)
+		}
+		if err := s.SetCommand("x"); err == nil || s.text(t) != master {
+			t.Errorf("%q: %v, %q", master, err, s.text(t))
+		}
+	}
+}
+
+func TestAnotherService(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "connection_cache_service_name = other\n", "scache unix - - y - 1 scache\nother unix - n - - - x\n")
+	if e, err := s.Entry(); e.Command != "x" || err != nil {
+		t.Errorf("%v, %v", e, err)
+	}
+	want := []string{"-n", "other", "-t", "unix", "-c"}
+	if e, _ := s.Entry(); !slices.Equal(s.DaemonArguments(e), want) {
+		t.Errorf("%q", s.DaemonArguments(e))
+	}
+}
+
+func TestDaemonArguments(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ main, entry, want string }{
+		{"", "scache unix - - y - 1 scache -o a=b", "-n scache -t unix -l -u -c -o a=b"},
+		{"", "scache unix - - - - 1 scache", "-n scache -t unix -l -u -c"},
+		{"compatibility_level = 3.6\n", "scache unix - - - - 1 scache", "-n scache -t unix -l -u"},
+		{"compatibility_level = 3.6\n", "scache unix - n n - 0 scache -v", "-n scache -t unix -v"},
+	} {
+		s := systemWith(t, test.main, test.entry)
+		e, err := s.Entry()
+		if got := strings.Join(s.DaemonArguments(e), " "); got != test.want || err != nil {
+			t.Errorf("%s: %s, %v, want %s", test.entry, got, err, test.want)
+		}
+	}
+}
+
+func TestWithoutEntry(t *testing.T) {
+	t.Parallel()
+	const text = "# scache unix x\nsmtp unix a\n\t-o x=y\nscache unix a\n  -o a=b\n# comment\n\n   -o c=d\nscache inet a\nlmtp unix a\n"
+	const left = "# scache unix x\nsmtp unix a\n\t-o x=y\n# comment\n\nscache inet a\nlmtp unix a\n"
+	s := &System{Service: "scache"}
+	if got := string(s.withoutEntry([]byte(text))); got != left {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestRestore finds what an interrupted Forget has left.
+func TestRestore(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", odd)
+	if interrupted, err := s.Restore(); interrupted || err != nil {
+		t.Errorf("nothing to restore: %v, %v", interrupted, err)
+	}
+	for name, text := range map[string]string{s.wholePath(): odd, s.masterCF(): "half"} {
+		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if interrupted, err := s.Restore(); !interrupted || err != nil || s.text(t) != odd {
+		t.Errorf("%v, %v, %q", interrupted, err, s.text(t))
+	}
+	if interrupted, err := s.Restore(); interrupted || err != nil {
+		t.Errorf("twice: %v, %v", interrupted, err)
+	}
+}
+
+// FuzzSetCommand changes the command there and back, in whatever file.
+func FuzzSetCommand(f *testing.F) {
+	f.Add([]byte(odd))
+	f.Add([]byte("scache unix - - y - 1\n\tscache"))
+	f.Add([]byte("scache unix - - y - 1 scache { } {\n"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s := &System{Service: "scache"}
+		words, err := s.findEntry(text)
+		if err != nil {
+			return
+		}
+		w := words[columns-1]
+		if string(text[w.start:w.end]) != w.text {
+			t.Fatalf("%q is not at %d", w.text, w.start)
+		}
+		changed := bytes.Join([][]byte{text[:w.start], []byte("x/y"), text[w.end:]}, nil)
+		again, err := s.findEntry(changed)
+		if err != nil || again[columns-1].text != "x/y" || len(again) != len(words) {
+			t.Fatalf("%q: %v, %v", changed, again, err)
+		}
+		newEntry(words).Options()
+		if left := s.withoutEntry(text); len(left) >= len(text) {
+			t.Fatal("nothing was left out")
+		}
+	})
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package mailsystem
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Forget makes master(8) forget that the server has failed. After that it does not
+// start the server for a minute, whatever its entry says by then, unless it reads a
+// master.cf without the entry, and one with it. The file is without it for a moment,
+// and then as it was, byte for byte: also when this is interrupted, as Restore finds
+// the whole file beside it.
+func (s *System) Forget() error {
+	whole, err := os.ReadFile(s.masterCF())
+	if err != nil {
+		return err
+	}
+	if err := replace(s.wholePath(), whole); err != nil {
+		return err
+	}
+	if err := s.write(s.withoutEntry(whole)); err != nil {
+		return err
+	}
+	err = s.Reload()
+	if _, restored := s.Restore(); restored != nil {
+		return errors.Join(err, restored)
+	}
+	return errors.Join(err, s.Reload())
+}
+
+// Restore puts master.cf back, if Forget was interrupted, and tells whether it was.
+func (s *System) Restore() (interrupted bool, err error) {
+	whole, err := os.ReadFile(s.wholePath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return true, err
+	}
+	if err := s.write(whole); err != nil {
+		return true, err
+	}
+	return true, os.Remove(s.wholePath())
+}
+
+// wholePath is the file that keeps master.cf while it is without the entry.
+func (s *System) wholePath() string { return filepath.Join(s.Directory, "master.cf.scache-whole") }
+
+// withoutEntry returns master.cf without the entry: its lines, but for comments
+// between them.
+func (s *System) withoutEntry(text []byte) []byte {
+	var out []byte
+	inside := false
+	for line := range bytes.Lines(text) {
+		words := cutWords(line, 0)
+		comment := len(words) == 0 || words[0].text[0] == '#'
+		if !comment && line[0] != ' ' && line[0] != '\t' {
+			inside = len(words) > 1 && words[0].text == s.Service && words[1].text == "unix"
+		}
+		if comment || !inside {
+			out = append(out, line...)
+		}
+	}
+	return out
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package mailsystem_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"scache/internal/mailsystem"
+	"scache/internal/postfixtest"
+)
+
+func newInstance(t *testing.T, master string) (*postfixtest.Instance, *mailsystem.System) {
+	t.Helper()
+	postfixtest.NeedPostfix(t)
+	i, err := postfixtest.NewInstance(postfixtest.Config{Master: master})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	s, err := mailsystem.Open(filepath.Join(i.Dir, "etc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i, s
+}
+
+// TestEntryAsPostconfHasIt compares what both make of options.
+func TestEntryAsPostconfHasIt(t *testing.T) {
+	t.Parallel()
+	for _, entry := range []string{
+		"scache unix - - y - 1 scache",
+		"scache unix - - y - 1 scache -o a=b -o c=d -v",
+		"scache unix - - y - 1\n  scache\n# x\n  -o a=b\n\t-o { c = d e }\n  -oe=f",
+		"scache unix - - y - 1 scache { -v }",
+		"scache unix - - y - 1 scache -o { a = { b } c }",
+	} {
+		_, s := newInstance(t, entry+"\n")
+		e, err := s.Entry()
+		if err != nil {
+			t.Error(err)
+		}
+		out, err := exec.Command("postconf", "-c", s.Directory, "-P", "scache/unix").Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var want []string
+		for line := range strings.Lines(string(out)) {
+			want = append(want, strings.Join(strings.Fields(strings.TrimPrefix(line, "scache/unix/")), ""))
+		}
+		var got []string
+		for _, option := range e.Options() {
+			got = append(got, strings.Join(strings.Fields(option), ""))
+		}
+		slices.Sort(want)
+		slices.Sort(got)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %q, and postconf says %q", entry, got, want)
+		}
+	}
+}
+
+// TestAStoppedPostfixDoesNotRun although its pid file is there, with the pid of a
+// process that is.
+func TestAStoppedPostfixDoesNotRun(t *testing.T) {
+	t.Parallel()
+	i, s := newInstance(t, "")
+	wantRunning := func(want bool) {
+		t.Helper()
+		if got, err := s.Running(); got != want || err != nil {
+			t.Errorf("%v, %v, want %v", got, err, want)
+		}
+	}
+	wantRunning(false)
+	pidFile := filepath.Join(i.Dir, "queue/pid/master.pid")
+	if err := os.MkdirAll(filepath.Dir(pidFile), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(pidFile, []byte("1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wantRunning(false)
+	os.Remove(pidFile)
+	if err := i.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wantRunning(true)
+	if err := s.Postfix("stop"); err != nil {
+		t.Fatal(err)
+	}
+	wantRunning(false)
+}
+
+func TestFactsOfAnInstallation(t *testing.T) {
+	t.Parallel()
+	i, s := newInstance(t, "")
+	if dir, err := s.DaemonDirectory(); dir != filepath.Join(i.Dir, "libexec") || err != nil {
+		t.Errorf("%s, %v", dir, err)
+	}
+	if version, err := s.Version(); !strings.Contains(version, ".") || err != nil {
+		t.Errorf("%s, %v", version, err)
+	}
+	if socket, err := s.Socket(); socket != filepath.Join(i.Dir, "queue/private/scache") || err != nil {
+		t.Errorf("%s, %v", socket, err)
+	}
+	if owner, err := s.Owner(); owner != "postfix" || err != nil {
+		t.Errorf("%s, %v", owner, err)
+	}
+	if err := s.Check(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Postfix("nonsense"); err == nil || !strings.Contains(err.Error(), "postfix -c "+s.Directory+" nonsense: ") {
+		t.Errorf("%v", err)
+	}
+	gone := filepath.Join(t.TempDir(), "gone")
+	if err := i.Configure(map[string]string{"multi_instance_directories": s.Directory + ", " + gone}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := mailsystem.Open(s.Directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	present, missing, err := s.Instances()
+	if !slices.Equal(present, []string{s.Directory}) || !slices.Equal(missing, []string{gone}) || err != nil {
+		t.Errorf("%q, %q, %v", present, missing, err)
+	}
+}
