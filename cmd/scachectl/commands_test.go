@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,44 +40,104 @@ func TestStatus(t *testing.T) {
 func TestList(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
+	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
 	remote := saveConnection(t, m.Socket)
-	out := must(t, "--socket", m.Socket, "list")
-	want(t, out, "\nsmtp example.com 25 ", "\n  smtp 192.0.2.1 25 0 ", "\nsmtp 192.0.2.1 25 0 ", "\n  "+remote+" ",
-		"1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
-	if strings.Contains(out, "secret") {
+	want(t, ctl("list"), "\nsmtp\\nexample.com\\n25\\n  smtp\\n192.0.2.1\\n25\\n0\\n  ",
+		"\nsmtp\\n192.0.2.1\\n25\\n0\\n  1         "+remote+"  ", "\n1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
+	if strings.Contains(ctl("list"), "secret") {
 		t.Error("properties are shown without being asked for")
 	}
-	want(t, must(t, "--socket", m.Socket, "list", "-v"), "  secret feature\n", "  PROPERTY\n")
+	want(t, ctl("list", "-v"), "  secret\\nfeature\\n\n", "  PROPERTY\n")
 	var all struct{ Bindings, Sessions []map[string]any }
-	if err := json.Unmarshal([]byte(must(t, "--socket", m.Socket, "list", "--json")), &all); err != nil {
+	if err := json.Unmarshal([]byte(ctl("list", "--json")), &all); err != nil {
 		t.Fatal(err)
 	}
-	if all.Sessions[0]["remote"] != remote || all.Sessions[0]["property"] != "secret\nfeature\n" ||
-		all.Bindings[0]["destination"] != "smtp\nexample.com\n25\n" || all.Bindings[0]["left_seconds"].(float64) < 2000 {
+	if all.Sessions[0]["remote"] != remote || all.Sessions[0]["property"] != `secret\nfeature\n` ||
+		all.Bindings[0]["destination"] != `smtp\nexample.com\n25\n` || all.Bindings[0]["left_seconds"].(float64) < 2000 {
 		t.Errorf("%v", all)
 	}
+	if out := ctl("list", "--json", "nobody.example"); strings.Contains(out, "null") || !strings.Contains(out, `"sessions": []`) {
+		t.Error(out)
+	}
+}
+
+func TestListFiltersSortsAndCuts(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
+	remote := saveConnection(t, m.Socket)
+	for i := range 9 {
+		for range i + 1 {
+			ctl("save", "endpoint", fmt.Sprintf(`smtp\n192.0.2.%d\n25\n0\n`, i+10), "--ttl", "1000")
+		}
+	}
+	for _, text := range []string{"example.com", "EXAMPLE.com", `smtp\nexample.com\n25\n`, "192.0.2.1", remote} {
+		out := ctl("list", text)
+		want(t, out, " 1 endpoints, 1 sessions\n", remote)
+		if strings.Contains(out, "192.0.2.10") {
+			t.Errorf("list %s shows others: %s", text, out)
+		}
+	}
+	for _, text := range []string{"smtp", "25", "0", "com", "192.0.2", ""} {
+		want(t, ctl("list", text), "\n0 destinations, 0 bindings, 0 endpoints, 0 sessions\n")
+	}
+	out := ctl("list", "--sort", "sessions", "--limit", "2")
+	want(t, out, "\n… 8 more\n", "\n1 destinations, 1 bindings, 10 endpoints, 46 sessions\n")
+	if !regexp.MustCompile(`(?m)^ENDPOINT.*\n.*192\.0\.2\.18.* 9 .*\n.*192\.0\.2\.17.* 8 .*\n… 8 more`).MatchString(out) {
+		t.Error(out)
+	}
+	want(t, ctl("list", "-v", "--sort", "left", "--limit", "1"), remote, "\n… 45 more\n")
+	wantError(t, []string{"--socket", m.Socket, "list", "--sort", "odd"}, "label, sessions, age, left")
+	wantError(t, []string{"--socket", m.Socket, "list", `a\b`}, "bad label")
 }
 
 func TestFlush(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
 	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
-	for _, label := range []string{"example.com", "smtp example.com 25", "smtp\nexample.com\n25\n", ""} {
+	for _, label := range []string{"example.com", `smtp\nexample.com\n25\n`, `smtp\nexample.com\n25`, "--all"} {
 		saveConnection(t, m.Socket)
-		args := []string{"flush", label}
-		if label == "" {
-			args = args[:1]
+		const dry = "nothing was done; without --dry-run: "
+		if got := ctl("flush", label, "--dry-run"); got != dry+"flushed 1 sessions and 1 bindings\n" {
+			t.Errorf("flush %q: %s", label, got)
 		}
-		if got := ctl(args...); got != "flushed 1 sessions and 1 bindings\n" {
+		if got := ctl("flush", label); got != "flushed 1 sessions and 1 bindings\n" {
 			t.Errorf("flush %q: %s", label, got)
 		}
 	}
 	saveConnection(t, m.Socket)
-	if got := ctl("flush", "192.0.2.1"); got != "flushed 1 sessions and 0 bindings\n" {
+	for _, text := range []string{"smtp", "25", "0", "192.0.2.99", ""} {
+		wantError(t, []string{"--socket", m.Socket, "flush", text}, "nothing is cached for", "scachectl list")
+	}
+	if got := ctl("flush", "192.0.2.1", "--json"); !strings.Contains(got, `"sessions": 1`) || !strings.Contains(got, `"bindings": 0`) {
 		t.Error(got)
 	}
-	wantError(t, []string{"--socket", m.Socket, "flush", "192.0.2.99"}, `"192.0.2.99"`, "scachectl list")
 	want(t, ctl("status"), "5 saved", "5 flushed")
+}
+
+// TestOddLabels go from list to flush, find and save, and back.
+func TestOddLabels(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
+	for _, label := range []string{`a\\b`, `\xff\xfe`, `caf\xe9\n`, `tab\x09 and space`, `größe 東京`, `\\n`, `\xe2\x80\xae`} {
+		ctl("save", "endpoint", label, "--property", label)
+		ctl("save", "destination", label, label, "--property", label)
+		want(t, ctl("list", label), "\n"+label+"  ")
+		want(t, ctl("list", "-v"), "  "+label+"\n")
+		if out, _, _ := run(exec.Command(tool, "--socket", m.Socket, "__complete", "flush", "")); !strings.HasPrefix(out, label+"\n") {
+			t.Errorf("offered: %q", out)
+		}
+		want(t, ctl("find", "destination", label), "destination property: "+label+"\nendpoint property: "+label+"\n")
+		if got := ctl("flush", label); got != "flushed 0 sessions and 1 bindings\n" {
+			t.Errorf("flush %q: %s", label, got)
+		}
+	}
+	for _, label := range []string{`\`, `\x`, `\x1`, `\xg0`, `\x+1`, `a\tb`} {
+		for _, args := range [][]string{{"save", "endpoint", label}, {"save", "endpoint", "x", "--property", label}, {"find", "endpoint", label}, {"flush", label}, {"list", label}} {
+			wantError(t, append([]string{"--socket", m.Socket}, args...), "bad label")
+		}
+	}
 }
 
 // TestMetrics has them checked by the linter of promtool.
@@ -136,12 +197,12 @@ func TestDashboardShowsWhatThereIs(t *testing.T) {
 func TestAgainstStock(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, postfixtest.NeedPostfix(t))
-	for _, command := range []string{"status", "list", "flush", "metrics"} {
-		wantError(t, []string{"--socket", m.Socket, command}, m.Socket, "stock scache", "scachectl enable")
+	for _, command := range []string{"status", "list", "flush --all", "metrics"} {
+		wantError(t, append([]string{"--socket", m.Socket}, strings.Fields(command)...), m.Socket, "stock scache", "scachectl enable")
 	}
 	saveConnection(t, m.Socket)
 	out := must(t, "--socket", m.Socket, "find", "destination", `smtp\nexample.com\n25\n`)
-	want(t, out, "destination property: p\n", "endpoint property: secret feature\n", "descriptor: socket, inode ")
+	want(t, out, "destination property: p\n", `endpoint property: secret\nfeature\n`+"\n", "descriptor: socket, inode ")
 	wantError(t, []string{"--socket", m.Socket, "find", "destination", `smtp\nexample.com\n25\n`}, "not found")
 	wantError(t, []string{"--socket", m.Socket, "save", "endpoint", "x", "--ttl", "0"}, "status 1", "malformed")
 }
@@ -150,7 +211,7 @@ func TestSaveAndFind(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
 	saveConnection(t, m.Socket)
-	want(t, must(t, "--socket", m.Socket, "find", "endpoint", `smtp\n192.0.2.1\n25\n0\n`), "endpoint property: secret feature\n", "descriptor: socket, inode ")
+	want(t, must(t, "--socket", m.Socket, "find", "endpoint", `smtp\n192.0.2.1\n25\n0\n`), `endpoint property: secret\nfeature\n`+"\n", "descriptor: socket, inode ")
 	cmd := exec.Command(tool, "--socket", m.Socket, "save", "endpoint", "x", "--fd", "77")
 	if _, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "bad file descriptor") {
 		t.Errorf("saved descriptor 77: %s", errOut)

@@ -4,8 +4,6 @@ package main
 
 import (
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -14,65 +12,99 @@ import (
 )
 
 func newFlushCommand(c *control) *cobra.Command {
-	return &cobra.Command{
-		Use:   "flush [LABEL]",
+	all, dryRun, asJSON := false, false, false
+	cmd := &cobra.Command{
+		Use:   "flush LABEL... | --all",
 		Short: "Close cached connections and forget destinations",
-		Long: `flush closes all cached connections and forgets all destinations, or those with
-this label: as list shows it, or one of its lines, such as a domain or an address.
-With a destination go the sessions of the endpoints that it is bound to.
+		Long: `flush closes the cached connections of an endpoint, and forgets a destination and
+closes the connections of the endpoints that it is bound to. LABEL is a domain, an
+address, or a whole label as list shows it.
 
-Connections in use by a delivery agent are not in the cache, and stay.`,
-		Args: cobra.MaximumNArgs(1),
+Connections in use by a delivery agent are not in the cache, and stay.` + labelHelp,
+		Args: func(_ *cobra.Command, args []string) error {
+			if (len(args) > 0) == all {
+				return fmt.Errorf("flush: say what, or --all")
+			}
+			return nil
+		},
+		ValidArgsFunction: c.completeLabels(-1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var f operator.Flushed
-			err := c.ask(func(cl *client.Client) (err error) {
-				if len(args) == 0 {
-					f, err = cl.Flush()
-				} else {
-					f, err = flushMatching(cl, args[0])
-				}
-				return err
-			})
+			f, err := c.flush(args, dryRun)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "flushed %d sessions and %d bindings\n", f.Sessions, f.Bindings)
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), f)
+			}
+			done := "flushed"
+			if dryRun {
+				done = "nothing was done; without --dry-run: flushed"
+			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %d sessions and %d bindings\n", done, f.Sessions, f.Bindings)
 			return err
 		},
 	}
+	cmd.Flags().BoolVar(&all, "all", false, "everything")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how much it would be")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	return cmd
 }
 
-// flushMatching flushes all labels that the text is meant for.
-func flushMatching(cl *client.Client, text string) (total operator.Flushed, err error) {
-	bindings, sessions, err := cl.List()
-	if err != nil {
-		return total, err
-	}
-	var labels []string
-	for _, b := range bindings {
-		labels = append(labels, b.Destination)
-	}
-	for _, s := range sessions {
-		labels = append(labels, s.Endpoint)
-	}
-	labels = slices.DeleteFunc(labels, func(label string) bool { return !matches(label, text) })
-	if len(labels) == 0 {
-		return total, fmt.Errorf("no destination or endpoint has the label %q, or a line like this (see scachectl list)", text)
-	}
-	slices.Sort(labels)
-	for _, label := range slices.Compact(labels) {
-		f, err := cl.FlushLabel(label)
-		if err != nil {
-			return total, err
+// flush flushes what the texts mean, and everything if there is none. In a dry run it
+// counts only.
+func (c *control) flush(texts []string, dryRun bool) (f operator.Flushed, err error) {
+	err = c.ask(func(cl *client.Client) error {
+		if len(texts) == 0 && !dryRun {
+			f, err = cl.FlushAll()
+			return err
 		}
-		total.Sessions += f.Sessions
-		total.Bindings += f.Bindings
-	}
-	return total, nil
+		bindings, sessions, err := cl.List()
+		all := contents{bindings, sessions}
+		if err != nil {
+			return err
+		}
+		if len(texts) == 0 {
+			f = operator.Flushed{Sessions: int64(len(sessions)), Bindings: int64(len(bindings))}
+			return nil
+		}
+		var labels []string
+		for _, text := range texts {
+			meant, err := unescape(text)
+			if err != nil {
+				return err
+			}
+			found := all.labels(meant)
+			if len(found) == 0 {
+				return fmt.Errorf("nothing is cached for %q: it is neither a label, nor the domain or address in one (see scachectl list)", text)
+			}
+			labels = append(labels, found...)
+		}
+		if dryRun {
+			f = all.count(labels)
+			return nil
+		}
+		f, err = cl.Flush(labels...)
+		return err
+	})
+	return f, err
 }
 
-// matches tells whether a text is a label, in one line or as it is, or one line
-// of it.
-func matches(label, text string) bool {
-	return text == label || text == oneLine(label) || text != "" && slices.Contains(strings.Split(label, "\n"), text)
+// count returns what would be flushed with these labels.
+func (all contents) count(labels []string) (f operator.Flushed) {
+	named, bound := map[string]bool{}, map[string]bool{}
+	for _, label := range labels {
+		named[label] = true
+	}
+	for _, b := range all.Bindings {
+		if named[b.Destination] {
+			f.Bindings++
+			bound[b.Endpoint] = true
+		}
+	}
+	for _, s := range all.Sessions {
+		if named[s.Endpoint] || bound[s.Endpoint] {
+			f.Sessions++
+		}
+	}
+	return f
 }

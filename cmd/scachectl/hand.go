@@ -7,7 +7,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -17,8 +16,21 @@ import (
 
 const labelHelp = `
 
-A label or property is taken as it is, but for \n, which is a line end: a label of
-smtp(8) looks like smtp\n192.0.2.1\n25\n0\n. Works with the stock server, too.`
+In a label or property, \n is a line end, \\ a backslash, and \xNN a byte by its
+hexadecimal number, as list writes them: a label of smtp(8) looks like
+smtp\n192.0.2.1\n25\n0\n.`
+
+const stockToo = " It works with the stock server, too."
+
+// unescapeAll unescapes all texts in their places.
+func unescapeAll(texts ...*string) (err error) {
+	for _, text := range texts {
+		if *text, err = unescape(*text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func newSaveCommand(c *control) *cobra.Command {
 	save := &cobra.Command{Use: "save", Short: "Save a session or a binding by hand"}
@@ -26,11 +38,16 @@ func newSaveCommand(c *control) *cobra.Command {
 	endpoint := &cobra.Command{
 		Use:   "endpoint LABEL",
 		Short: "Save a descriptor as a session of an endpoint",
-		Long:  "endpoint saves a descriptor, by default that of standard input." + labelHelp,
+		Long:  "endpoint saves a descriptor, by default that of standard input." + labelHelp + stockToo,
 		Args:  cobra.ExactArgs(1),
+
+		ValidArgsFunction: c.completeWholeLabels(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := unescapeAll(&args[0], &property); err != nil {
+				return err
+			}
 			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
-				return cl.SaveEndpoint(ttl, unescape(args[0]), unescape(property), fd)
+				return cl.SaveEndpoint(ttl, args[0], property, fd)
 			})
 		},
 	}
@@ -38,11 +55,16 @@ func newSaveCommand(c *control) *cobra.Command {
 	destination := &cobra.Command{
 		Use:   "destination LABEL ENDPOINT",
 		Short: "Bind a destination to an endpoint",
-		Long:  "destination binds a destination to an endpoint." + labelHelp,
+		Long:  "destination binds a destination to an endpoint." + labelHelp + stockToo,
 		Args:  cobra.ExactArgs(2),
+
+		ValidArgsFunction: c.completeWholeLabels(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := unescapeAll(&args[0], &property, &args[1]); err != nil {
+				return err
+			}
 			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
-				return cl.SaveDestination(ttl, unescape(args[0]), unescape(property), unescape(args[1]))
+				return cl.SaveDestination(ttl, args[0], property, args[1])
 			})
 		},
 	}
@@ -80,11 +102,16 @@ func newFindCommand(c *control) *cobra.Command {
 		find.AddCommand(&cobra.Command{
 			Use:   name + " LABEL",
 			Short: "Find a session by the label of its " + name,
-			Long:  name + " takes a session out of the cache, tells what it is, and closes it." + labelHelp,
+			Long:  name + " takes a session out of the cache, tells what it is, and closes it." + labelHelp + stockToo,
 			Args:  cobra.ExactArgs(1),
+
+			ValidArgsFunction: c.completeWholeLabels(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
+				if err := unescapeAll(&args[0]); err != nil {
+					return err
+				}
 				return c.ask(func(cl *client.Client) error {
-					f, err := request(cl, unescape(args[0]))
+					f, err := request(cl, args[0])
 					if err != nil {
 						return err
 					}
@@ -103,9 +130,9 @@ func describe(w io.Writer, level string, f client.Found) error {
 	}
 	defer unix.Close(f.FD)
 	if level == "destination" {
-		fmt.Fprintf(w, "destination property: %s\n", oneLine(f.DestinationProperty))
+		fmt.Fprintf(w, "destination property: %s\n", escape(f.DestinationProperty))
 	}
-	fmt.Fprintf(w, "endpoint property: %s\n", oneLine(f.Property))
+	fmt.Fprintf(w, "endpoint property: %s\n", escape(f.Property))
 	_, err := fmt.Fprintf(w, "descriptor: %s\n", fileType(f.FD))
 	return err
 }
@@ -129,9 +156,4 @@ func meaning(s client.Status) string {
 		return "there is no such session, or no descriptor has arrived"
 	}
 	return "unknown"
-}
-
-// unescape turns \n into line ends, and \\ into one backslash.
-func unescape(text string) string {
-	return strings.NewReplacer(`\\`, `\`, `\n`, "\n").Replace(text)
 }

@@ -3,119 +3,124 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
-	"strings"
 	"text/tabwriter"
-	"unicode"
 
 	"github.com/spf13/cobra"
 
-	"scache/internal/client"
 	"scache/internal/operator"
 )
 
-// contents is what a cache holds.
-type contents struct {
-	Bindings []operator.Binding `json:"bindings"`
-	Sessions []operator.Session `json:"sessions"`
+// A listing is how the contents are shown.
+type listing struct {
+	order   order
+	limit   int
+	verbose bool
 }
 
 func newListCommand(c *control) *cobra.Command {
-	asJSON, verbose := false, false
-	cmd := terse("list", "List destinations, endpoints and sessions", func(cmd *cobra.Command) error {
-		all, err := c.list()
-		if err != nil {
-			return err
-		}
-		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), all)
-		}
-		return all.print(cmd.OutOrStdout(), verbose)
-	})
-	cmd.Long = `list shows each destination with the endpoints that it is bound to, and each
-endpoint with its sessions: the cached connections. Age is the time since the last
-save, left is what remains of the time to live. The lines of a label are shown on
-one line.`
-	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON; times are in seconds, labels as they are")
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "with properties")
+	l, asJSON := listing{order: "label"}, false
+	cmd := &cobra.Command{
+		Use:   "list [LABEL]",
+		Short: "List destinations, endpoints and sessions",
+		Long: `list shows each destination with the endpoints that it is bound to, and each
+endpoint with its sessions in sum: the cached connections. Age is the time since
+the last save, left is what remains of the time to live.
+
+With LABEL, only what belongs to it is shown: a domain, an address, or a whole label
+as list shows it.` + labelHelp,
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: c.completeLabels(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			all, err := c.list()
+			if err != nil {
+				return err
+			}
+			if len(args) > 0 {
+				text, err := unescape(args[0])
+				if err != nil {
+					return err
+				}
+				all = all.of(text)
+			}
+			if asJSON {
+				all.Bindings = arrange(all.Bindings, l.order, l.limit, keyOfBinding)
+				all.Sessions = arrange(all.Sessions, l.order, l.limit, keyOfSession)
+				return writeJSON(cmd.OutOrStdout(), all.escaped())
+			}
+			return l.print(cmd.OutOrStdout(), all)
+		},
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&asJSON, "json", false, "as JSON, with each session; times are in seconds")
+	flags.BoolVarP(&l.verbose, "verbose", "v", false, "each session by itself, and with properties")
+	flags.IntVar(&l.limit, "limit", 0, "not more rows of each kind than `number`; 0 is all")
+	addOrder(cmd, &l.order)
 	return cmd
 }
 
-func (c *control) list() (all contents, err error) {
-	all = contents{Bindings: []operator.Binding{}, Sessions: []operator.Session{}} // in JSON: empty, not null
-	err = c.ask(func(cl *client.Client) error {
-		bindings, sessions, err := cl.List()
-		all.Bindings = append(all.Bindings, bindings...)
-		all.Sessions = append(all.Sessions, sessions...)
-		return err
-	})
-	return all, err
-}
+func (l listing) print(w io.Writer, all contents) error {
+	endpoints := all.endpoints()
+	total := fmt.Sprintf("%d destinations, %d bindings, %d endpoints, %d sessions",
+		all.destinations(), len(all.Bindings), len(endpoints), len(all.Sessions))
 
-func (all contents) print(w io.Writer, verbose bool) error {
-	var lines []line
-	for i, b := range all.Bindings {
-		if i == 0 || b.Destination != all.Bindings[i-1].Destination {
-			lines = append(lines, line{name: oneLine(b.Destination)})
-		}
-		lines = append(lines, line{"  " + oneLine(b.Endpoint), round(b.Age).String(), round(b.Left).String(), oneLine(b.Property)})
+	heading := "DESTINATION\tENDPOINT\tAGE\tLEFT"
+	if l.verbose {
+		heading += "\tPROPERTY"
 	}
-	printLines(w, "DESTINATION, endpoint", lines, verbose)
-	fmt.Fprintln(w)
-	lines = nil
-	for i, s := range all.Sessions {
-		if i == 0 || s.Endpoint != all.Sessions[i-1].Endpoint {
-			lines = append(lines, line{name: oneLine(s.Endpoint)})
-		}
-		lines = append(lines, line{"  " + remote(s), round(s.Age).String(), round(s.Left).String(), oneLine(s.Property)})
+	printTable(w, heading, len(all.Bindings), arrange(all.Bindings, l.order, l.limit, keyOfBinding), func(b operator.Binding) []any {
+		return l.cells(b.Property, escape(b.Destination), escape(b.Endpoint), round(b.Age), round(b.Left))
+	})
+	if l.verbose {
+		printTable(w, "ENDPOINT\tREMOTE\tAGE\tLEFT\tPROPERTY", len(all.Sessions), arrange(all.Sessions, l.order, l.limit, keyOfSession), func(s operator.Session) []any {
+			return l.cells(s.Property, escape(s.Endpoint), remote(s.Remote), round(s.Age), round(s.Left))
+		})
+	} else {
+		printTable(w, "ENDPOINT\tSESSIONS\tREMOTE\tAGE\tLEFT", len(endpoints), arrange(endpoints, l.order, l.limit, keyOfEndpoint), func(e endpoint) []any {
+			return []any{escape(e.label), e.sessions, remote(e.remote), round(e.age), round(e.left)}
+		})
 	}
-	printLines(w, "ENDPOINT, session", lines, verbose)
-	destinations, endpoints := all.count()
-	_, err := fmt.Fprintf(w, "\n%d destinations, %d bindings, %d endpoints, %d sessions\n", destinations, len(all.Bindings), endpoints, len(all.Sessions))
+	_, err := fmt.Fprintln(w, total)
 	return err
 }
 
-// A line is one of the tables that list prints.
-type line struct{ name, age, left, property string }
+// cells adds the property where it is wanted.
+func (l listing) cells(property string, cells ...any) []any {
+	if l.verbose {
+		return append(cells, escape(property))
+	}
+	return cells
+}
 
-func printLines(w io.Writer, heading string, lines []line, verbose bool) {
+// printTable prints those rows of all that are shown, and an empty line.
+func printTable[R any](w io.Writer, heading string, all int, shown []R, cells func(R) []any) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	defer t.Flush()
-	for _, l := range append([]line{{heading, "AGE", "LEFT", "PROPERTY"}}, lines...) {
-		if verbose {
-			fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", l.name, l.age, l.left, l.property)
-		} else {
-			fmt.Fprintf(t, "%s\t%s\t%s\n", l.name, l.age, l.left)
+	fmt.Fprintln(t, heading)
+	for _, row := range shown {
+		for i, cell := range cells(row) {
+			if i > 0 {
+				fmt.Fprint(t, "\t")
+			}
+			fmt.Fprint(t, cell)
 		}
+		fmt.Fprintln(t)
 	}
+	t.Flush()
+	if more := all - len(shown); more > 0 {
+		fmt.Fprintf(w, "… %d more\n", more)
+	}
+	fmt.Fprintln(w)
 }
 
-func (all contents) count() (destinations, endpoints int) {
-	d, e := map[string]bool{}, map[string]bool{}
+func (all contents) destinations() int {
+	labels := map[string]bool{}
 	for _, b := range all.Bindings {
-		d[b.Destination] = true
+		labels[b.Destination] = true
 	}
-	for _, s := range all.Sessions {
-		e[s.Endpoint] = true
-	}
-	return len(d), len(e)
+	return len(labels)
 }
 
-func remote(s operator.Session) string {
-	if s.Remote == "" {
-		return "(opaque)"
-	}
-	return s.Remote
-}
-
-// oneLine writes the lines of a label or a property on one line.
-func oneLine(text string) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.Join(lines, " "))
-}
+// remote returns the address at the other end of a session.
+func remote(address string) string { return cmp.Or(address, "(opaque)") }

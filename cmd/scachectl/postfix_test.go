@@ -136,10 +136,10 @@ func TestEnableAndDisable(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "enable"), "already enabled")
 	s.send()
 	want(t, must(t, "-c", s.etc, "status"), "ttl limit 1h")
-	want(t, must(t, "-c", s.etc, "list"), "smtp [127.0.0.1]:", "smtp 127.0.0.1 ", " sessions\n")
+	want(t, must(t, "-c", s.etc, "list"), `smtp\n[127.0.0.1]:`, `smtp\n127.0.0.1\n`, " sessions\n")
 	want(t, must(t, "-c", s.etc, "config"), "master.cf -o")
 	want(t, must(t, "-c", s.etc, "metrics"), "scache_sessions_saved_total")
-	want(t, must(t, "-c", s.etc, "flush"), "flushed ")
+	want(t, must(t, "-c", s.etc, "flush", "127.0.0.1"), "flushed ")
 	want(t, must(t, "-c", s.etc, "save", "endpoint", "by hand", "--property", "a property"), "saved")
 	want(t, must(t, "-c", s.etc, "save", "destination", "some domain", "by hand"), "saved")
 	want(t, must(t, "-c", s.etc, "find", "destination", "some domain"), "endpoint property: a property\n", "character device")
@@ -226,10 +226,10 @@ func TestEnableIsRefused(t *testing.T) {
 		return func() { os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644) }
 	}
 	for to, texts := range map[string][]string{
-		"- 10 scache":                {"process limit of 1"},
-		"- 1 scache -o max_idle=1x":  {`max_idle: "1x"`, "command line"},
-		"- 1 scache -o nonsense":     {"option -o", "nonsense"},
-		"- 1 scache --nonsense":      {"--nonsense"},
+		"- 10 scache":                  {"process limit of 1"},
+		"- 1 scache -o max_idle=1x":    {`max_idle: "1x"`, "command line"},
+		"- 1 scache -o nonsense":       {"option -o", "nonsense"},
+		"- 1 scache --nonsense":        {"--nonsense"},
 		"- - scache -o max_idle=${x}y": {"process limit of 1", "max_idle", `"y"`},
 	} {
 		undo := edit("- 1 scache", to)

@@ -4,12 +4,10 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"time"
 
@@ -181,32 +179,11 @@ func (v view) lines(last view, height int) []string {
 		"",
 		fmt.Sprintf("%8s %7s %7s  %s", "SESSIONS", "AGE", "LEFT", "ENDPOINT"),
 	}
-	for _, e := range v.endpoints() {
+	for _, e := range arrange(v.endpoints(), "sessions", 0, keyOfEndpoint) {
 		if len(lines) == height {
 			break
 		}
-		lines = append(lines, fmt.Sprintf("%8d %7v %7v  %s", e.sessions, round(e.age), round(e.left), strings.TrimSpace(oneLine(e.label)+"  "+e.remote)))
+		lines = append(lines, fmt.Sprintf("%8d %7v %7v  %s", e.sessions, round(e.age), round(e.left), strings.TrimSpace(escape(e.label)+"  "+e.remote)))
 	}
 	return lines
-}
-
-// A busyEndpoint is an endpoint with its sessions in sum.
-type busyEndpoint struct {
-	label, remote string // the remote address of the oldest session
-	sessions      int
-	age, left     operator.Seconds // of the session that was saved first, and of the one that ends last
-}
-
-// endpoints returns the endpoints, those with the most sessions first.
-func (v view) endpoints() (all []busyEndpoint) {
-	for _, s := range v.Sessions { // in the order of the labels
-		if len(all) == 0 || all[len(all)-1].label != s.Endpoint {
-			all = append(all, busyEndpoint{label: s.Endpoint, remote: s.Remote})
-		}
-		e := &all[len(all)-1]
-		e.sessions++
-		e.age, e.left = max(e.age, s.Age), max(e.left, s.Left)
-	}
-	slices.SortStableFunc(all, func(a, b busyEndpoint) int { return cmp.Compare(b.sessions, a.sessions) })
-	return all
 }

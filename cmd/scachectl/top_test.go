@@ -69,14 +69,14 @@ func TestTop(t *testing.T) {
 		must(t, "--socket", m.Socket, "save", "endpoint", fmt.Sprintf(`smtp\nhost%02d with a name that is much too long for a screen of eighty columns\n25\n`, i), "--ttl", "1000")
 	}
 	s := newScreen(t, tool, "--socket", m.Socket, "top")
-	s.wait("scache test  pid ", "sessions     31", "endpoints    31", "destinations     1", "smtp host10 with", "SESSIONS")
+	s.wait("scache test  pid ", "sessions     31", "endpoints    31", "destinations     1", `smtp\nhost10 with`, "SESSIONS")
 	lines := strings.Split(strings.TrimRight(s.text(), "\n"), "\n")
 	if len(lines) != 24 || !strings.HasPrefix(lines[0], "scache test") {
 		t.Errorf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
 	}
-	must(t, "--socket", m.Socket, "flush", "25")
+	must(t, "--socket", m.Socket, "flush", "--all")
 	saveConnection(t, m.Socket)
-	s.wait("sessions      1", "peak     31", "smtp 192.0.2.1 25 0  127.0.0.1:")
+	s.wait("sessions      1", "peak     31", `smtp\n192.0.2.1\n25\n0\n  127.0.0.1:`)
 	if strings.Contains(s.text(), remote) {
 		t.Error("a session that was flushed is still shown")
 	}

@@ -12,18 +12,21 @@ func (c *Cache) Clear() (sessions, bindings int) {
 	return sessions, c.clearBindings()
 }
 
-// Flush drops what has this label: the sessions of an endpoint, and the bindings
-// of a destination with the sessions that they lead to.
-func (c *Cache) Flush(label string) (sessions, bindings int) {
+// Flush drops what has one of these labels: the sessions of an endpoint, and the
+// bindings of a destination with the sessions that they lead to.
+func (c *Cache) Flush(labels []string) (sessions, bindings int) {
 	c.lock()
 	defer c.unlock()
-	if d := c.destinations[label]; d != nil {
-		for l := d.bindings.first; l != nil; l = l.next {
-			sessions += c.endpoints[l.entry.endpoint].drop()
+	for _, label := range labels {
+		if d := c.destinations[label]; d != nil {
+			for l := d.bindings.first; l != nil; l = l.next {
+				sessions += c.endpoints[l.entry.endpoint].drop()
+			}
+			bindings += d.drop()
 		}
-		bindings = d.drop()
+		sessions += c.endpoints[label].drop()
 	}
-	return sessions + c.endpoints[label].drop(), bindings
+	return sessions, bindings
 }
 
 func (c *Cache) clearBindings() (n int) {

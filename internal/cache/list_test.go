@@ -57,7 +57,7 @@ func TestFlushByLabel(t *testing.T) {
 		label              string
 		sessions, bindings int
 	}{{"f", 1, 0}, {"unknown", 0, 0}, {"d", 3, 3}, {"d", 0, 0}, {"e", 0, 0}} {
-		if s, b := w.Flush(step.label); s != step.sessions || b != step.bindings {
+		if s, b := w.Flush([]string{step.label}); s != step.sessions || b != step.bindings {
 			t.Errorf("flush %s: %d sessions and %d bindings", step.label, s, b)
 		}
 	}

@@ -60,16 +60,32 @@ func (c *Client) Restart() error {
 	return err
 }
 
-// Flush drops everything.
-func (c *Client) Flush() (operator.Flushed, error) { return c.flush() }
+// labelsSize bounds the labels of one request, below what a list may have.
+const labelsSize = attr.DefaultMaxSize / 2
 
-// FlushLabel drops the destination and the endpoint with this label.
-func (c *Client) FlushLabel(label string) (operator.Flushed, error) {
-	return c.flush("label", label)
+// FlushAll drops everything.
+func (c *Client) FlushAll() (operator.Flushed, error) { return c.flush(nil) }
+
+// Flush drops the destinations and endpoints with these labels.
+func (c *Client) Flush(labels ...string) (total operator.Flushed, err error) {
+	for len(labels) > 0 {
+		var attributes []string
+		for size := 0; len(labels) > 0 && size < labelsSize; labels = labels[1:] {
+			attributes = append(attributes, "label", labels[0])
+			size += len("label") + len(labels[0]) + 2
+		}
+		f, err := c.flush(attributes)
+		if err != nil {
+			return total, err
+		}
+		total.Sessions += f.Sessions
+		total.Bindings += f.Bindings
+	}
+	return total, nil
 }
 
-func (c *Client) flush(label ...string) (f operator.Flushed, err error) {
-	list, err := c.operate(operator.RequestFlush, label...)
+func (c *Client) flush(attributes []string) (f operator.Flushed, err error) {
+	list, err := c.operate(operator.RequestFlush, attributes...)
 	if err == nil {
 		err = operator.Decode(list, &f)
 	}

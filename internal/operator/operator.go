@@ -8,7 +8,7 @@
 //	request=status                  status=0 and the attributes of a Status
 //	request=list                    status=0, a list for each Binding and Session, and End
 //	request=flush                   status=0 and the attributes of a Flushed: everything is dropped
-//	request=flush label=LABEL       only what has this label
+//	request=flush label=LABEL …     only what has one of these labels
 //	request=restart                 status=0: then another process goes on, and loses nothing
 //
 // A server that does not know a request answers status=1, as the stock one does.

@@ -89,15 +89,19 @@ func remoteAddress(fd int) string {
 
 // flushCache drops what an operator does not want in the cache.
 func (c *conversation) flushCache(list attr.List) {
+	var labels []string
+	for _, a := range list {
+		if string(a.Name) != "label" {
+			c.refuse(operator.RequestFlush, list.Expect("label"))
+			return
+		}
+		labels = append(labels, string(a.Value))
+	}
 	var sessions, bindings int
-	switch {
-	case len(list) == 0:
+	if len(labels) == 0 {
 		sessions, bindings = c.worker.Cache.Clear()
-	case list.Expect("label") == nil:
-		sessions, bindings = c.worker.Cache.Flush(string(list[0].Value))
-	default:
-		c.refuse(operator.RequestFlush, list.Expect("label"))
-		return
+	} else {
+		sessions, bindings = c.worker.Cache.Flush(labels)
 	}
 	c.worker.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
 	out := c.worker.encode

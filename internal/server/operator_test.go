@@ -99,10 +99,10 @@ func TestListAndFlush(t *testing.T) {
 		flush func() (operator.Flushed, error)
 		want  operator.Flushed
 	}{
-		{func() (operator.Flushed, error) { return c.FlushLabel("nothing") }, operator.Flushed{}},
-		{func() (operator.Flushed, error) { return c.FlushLabel("smtp\ne\n") }, operator.Flushed{Sessions: 2}},
-		{c.Flush, operator.Flushed{Bindings: 1}},
-		{c.Flush, operator.Flushed{}},
+		{func() (operator.Flushed, error) { return c.Flush("nothing") }, operator.Flushed{}},
+		{func() (operator.Flushed, error) { return c.Flush("smtp\ne\n") }, operator.Flushed{Sessions: 2}},
+		{c.FlushAll, operator.Flushed{Bindings: 1}},
+		{c.FlushAll, operator.Flushed{}},
 	} {
 		if got, err := step.flush(); got != step.want || err != nil {
 			t.Errorf("got %+v, %v, want %+v", got, err, step.want)
@@ -113,11 +113,41 @@ func TestListAndFlush(t *testing.T) {
 	}
 }
 
+// TestFlushOfManyLabels is one request, and one line in the log.
+func TestFlushOfManyLabels(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.operator(t)
+	for range 3 {
+		w.save(t, c)
+	}
+	if got, err := c.Flush("nothing", "smtp\nd\n", "smtp\ne\n", "smtp\nd\n"); got != (operator.Flushed{Sessions: 3, Bindings: 1}) || err != nil {
+		t.Errorf("%+v, %v", got, err)
+	}
+	long := make([]string, 3)
+	for i := range long {
+		long[i] = strings.Repeat("x", 30_000)
+	}
+	if got, err := c.Flush(long...); got != (operator.Flushed{}) || err != nil {
+		t.Errorf("more than one request holds: %+v, %v", got, err)
+	}
+	if got, err := c.Flush(); got != (operator.Flushed{}) || err != nil {
+		t.Errorf("no label at all: %+v, %v", got, err)
+	}
+	w.save(t, c)
+	if _, sessions, err := c.List(); len(sessions) != 1 || err != nil {
+		t.Errorf("%v, %v", sessions, err)
+	}
+	if got := w.logged(); !slices.Contains(got, "flush: sessions=3 bindings=1") {
+		t.Errorf("%q", got)
+	}
+}
+
 // TestOperatorsStayInStep has requests that are refused, and a descriptor where
 // none belongs.
 func TestOperatorsStayInStep(t *testing.T) {
 	t.Parallel()
-	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`, `flush\0label\0x\0label\0y\0\0`, `flush\0x\0y\0\0`} {
+	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`, `flush\0label\0x\0y\0z\0\0`, `flush\0x\0y\0\0`} {
 		w := newWorld(t)
 		p := w.connect(t)
 		p.say(`request\0` + request)
