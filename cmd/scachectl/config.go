@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -12,7 +13,16 @@ import (
 	"scache/internal/mailconf"
 )
 
+// A setting is a parameter as the server reads it.
+type setting struct {
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Source string `json:"set_by"`
+	Error  string `json:"error,omitempty"`
+}
+
 func newConfigCommand(c *control) *cobra.Command {
+	asJSON := false
 	cmd := terse("config", "Show the parameters that the server reads", func(cmd *cobra.Command) error {
 		system, err := c.open()
 		if err != nil {
@@ -22,25 +32,46 @@ func newConfigCommand(c *control) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		t := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
-		fmt.Fprintf(t, "PARAMETER\tVALUE\tSET BY\n")
-		var all error
-		for _, p := range mailconf.Parameters {
-			if p.Type == mailconf.ReadOnly {
-				continue
-			}
-			value, _ := conf.String(p.Name)
-			all = errors.Join(all, conf.Check(p.Name))
-			source := conf.Source(p.Name)
-			if source == mailconf.CommandLine {
-				source = "master.cf -o"
-			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n", p.Name, value, source)
+		settings, problems := readSettings(conf)
+		if asJSON {
+			err = writeJSON(cmd.OutOrStdout(), settings)
+		} else {
+			err = printSettings(cmd.OutOrStdout(), settings)
 		}
-		return errors.Join(t.Flush(), all)
+		return errors.Join(err, problems)
 	})
 	cmd.Long = `config shows the effective value of every parameter that the server reads, and
 where it is set: nowhere (default), at a line of main.cf, or by -o in master.cf.
 A value that the server would not take is an error.`
+	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return cmd
+}
+
+// readSettings returns the parameters, and what is wrong with them.
+func readSettings(conf *mailconf.Config) (settings []setting, problems error) {
+	for _, p := range mailconf.Parameters {
+		if p.Type == mailconf.ReadOnly {
+			continue
+		}
+		one := setting{Name: p.Name, Source: conf.Source(p.Name)}
+		one.Value, _ = conf.String(p.Name)
+		if one.Source == mailconf.CommandLine {
+			one.Source = "master.cf -o"
+		}
+		if err := conf.Check(p.Name); err != nil {
+			one.Error = err.Error()
+			problems = errors.Join(problems, err)
+		}
+		settings = append(settings, one)
+	}
+	return settings, problems
+}
+
+func printSettings(w io.Writer, settings []setting) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "PARAMETER\tVALUE\tSET BY\n")
+	for _, s := range settings {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", s.Name, s.Value, s.Source)
+	}
+	return t.Flush()
 }

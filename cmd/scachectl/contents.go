@@ -111,6 +111,9 @@ func (o *order) Set(text string) error {
 	return nil
 }
 
+// next is the one after this.
+func (o order) next() order { return orders[(slices.Index(orders, o)+1)%len(orders)] }
+
 func joinOrders(separator string) string {
 	var names []string
 	for _, o := range orders {

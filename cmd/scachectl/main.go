@@ -47,6 +47,12 @@ func main() {
 // called.
 var running bool
 
+// usageError marks an error that a command itself finds in how it was called.
+func usageError(err error) error {
+	running = false
+	return err
+}
+
 func newCommand() *cobra.Command {
 	c := &control{}
 	root := &cobra.Command{
@@ -75,8 +81,7 @@ server's own socket, and switches the mail system to this server and back.`,
 		if cmd.HasSubCommands() {
 			cmd.Args = unknownCommand
 			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-				running = false
-				return fmt.Errorf("%s: say which: %s", cmd.CommandPath(), subcommands(cmd))
+				return usageError(fmt.Errorf("%s: say which: %s", cmd.CommandPath(), subcommands(cmd)))
 			}
 		}
 	}

@@ -22,17 +22,40 @@ func newStatusCommand(c *control) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), s)
-		}
 		path, err := c.path()
 		if err != nil {
 			return err
 		}
-		return printStatus(cmd.OutOrStdout(), path, s)
+		all := fullStatus{Status: s}
+		if c.socket == "" {
+			all.Installed = c.installed(s)
+		}
+		if asJSON {
+			return writeJSON(cmd.OutOrStdout(), all)
+		}
+		return all.print(cmd.OutOrStdout(), path)
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON; times are in seconds")
 	return cmd
+}
+
+// fullStatus is what the server says, and what is installed.
+type fullStatus struct {
+	operator.Status
+	Installed *installed `json:"installed,omitempty"`
+}
+
+// installed returns the binary that is installed, if that can be found out.
+func (c *control) installed(s operator.Status) *installed {
+	system, err := c.open()
+	if err != nil {
+		return nil
+	}
+	i, err := findInstalled(system, s)
+	if err != nil {
+		return nil
+	}
+	return &i
 }
 
 func (c *control) status() (s operator.Status, err error) {
@@ -50,7 +73,8 @@ func writeJSON(w io.Writer, x any) error {
 	return e.Encode(x)
 }
 
-func printStatus(w io.Writer, path string, s operator.Status) error {
+func (all fullStatus) print(w io.Writer, path string) error {
+	s := all.Status
 	fmt.Fprintf(w, "scache %s, pid %d, up %v, at %s\n\n", s.Version, s.PID, round(s.Uptime), path)
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(t, "\tnow\tpeak\tlimit\t\n")
@@ -79,6 +103,9 @@ settings: ttl limit %v, client timeout %v, liveness check %s, goodbye %s, announ
 		s.DestinationHits+s.EndpointHits, s.Expired, s.Dead, s.Evicted, s.Flushed,
 		s.Connections, s.Refused,
 		time.Duration(s.TTLLimit), time.Duration(s.ClientTimeout), onOff(s.LivenessCheck), onOff(s.Goodbye), onOff(s.Announces))
+	if i := all.Installed; i != nil && !i.Running {
+		_, err = fmt.Fprintf(w, "\nThe installed binary is another one (scache %s): scachectl restart puts it in place.\n", i.Version)
+	}
 	return err
 }
 

@@ -13,13 +13,18 @@ import (
 	"scache/internal/postfixtest"
 )
 
-// A screen is a terminal of 80 columns and 24 rows, played by tmux.
+// A screen is a terminal, played by tmux: by default of 80 columns and 24 rows.
 type screen struct {
 	t      *testing.T
 	socket string
 }
 
 func newScreen(t *testing.T, command ...string) *screen {
+	t.Helper()
+	return newScreenOf(t, 80, 24, command...)
+}
+
+func newScreenOf(t *testing.T, width, height int, command ...string) *screen {
 	t.Helper()
 	if _, err := exec.LookPath("tmux"); err != nil {
 		if os.Getenv("CI") != "" {
@@ -29,7 +34,7 @@ func newScreen(t *testing.T, command ...string) *screen {
 	}
 	s := &screen{t, filepath.Join(t.TempDir(), "tmux")}
 	shell := strings.Join(command, " ") + "; echo ended with $?; sleep 60"
-	s.tmux("-f", "/dev/null", "new-session", "-d", "-x", "80", "-y", "24", shell)
+	s.tmux("-f", "/dev/null", "new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), shell)
 	t.Cleanup(func() { s.tmux("kill-server") })
 	return s
 }
@@ -74,6 +79,9 @@ func TestTop(t *testing.T) {
 	if len(lines) != 24 || !strings.HasPrefix(lines[0], "scache test") {
 		t.Errorf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
 	}
+	if want := "… 16 more"; lines[23] != want {
+		t.Errorf("the last line is %q, want %q", lines[23], want)
+	}
 	must(t, "--socket", m.Socket, "flush", "--all")
 	saveConnection(t, m.Socket)
 	s.wait("sessions      1", "peak     31", `smtp\n192.0.2.1\n25\n0\n  127.0.0.1:`)
@@ -89,6 +97,81 @@ func TestTop(t *testing.T) {
 	s.wait("scache test  pid ", "sessions      0")
 	s.tmux("send-keys", "q")
 	s.wait("ended with 0")
+}
+
+func TestTopSorts(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	for label, ttl := range map[string]string{"short": "100", "long": "1000"} {
+		must(t, "--socket", m.Socket, "save", "endpoint", label, "--ttl", ttl)
+	}
+	must(t, "--socket", m.Socket, "save", "endpoint", "short", "--ttl", "100")
+	s := newScreen(t, tool, "--socket", m.Socket, "top", "--sort", "left")
+	s.wait("s sorts: left, + - every 1s")
+	first := func() string { return strings.Join(strings.Fields(strings.Split(s.text(), "\n")[8]), " ") }
+	if got := first(); !strings.HasSuffix(got, " long") {
+		t.Error(got)
+	}
+	for _, want := range []string{"label", "sessions"} {
+		s.tmux("send-keys", "s")
+		s.wait("s sorts: " + want)
+	}
+	if got := first(); !strings.HasSuffix(got, " short") {
+		t.Error(got)
+	}
+	s.tmux("send-keys", "-l", "+")
+	s.wait("every 2s")
+	for range 9 {
+		s.tmux("send-keys", "-l", "-")
+	}
+	s.wait("every 250ms")
+	s.tmux("send-keys", "C-c")
+	s.wait("ended with 0")
+}
+
+// TestTopFitsTheScreen, however small that is, and whatever stands on it.
+func TestTopFitsTheScreen(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	for i := range 40 {
+		must(t, "--socket", m.Socket, "save", "endpoint", fmt.Sprintf(`smtp\n東京%02d.example 東京 東京 東京 東京 東京 東京 東京 東京 東京\n25\n`, i), "--ttl", "1000")
+	}
+	for _, size := range [][2]int{{10, 3}, {40, 12}, {200, 60}} {
+		s := newScreenOf(t, size[0], size[1], tool, "--socket", m.Socket, "top")
+		s.wait("scache")
+		lines := strings.Split(strings.TrimRight(s.text(), "\n"), "\n")
+		if len(lines) > size[1] || !strings.HasPrefix(lines[0], "scache tes") {
+			t.Errorf("%v: %d lines:\n%s", size, len(lines), strings.Join(lines, "\n"))
+		}
+		switch {
+		case size[1] == 12 && (lines[11] != "… 37 more" || !strings.Contains(lines[8], `smtp\n東京`)),
+			size[1] == 60 && (len(lines) != 48 || !strings.HasSuffix(lines[47], `東京\n25\n`)):
+			t.Errorf("%v:\n%s", size, strings.Join(lines, "\n"))
+		}
+		s.tmux("resize-window", "-x", "80", "-y", "24")
+		s.wait("… 25 more")
+		s.tmux("send-keys", "q")
+		s.wait("ended with 0")
+	}
+}
+
+func TestTopInABatch(t *testing.T) {
+	t.Parallel()
+	m := startServer(t, server)
+	saveConnection(t, m.Socket)
+	out := must(t, "--socket", m.Socket, "top", "--batch", "2", "--interval", "300ms")
+	if strings.Count(out, "scache test  pid ") != 2 || strings.Contains(out, "\x1b") || strings.Count(out, `smtp\n192.0.2.1\n25\n0\n`) != 2 {
+		t.Error(out)
+	}
+	wantError(t, []string{"--socket", "/nosuch", "top", "--batch", "2"}, "/nosuch")
+	wantError(t, []string{"--socket", m.Socket, "top", "--interval", "1ms"}, "--interval 1ms")
+}
+
+// TestTopEndsWhenNobodyAnswersAtFirst leaves the terminal as it was.
+func TestTopEndsWhenNobodyAnswersAtFirst(t *testing.T) {
+	t.Parallel()
+	s := newScreen(t, tool, "-c", "/nosuch", "top")
+	s.wait("/nosuch", "ended with 1")
 }
 
 func TestTopWantsATerminal(t *testing.T) {

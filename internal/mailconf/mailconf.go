@@ -14,6 +14,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,8 @@ import (
 const (
 	Default     = "default"
 	CommandLine = "command line"
+
+	program = "program"
 )
 
 // A Config is a set of settings.
@@ -75,7 +78,7 @@ func (c *Config) Override(text string) error {
 
 // SetReadOnly sets what neither a file nor the command line sets.
 func (c *Config) SetReadOnly(name, value string) {
-	c.settings[name] = setting{value, "program"}
+	c.settings[name] = setting{value, program}
 }
 
 func (c *Config) set(name, value, source string) {
@@ -91,6 +94,18 @@ func (c *Config) Warnings() []string { return c.warnings }
 // Source tells where the value of a parameter is set: "default", "program",
 // "command line", or a file and a line.
 func (c *Config) Source(name string) string { return c.settings[name].source }
+
+// Names returns the parameters that a file or the command line sets, in the order of
+// the alphabet.
+func (c *Config) Names() (names []string) {
+	for name, s := range c.settings {
+		if s.source != Default && s.source != program {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
 
 // lookup returns the table's entry, or that of a String without bounds.
 func lookup(name string) Parameter {

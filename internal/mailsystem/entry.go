@@ -52,6 +52,20 @@ func (s *System) Entry() (Entry, error) {
 	return newEntry(words), nil
 }
 
+// Entries returns all entries of master.cf, of whatever service.
+func (s *System) Entries() (all []Entry, err error) {
+	text, err := os.ReadFile(s.masterCF())
+	if err != nil {
+		return nil, err
+	}
+	for _, words := range entries(text) {
+		if len(words) >= columns {
+			all = append(all, newEntry(words))
+		}
+	}
+	return all, nil
+}
+
 func newEntry(words []word) Entry {
 	e := Entry{Name: words[0].text, Type: words[1].text, Private: words[2].text, Unprivileged: words[3].text,
 		Chroot: words[4].text, Wakeup: words[5].text, ProcessLimit: words[6].text, Command: words[7].text}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -124,6 +125,23 @@ func (s *System) Running() (bool, error) {
 	default:
 		return false, &os.PathError{Op: "flock", Path: f.Name(), Err: err}
 	}
+}
+
+// MasterPID returns the process of master(8), if it runs.
+func (s *System) MasterPID() (pid int, running bool) {
+	queue, err := s.Config.String("queue_directory")
+	if err != nil {
+		return 0, false
+	}
+	text, err := os.ReadFile(filepath.Join(queue, "pid", "master.pid"))
+	if err != nil {
+		return 0, false
+	}
+	if pid, err = strconv.Atoi(strings.TrimSpace(string(text))); err != nil {
+		return 0, false
+	}
+	running, err = s.Running()
+	return pid, running && err == nil
 }
 
 // Check has Postfix check its files.
