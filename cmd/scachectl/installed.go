@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"scache/internal/mailsystem"
@@ -32,11 +31,9 @@ func findInstalled(system *mailsystem.System, s operator.Status) (i installed, e
 	if !isOurs(entry.Command) {
 		return i, errNotEnabled
 	}
-	directory, err := system.DaemonDirectory()
-	if err != nil {
+	if i.Path, err = system.CommandPath(entry.Command); err != nil {
 		return i, err
 	}
-	i.Path = filepath.Join(directory, entry.Command)
 	out, err := exec.Command(i.Path, "--version").Output()
 	if err != nil {
 		return i, fmt.Errorf("%s does not run: %w", i.Path, err)

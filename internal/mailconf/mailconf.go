@@ -133,7 +133,7 @@ func (c *Config) value(name string, depth int) (string, error) {
 
 // Time returns the value of a Time parameter.
 func (c *Config) Time(name string) (time.Duration, error) {
-	seconds, err := c.number(name, parseTime, "digits and one of s, m, h, d, w")
+	seconds, err := c.number(name, parseSeconds, "digits and one of s, m, h, d, w")
 	return time.Duration(seconds) * time.Second, err
 }
 
@@ -163,7 +163,13 @@ func parseInt(s string) (int32, bool) {
 	return int32(n), err == nil && isDigits(s)
 }
 
-func parseTime(s string) (int32, bool) {
+// ParseTime reads a time as Postfix does: in seconds, unless there is a unit.
+func ParseTime(s string) (time.Duration, bool) {
+	seconds, ok := parseSeconds(s)
+	return time.Duration(seconds) * time.Second, ok
+}
+
+func parseSeconds(s string) (int32, bool) {
 	unit := int64(1)
 	if i := len(s) - 1; i > 0 {
 		switch s[i] {

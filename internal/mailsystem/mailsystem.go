@@ -74,6 +74,12 @@ func (s *System) DaemonDirectory() (string, error) {
 	return filepath.EvalSymlinks(strings.TrimSpace(directory))
 }
 
+// CommandPath returns where the command of an entry is.
+func (s *System) CommandPath(command string) (string, error) {
+	directory, err := s.DaemonDirectory()
+	return filepath.Join(directory, command), err
+}
+
 // Version returns the version of Postfix.
 func (s *System) Version() (string, error) {
 	out, err := s.output("postconf", "-dh", "mail_version")

@@ -47,6 +47,9 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 			s.end(Reload)
 		}()
 	}
+	if p.Options.Listen != "" {
+		defer os.Remove(p.Options.Listen)
+	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
 	s.accept()

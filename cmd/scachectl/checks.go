@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// What doctor looks at.
+
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"scache/internal/mailconf"
+)
+
+func (d *doctor) checkEntry() {
+	var err error
+	if d.entry, err = d.Entry(); err != nil {
+		d.problem("entry", "Postfix has it in the master.cf that it installs: scache unix - - y - 1 scache", "%v", err)
+		return
+	}
+	if d.enabled() {
+		d.ok("entry", "%s unix is this server: %s", d.entry.Name, d.entry.Command)
+	} else {
+		d.note("entry", "scachectl enable switches to this server", "%s unix is another server: %s", d.entry.Name, d.entry.Command)
+	}
+}
+
+// checkValues has the binary look at its configuration, or looks itself where that
+// takes more rights.
+func (d *doctor) checkValues() {
+	if d.entry.Command == "" {
+		return
+	}
+	const do = "correct what is named, and run postfix reload"
+	if os.Geteuid() != 0 {
+		conf, err := d.ServerConfig()
+		if err == nil {
+			_, err = readSettings(conf)
+		}
+		if err != nil {
+			d.problem("configuration", do, "%v", err)
+		} else {
+			d.ok("configuration", "the server takes all values; the process limit is %s", d.entry.ProcessLimit)
+		}
+		return
+	}
+	path, err := d.CommandPath(d.entry.Command)
+	if !d.enabled() {
+		s := &switcher{control: d.control, System: d.System}
+		_, path, err = s.findServer()
+	}
+	if err == nil {
+		err = d.Try(path, d.entry, askOnce)
+	}
+	if err != nil {
+		d.problem("configuration", do, "%v", err)
+	} else {
+		d.ok("configuration", "the server serves with it in a trial; the process limit is %s", d.entry.ProcessLimit)
+	}
+}
+
+// agentParameters are those of delivery agents about the cache, behind the name of
+// the protocol.
+var agentParameters = []string{"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
+	"connection_cache_reuse_limit", "connection_reuse_count_limit", "connection_reuse_time_limit"}
+
+// checkNames looks for parameters that nobody reads.
+func (d *doctor) checkNames() {
+	known := []string{"connection_cache_service_name", "connection_cache_protocol_timeout"}
+	for _, p := range mailconf.Parameters {
+		known = append(known, p.Name)
+	}
+	for _, protocol := range []string{"smtp_", "lmtp_", "relay_"} {
+		for _, name := range agentParameters {
+			known = append(known, protocol+name)
+		}
+	}
+	names := d.Config.Names()
+	all, _ := d.Entries()
+	for _, e := range all {
+		for _, option := range e.Options() {
+			name, _, _ := strings.Cut(option, "=")
+			names = append(names, strings.TrimSpace(name))
+		}
+	}
+	slices.Sort(names)
+	found := 0
+	for _, name := range slices.Compact(names) {
+		if strings.Contains(name, "connection_cache_") && !slices.Contains(known, name) {
+			found++
+			d.problem("names", "scachectl config shows the names of all parameters", "%s is set, and nobody reads it", name)
+		}
+	}
+	if found == 0 {
+		d.ok("names", "all connection_cache parameters that are set are known")
+	}
+}
+
+// checkAgents looks whether delivery agents save connections at all.
+func (d *doctor) checkAgents() {
+	r := d.Config.Reader()
+	value := func(name, unset string) string {
+		if d.Config.Source(name) == "" {
+			return unset
+		}
+		return r.String(name)
+	}
+	onDemand, destinations := value("smtp_connection_cache_on_demand", "yes"), value("smtp_connection_cache_destinations", "")
+	switch {
+	case onDemand == "no" && destinations == "":
+		d.note("agents", "set smtp_connection_cache_on_demand to yes, or name destinations in smtp_connection_cache_destinations",
+			"smtp(8) caches no connection: main.cf has switched that off")
+	case destinations == "":
+		d.ok("agents", "smtp(8) caches connections while a destination has much mail (smtp_connection_cache_on_demand)")
+	default:
+		d.ok("agents", "smtp(8) always caches connections to %s", destinations)
+	}
+	limit, err := d.Config.Time("connection_cache_ttl_limit")
+	wanted := value("smtp_connection_cache_time_limit", "2s")
+	if parsed, ok := mailconf.ParseTime(wanted); ok && err == nil && parsed > limit {
+		d.note("agents", "raise connection_cache_ttl_limit as well, or leave both",
+			"smtp_connection_cache_time_limit is %s, but connection_cache_ttl_limit is %v: the shorter one counts", wanted, limit)
+	}
+}
+
+func (d *doctor) checkVersions() {
+	postfix, err := d.Version()
+	if err != nil {
+		d.problem("versions", "see whether Postfix is installed completely", "%v", err)
+		return
+	}
+	if d.answered() {
+		major, minor := 0, 0
+		fmt.Sscanf(postfix, "%d.%d", &major, &minor)
+		if speaks := major > 3 || major == 3 && minor >= 6; d.status.Announces != speaks {
+			d.problem("versions", "leave connection_cache_announce_protocol at auto, and run postfix reload",
+				"clients of Postfix %s do not expect what the server says first: announcement %s", postfix, onOff(d.status.Announces))
+		}
+	}
+	i, err := findInstalled(d.System, d.status)
+	switch {
+	case !d.enabled():
+		d.ok("versions", "Postfix %s", postfix)
+	case err != nil:
+		d.problem("versions", "install it again", "%v", err)
+	case d.answered() && !i.Running:
+		d.note("versions", "scachectl restart puts it in place, and loses nothing", "scache %s runs, and another binary is installed: scache %s", d.status.Version, i.Version)
+	default:
+		d.ok("versions", "Postfix %s, scache %s", postfix, i.Version)
+	}
+}
+
+// checkSocket looks who may reach the server.
+func (d *doctor) checkSocket() {
+	path, err := d.Socket()
+	if err != nil {
+		d.problem("socket", "correct main.cf", "%v", err)
+		return
+	}
+	owner, _ := d.Owner()
+	private, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		d.note("socket", "start Postfix, which makes it", "%v", err)
+		return
+	}
+	have := ownerOf(private)
+	if private.Mode().Perm()&0o077 != 0 || have != owner {
+		d.problem("socket", "postfix set-permissions puts it right", "%s belongs to %s, with mode %v; want %s only", filepath.Dir(path), have, private.Mode().Perm(), owner)
+		return
+	}
+	st, err := os.Lstat(path)
+	switch {
+	case os.IsPermission(err):
+		d.note("socket", "run this as root", "%v", err)
+	case os.IsNotExist(err) && !d.running:
+		d.ok("socket", "%s is made when Postfix starts", path)
+	case err != nil:
+		d.problem("socket", "run postfix reload; see whether the entry is in master.cf", "%v", err)
+	case st.Mode().Type() != fs.ModeSocket:
+		d.problem("socket", "remove it, and run postfix reload", "%s is not a socket", path)
+	default:
+		d.ok("socket", "%s, in a directory for %s only", path, owner)
+	}
+}
+
+func ownerOf(fi os.FileInfo) string {
+	uid := strconv.Itoa(int(fi.Sys().(*syscall.Stat_t).Uid))
+	if u, err := user.LookupId(uid); err == nil {
+		return u.Username
+	}
+	return uid
+}
+
+// checkAnswer looks whether the right server serves.
+func (d *doctor) checkAnswer() {
+	switch {
+	case !d.running:
+		d.note("answer", "postfix start", "%v", d.statusErr)
+	case d.answered() && d.enabled(), d.stock() && !d.enabled():
+		d.ok("answer", "the server of the entry answers")
+	case d.answered() || d.stock():
+		d.problem("answer", "postfix reload", "another server than that of the entry answers")
+	default:
+		d.problem("answer", "see the mail log for its last words; master(8) waits for a minute after a failure, which scachectl enable or disable cuts short",
+			"the server does not answer, and may be throttled: %v", d.statusErr)
+	}
+}
+
+// checkConfinement looks for mandatory access control of master(8).
+func (d *doctor) checkConfinement() {
+	pid, running := d.MasterPID()
+	if !running {
+		return
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", pid))
+	label := strings.Trim(string(text), "\x00\n ")
+	if err != nil || label == "" || strings.HasPrefix(label, "unconfined") || label == "kernel" {
+		d.ok("confinement", "no mandatory access control confines master(8)")
+		return
+	}
+	d.note("confinement", "if the server does not start: label its binary as the stock one (SELinux: semanage fcontext -a -e STOCK OURS; restorecon OURS), or allow it in the profile of master (AppArmor)",
+		"mandatory access control confines master(8): %s", label)
+}
+
+// checkLimits compares what was needed with what there is.
+func (d *doctor) checkLimits() {
+	if !d.answered() {
+		return
+	}
+	s := d.status
+	const do = "raise the limit of open files of the master process (systemd: LimitNOFILE of the service), or lower connection_cache_session_limit if it is meant"
+	switch {
+	case s.Evicted > 0:
+		d.note("limits", do, "%d sessions had to make room for others: %d fit at present, with %d clients", s.Evicted, s.SessionLimit, s.Clients)
+	case s.PeakSessions*10 > s.SessionLimit*9:
+		d.note("limits", do, "at most %d sessions were cached, and %d fit", s.PeakSessions, s.SessionLimit)
+	default:
+		d.ok("limits", "%d sessions fit, at most %d were cached; %d clients", s.SessionLimit, s.PeakSessions, s.Clients)
+	}
+	if s.Refused > 0 {
+		d.note("limits", "find out who: the mail log has uid and pid", "%d clients of other users were refused", s.Refused)
+	}
+}
+
+// Shares of the sessions that are worth a note, once there were some.
+const (
+	enough      = 100
+	muchDead    = 20 // per cent
+	muchExpired = 50
+)
+
+func (d *doctor) checkRates() {
+	if !d.answered() {
+		return
+	}
+	s := d.status
+	share := func(n int64) int64 { return 100 * n / max(s.Saved, 1) }
+	hits := s.DestinationHits + s.EndpointHits
+	switch {
+	case s.Saved < enough:
+		d.ok("rates", "%d connections were saved in %v: too few to judge", s.Saved, round(max(s.Counted, s.Uptime)))
+	case share(s.Dead) > muchDead:
+		d.note("rates", "lower smtp_connection_cache_time_limit: receivers hang up earlier",
+			"%d %% of the saved connections were dead when they were wanted", share(s.Dead))
+	case share(s.Expired) > muchExpired:
+		d.note("rates", "nothing, if mail comes rarely; else see whether smtp_connection_cache_destinations names more than what has much mail",
+			"%d %% of the saved connections were not used again", share(s.Expired))
+	default:
+		d.ok("rates", "%d connections saved, %d reused, %d dead, %d expired", s.Saved, hits, s.Dead, s.Expired)
+	}
+	if s.Saved >= enough {
+		d.ok("rates", "lookups that hit: destinations %s, addresses %s; the latter come after a miss of the former, and mostly miss, too",
+			percent(s.DestinationHits, s.DestinationHits+s.DestinationMisses), percent(s.EndpointHits, s.EndpointHits+s.EndpointMisses))
+	}
+}
+
+// checkLog looks for the last words of a server that could not go on.
+func (d *doctor) checkLog() {
+	file, _ := d.Config.String("maillog_file")
+	path, line := "", ""
+	for _, path = range []string{cmp.Or(file, "/var/log/mail.log"), "/var/log/maillog"} {
+		var err error
+		if line, err = lastFatal(path, "/scache["); err == nil {
+			break
+		}
+		path = ""
+	}
+	switch {
+	case path == "":
+		d.note("log", "look for scache in the mail log yourself, such as with journalctl", "there is no log file that can be read")
+	case line == "":
+		d.ok("log", "no fatal error of the server in %s", path)
+	case d.answered() || d.stock():
+		d.note("log", "nothing, if that is over", "the last fatal error in %s: %s", path, line)
+	default:
+		d.problem("log", "correct what it names; scache-go(8) explains each line", "the last fatal error in %s: %s", path, line)
+	}
+}
+
+// logTail is how much of a log is looked at.
+const logTail = 4 << 20
+
+// lastFatal returns the last line of a log in which a program, whose tag has this
+// text, gives up.
+func lastFatal(path, tag string) (last string, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if st, err := f.Stat(); err == nil && st.Size() > logTail {
+		f.Seek(-logTail, 2)
+	}
+	for in := bufio.NewScanner(f); in.Scan(); {
+		line := in.Text()
+		if strings.Contains(line, tag) && (strings.Contains(line, "]: fatal: ") || strings.Contains(line, "]: panic: ")) {
+			last = line
+		}
+	}
+	return last, nil
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// doctor runs it, and wants it to succeed or not.
+func (s *site) doctor(healthy bool, patterns ...string) {
+	s.t.Helper()
+	out, errOut, ok := ctl(s.t, "-c", s.etc, "doctor")
+	if ok != healthy {
+		s.t.Errorf("doctor: %v\n%s%s", ok, out, errOut)
+	}
+	for _, pattern := range patterns {
+		if !regexp.MustCompile("(?m)^" + pattern).MatchString(out) {
+			s.t.Errorf("no %q in:\n%s", pattern, out)
+		}
+	}
+}
+
+// edit replaces a text in a file of the configuration.
+func (s *site) edit(name, from, to string) {
+	s.t.Helper()
+	path := filepath.Join(s.etc, name)
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), from) {
+		s.t.Fatalf("%v, or no %q in %s", err, from, name)
+	}
+	if err := os.WriteFile(path, []byte(strings.Replace(string(text), from, to, 1)), 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.doctor(true, "note +entry .*another server: scache$", "note +answer .*not running")
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	s.doctor(true, "note +entry", "ok +configuration", "ok +socket", "ok +answer")
+	must(t, "-c", s.etc, "enable")
+	s.send()
+	s.doctor(true, "ok +entry .*this server: "+ourName, "ok +configuration .*trial; the process limit is 1", "ok +names", "ok +agents .*127.0.0.1",
+		"ok +versions .*scache test", "ok +socket .*for postfix only", "ok +answer", "ok +confinement", "ok +limits", "ok +rates", "ok +log .*maillog")
+	var findings []finding
+	if err := json.Unmarshal([]byte(must(t, "-c", s.etc, "doctor", "--json")), &findings); err != nil || len(findings) < 10 {
+		t.Errorf("%v, %v", findings, err)
+	}
+
+	s.edit("main.cf", "connection_cache_status_update_time = 1h", "connection_cache_status_update_tim = 1h\nsmtp_connection_cache_on_demand = no")
+	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limt=1h")
+	s.doctor(false, "problem +names .*connection_cache_status_update_tim is set", "problem +names .*connection_cache_ttl_limt is set",
+		"note +agents .*smtp_connection_cache_time_limit is 1h, but connection_cache_ttl_limit is 2s")
+	s.edit("main.cf", "smtp_connection_cache_destinations = 127.0.0.1", "")
+	s.edit("main.cf", "connection_cache_status_update_tim ", "ipc_timeout = 1x\nconnection_cache_status_update_time ")
+	s.doctor(false, "note +agents .*caches no connection", `problem +configuration .*ipc_timeout: "1x"`)
+}
+
+func TestDoctorSeesAThrottledServer(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", s.etc, "enable")
+	s.edit("main.cf", "connection_cache_status_update_time = 1h", "connection_cache_status_update_time = soon")
+	if err := s.Command("reload"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "master waits", func() bool {
+		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
+		if err == nil {
+			conn.Close()
+		}
+		return len(s.Grep("bad command startup -- throttling")) > 0
+	})
+	s.doctor(false, "problem +configuration .*soon", "problem +answer .*may be throttled", "problem +log .*fatal: bad value of parameter connection_cache_status_update_time")
+	s.edit("main.cf", "connection_cache_status_update_time = soon", "")
+	want(t, must(t, "-c", s.etc, "enable"), "made to forget", "already enabled")
+	s.doctor(true, "ok +answer", "note +log .*nothing, if that is over|note +log .*fatal")
+}
+
+// TestAnotherBinaryIsInstalled has an upgrade that nobody has put in place.
+func TestAnotherBinaryIsInstalled(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", s.etc, "enable")
+	const note = "The installed binary is another one (scache test): scachectl restart puts it in place.\n"
+	if out := must(t, "-c", s.etc, "status"); strings.Contains(out, note) {
+		t.Error(out)
+	}
+	s.install(server)
+	want(t, must(t, "-c", s.etc, "status"), note)
+	want(t, must(t, "-c", s.etc, "status", "--json"), `"running": false`)
+	s.doctor(true, "note +versions .*another binary is installed")
+	must(t, "-c", s.etc, "restart")
+	if out := must(t, "-c", s.etc, "status"); strings.Contains(out, note) {
+		t.Error(out)
+	}
+}
+
+func TestDoctorSeesOpenDoors(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	private := filepath.Join(s.Dir, "queue/private")
+	if err := os.Chmod(private, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.doctor(false, "problem +socket .*belongs to postfix, with mode -rwxr-xr-x")
+	os.Chmod(private, 0o700)
+	cmd := exec.Command(tool, "-c", s.etc, "doctor")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if out, _, _ := run(cmd); !strings.Contains(out, "permission denied") {
+		t.Errorf("who is not root: %s", out)
+	}
+	wantError(t, []string{"--socket", "/x", "doctor"}, "--socket")
+	wantError(t, []string{"-c", "/nosuch", "doctor"}, "/nosuch")
+}
