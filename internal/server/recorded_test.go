@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -149,9 +150,12 @@ func (r *replay) say(text string) {
 	client.c.Ready()
 }
 
+// hear wants an answer that must be there already.
 func (r *replay) hear(want string) {
 	got := make([]byte, len(want))
-	if n, err := io.ReadFull(r.client().p, got); string(got) != want {
+	client := r.client()
+	client.p.SetReadDeadline(time.Now().Add(2 * time.Second))
+	if n, err := io.ReadFull(client.p, got); string(got) != want {
 		r.fatalf("heard %q, %v", got[:n], err)
 	}
 }
