@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench test test-package soak install uninstall deb clean
+.PHONY: build demo bench test test-package record soak install uninstall deb clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -85,6 +85,12 @@ SUITES ?= $(shell . /etc/os-release && echo $$VERSION_CODENAME) trixie
 test-package:
 	.ci/install debootstrap
 	.ci/versions $(sort $(SUITES))
+
+# Writes down again what Postfix of these suites says, and how its stock server
+# answers, for tests to play. It wants root.
+record: SUITES = bullseye bookworm trixie sid
+record:
+	.ci/record $(SUITES)
 
 clean:
 	rm -rf --one-file-system bin

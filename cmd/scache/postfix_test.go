@@ -6,16 +6,9 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"maps"
-	"math/big"
 	"net"
 	"os"
 	"path/filepath"
@@ -403,7 +396,10 @@ func TestPerDestination(t *testing.T) {
 // is cached is the connection to tlsproxy(8), which keeps the TLS session.
 func TestTLSConnectionsAreReused(t *testing.T) {
 	t.Parallel()
-	certificate := newCertificate(t)
+	certificate := filepath.Join(t.TempDir(), "certificate")
+	if err := postfixtest.NewCertificate(certificate); err != nil {
+		t.Fatal(err)
+	}
 	sink := startSink(t)
 	remote := startInstance(t, postfixtest.Config{Main: map[string]string{
 		"relayhost":                    fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
@@ -427,33 +423,4 @@ func TestTLSConnectionsAreReused(t *testing.T) {
 	if n := len(local.Grep("TLS connection reused")); n < 300 {
 		t.Errorf("%d of 400 TLS connections were reused", n)
 	}
-}
-
-// newCertificate returns a file with a throw-away key and its certificate.
-func newCertificate(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "scache.test"},
-		NotAfter:     time.Now().Add(time.Hour),
-	}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})
-	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})...)
-	path := filepath.Join(t.TempDir(), "chain.pem")
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

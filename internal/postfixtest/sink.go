@@ -5,6 +5,7 @@ package postfixtest
 import (
 	"bytes"
 	"fmt"
+	"net"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -34,7 +35,18 @@ func StartSinkOn(host string, options ...string) (*Sink, error) {
 	if err != nil {
 		return nil, err
 	}
+	return StartSinkAt(host, port, options...)
+}
+
+// StartSinkAt starts a sink on a port of its own. A port that somebody else listens on
+// is an error: mail must not get there.
+func StartSinkAt(host string, port int, options ...string) (*Sink, error) {
 	s := &Sink{Address: host + ":" + strconv.Itoa(port), Port: port}
+	l, err := net.Listen("tcp", s.Address)
+	if err != nil {
+		return nil, err
+	}
+	l.Close()
 	args := append([]string{"-u", "postfix", "-c"}, options...)
 	s.cmd = Command("smtp-sink", append(args, s.Address, "1000")...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s

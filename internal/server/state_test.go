@@ -21,25 +21,40 @@ import (
 // still returns a conversation of a loop that does not run, and its other end.
 func still(t testing.TB, w *world) (c *conversation, p *peer) {
 	t.Helper()
-	loop, err := eventloop.New(func() time.Duration { return time.Hour })
-	if err != nil {
-		t.Fatal(err)
-	}
-	p, fd := newPeer(t)
-	c = newConversation(fd)
-	c.gone = func() { close(p.gone) }
-	worker := newWorker(w.Server, loop)
-	worker.count.Add(1)
-	w.register()
-	worker.begin(c)
+	worker := stillWorker(t, w)
+	c, p = worker.meetStill(t)
 	t.Cleanup(func() {
 		if len(worker.clients) > 0 {
 			c.end(nil)
 		}
-		loop.Post(loop.Stop)
-		loop.Run()
 		p.Close()
 	})
+	return c, p
+}
+
+// stillWorker returns a worker with a loop that does not run.
+func stillWorker(t testing.TB, w *world) *worker {
+	t.Helper()
+	loop, err := eventloop.New(func() time.Duration { return time.Hour })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		loop.Post(loop.Stop)
+		loop.Run()
+	})
+	return newWorker(w.Server, loop)
+}
+
+// meetStill begins a conversation, which is up to its caller.
+func (w *worker) meetStill(t testing.TB) (c *conversation, p *peer) {
+	t.Helper()
+	p, fd := newPeer(t)
+	c = w.meet(fd)
+	c.gone = func() { close(p.gone) }
+	w.count.Add(1)
+	w.register()
+	w.begin(c)
 	return c, p
 }
 
