@@ -6,7 +6,7 @@ export PATH := $(PATH):/usr/sbin:/sbin
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench test test-package record soak install uninstall deb clean
+.PHONY: build demo bench test test-package test-versions record soak install uninstall deb clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -79,16 +79,17 @@ deb:
 DATE := $(shell git log -1 --format=%cd --date=format:%Y%m%d%H%M 2>/dev/null || echo 0)
 DEB_VERSION = $(shell echo $(VERSION) | sed 's/^v//; s/^[^0-9]\|^[0-9a-f]*\(-dirty\)*$$/0~$(DATE).&/; s/-/./g')
 
-# Installs and removes the Debian package in systems of its own: that of this
-# machine, and the one in which the package of Postfix has other files.
-SUITES ?= $(shell . /etc/os-release && echo $$VERSION_CODENAME) trixie
-test-package:
-	.ci/install debootstrap
-	.ci/versions $(sort $(SUITES))
+# The Debian package and real mail in Debian systems of their own, with all that may
+# happen to both: see .ci/versions.d/story. "make test" takes the suite of this machine,
+# and the one in which the package of Postfix has other files.
+test-package: SUITES ?= $(sort $(shell . /etc/os-release && echo $$VERSION_CODENAME) trixie)
+test-versions: SUITES ?= bullseye bookworm trixie sid
+test-package test-versions:
+	.ci/versions $(SUITES)
 
 # Writes down again what Postfix of these suites says, and how its stock server
 # answers, for tests to play. It wants root.
-record: SUITES = bullseye bookworm trixie sid
+record: SUITES ?= bullseye bookworm trixie sid
 record:
 	.ci/record $(SUITES)
 
