@@ -115,31 +115,6 @@ func TestFlush(t *testing.T) {
 	want(t, ctl("status"), "5 saved", "5 flushed")
 }
 
-// TestOddLabels go from list to flush, find and save, and back.
-func TestOddLabels(t *testing.T) {
-	t.Parallel()
-	m := startServer(t, server)
-	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
-	for _, label := range []string{`a\\b`, `\xff\xfe`, `caf\xe9\n`, `tab\x09 and space`, `größe 東京`, `\\n`, `\xe2\x80\xae`} {
-		ctl("save", "endpoint", label, "--property", label)
-		ctl("save", "destination", label, label, "--property", label)
-		want(t, ctl("list", label), "\n"+label+"  ")
-		want(t, ctl("list", "-v"), "  "+label+"\n")
-		if out, _, _ := run(exec.Command(tool, "--socket", m.Socket, "__complete", "flush", "")); !strings.HasPrefix(out, label+"\n") {
-			t.Errorf("offered: %q", out)
-		}
-		want(t, ctl("find", "destination", label), "destination property: "+label+"\nendpoint property: "+label+"\n")
-		if got := ctl("flush", label); got != "flushed 0 sessions and 1 bindings\n" {
-			t.Errorf("flush %q: %s", label, got)
-		}
-	}
-	for _, label := range []string{`\`, `\x`, `\x1`, `\xg0`, `\x+1`, `a\tb`} {
-		for _, args := range [][]string{{"save", "endpoint", label}, {"save", "endpoint", "x", "--property", label}, {"find", "endpoint", label}, {"flush", label}, {"list", label}} {
-			wantError(t, append([]string{"--socket", m.Socket}, args...), "bad label")
-		}
-	}
-}
-
 // TestMetrics has them checked by the linter of promtool.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
@@ -301,31 +276,4 @@ func TestCompletion(t *testing.T) {
 	}
 	out, _, _ := ctl(t, "__complete", "fl")
 	want(t, out, "flush")
-}
-
-// TestHowACommandWasCalled tells errors of usage from failures.
-func TestHowACommandWasCalled(t *testing.T) {
-	t.Parallel()
-	for _, test := range []struct {
-		args string
-		exit int
-		text string
-	}{
-		{"save bogus x", 2, `there is no "bogus": want one of destination, endpoint`},
-		{"save", 2, "say which: destination, endpoint"},
-		{"find", 2, "say which: destination, endpoint"},
-		{"find endpoint", 2, "accepts 1 arg"},
-		{"completion tcsh", 2, `there is no "tcsh"`},
-		{"-c status", 2, "say which: "},
-		{"bogus", 2, `there is no "bogus"`},
-		{"status --bogus", 2, "--bogus"},
-		{"status extra", 2, "extra"},
-		{"--socket /nonexistent status", 1, "no such socket"},
-	} {
-		cmd := exec.Command(tool, strings.Fields(test.args)...)
-		out, errOut, _ := run(cmd)
-		if cmd.ProcessState.ExitCode() != test.exit || !strings.Contains(errOut, test.text) || out != "" {
-			t.Errorf("scachectl %s: exit code %d, %q, %q", test.args, cmd.ProcessState.ExitCode(), out, errOut)
-		}
-	}
 }

@@ -29,6 +29,9 @@ Connections in use by a delivery agent are not in the cache, and stay.` + labelH
 		},
 		ValidArgsFunction: c.completeLabels(-1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := unescapeAll(args); err != nil {
+				return err
+			}
 			f, err := c.flush(args, dryRun)
 			if err != nil {
 				return err
@@ -69,13 +72,9 @@ func (c *control) flush(texts []string, dryRun bool) (f operator.Flushed, err er
 		}
 		var labels []string
 		for _, text := range texts {
-			meant, err := unescape(text)
-			if err != nil {
-				return err
-			}
-			found := all.labels(meant)
+			found := all.labels(text)
 			if len(found) == 0 {
-				return fmt.Errorf("nothing is cached for %q: it is neither a label, nor the domain or address in one (see scachectl list)", text)
+				return fmt.Errorf("nothing is cached for %s: it is neither a label, nor the domain or address in one (see scachectl list)", escape(text))
 			}
 			labels = append(labels, found...)
 		}

@@ -23,9 +23,9 @@ smtp\n192.0.2.1\n25\n0\n.`
 const stockToo = " It works with the stock server, too."
 
 // unescapeAll unescapes all texts in their places.
-func unescapeAll(texts ...*string) (err error) {
-	for _, text := range texts {
-		if *text, err = unescape(*text); err != nil {
+func unescapeAll(texts []string) (err error) {
+	for i, text := range texts {
+		if texts[i], err = unescape(text); err != nil {
 			return err
 		}
 	}
@@ -43,11 +43,12 @@ func newSaveCommand(c *control) *cobra.Command {
 
 		ValidArgsFunction: c.completeWholeLabels(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := unescapeAll(&args[0], &property); err != nil {
+			args = append(args, property)
+			if err := unescapeAll(args); err != nil {
 				return err
 			}
 			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
-				return cl.SaveEndpoint(ttl, args[0], property, fd)
+				return cl.SaveEndpoint(ttl, args[0], args[1], fd)
 			})
 		},
 	}
@@ -60,11 +61,12 @@ func newSaveCommand(c *control) *cobra.Command {
 
 		ValidArgsFunction: c.completeWholeLabels(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := unescapeAll(&args[0], &property, &args[1]); err != nil {
+			args = append(args, property)
+			if err := unescapeAll(args); err != nil {
 				return err
 			}
 			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
-				return cl.SaveDestination(ttl, args[0], property, args[1])
+				return cl.SaveDestination(ttl, args[0], args[2], args[1])
 			})
 		},
 	}
@@ -107,7 +109,7 @@ func newFindCommand(c *control) *cobra.Command {
 
 			ValidArgsFunction: c.completeWholeLabels(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
-				if err := unescapeAll(&args[0]); err != nil {
+				if err := unescapeAll(args); err != nil {
 					return err
 				}
 				return c.ask(func(cl *client.Client) error {

@@ -34,16 +34,15 @@ as list shows it.` + labelHelp,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: c.completeLabels(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := unescapeAll(args); err != nil {
+				return err
+			}
 			all, err := c.list()
 			if err != nil {
 				return err
 			}
 			if len(args) > 0 {
-				text, err := unescape(args[0])
-				if err != nil {
-					return err
-				}
-				all = all.of(text)
+				all = all.of(args[0])
 			}
 			if asJSON {
 				all.Bindings = arrange(all.Bindings, l.order, l.limit, keyOfBinding)
