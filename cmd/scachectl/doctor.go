@@ -76,7 +76,7 @@ func (c *control) examine() (*doctor, error) {
 		c.patience = promptly
 		d.status, d.statusErr = c.status()
 	} else {
-		d.statusErr = errors.New("Postfix is not running")
+		d.statusErr = errors.New("the mail system is not running")
 	}
 	for _, check := range []func(){
 		d.checkEntry, d.checkValues, d.checkNames, d.checkAgents, d.checkVersions, d.checkSocket, d.checkAnswer,
