@@ -99,9 +99,11 @@ func run(p *master.Process) error {
 	}
 	start := time.Now()
 	clock := func() time.Duration { return time.Since(start) }
-	closer := &server.Closer{Goodbye: params.goodbye}
+	hits := server.NewHits(clock)
+	closer := &server.Closer{Goodbye: params.goodbye, Hits: hits}
 	s := &server.Server{
 		Cache:        newCache(params, p, clock, closer),
+		Hits:         hits,
 		Log:          p.Log,
 		Announce:     announce(p.Log),
 		Timeout:      params.ipcTimeout,

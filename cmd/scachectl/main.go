@@ -72,7 +72,7 @@ server's own socket, and switches the mail system to this server and back.`,
 	root.AddCommand(
 		newStatusCommand(c), newListCommand(c), newTopCommand(c), newFlushCommand(c), newMetricsCommand(c),
 		newConfigCommand(c), newSaveCommand(c), newFindCommand(c), newEnableCommand(c), newDisableCommand(c),
-		newRestartCommand(c), newDoctorCommand(c),
+		newRestartCommand(c), newDoctorCommand(c), newHitsCommand(c),
 	)
 	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
 	root.CompletionOptions.DisableNoDescFlag = true

@@ -38,8 +38,8 @@ func newTopCommand(c *control) *cobra.Command {
 	})
 	cmd.Long = `top shows status and contents of the cache, and what happened since it looked last.
 
-Keys: q quits, s sorts by the next order, + and - change the interval, and any other
-key looks at once.`
+Keys: q quits, s sorts by the next order, h shows the destinations with most misses
+instead and back, + and - change the interval, and any other key looks at once.`
 	cmd.Flags().IntVar(&batch, "batch", 0, "print so many views, without a terminal; the first shows what happened since the server was started")
 	cmd.Flags().DurationVar(&w.interval, "interval", w.interval, "the `time` between two looks")
 	addOrder(cmd, &w.order)
@@ -50,6 +50,7 @@ key looks at once.`
 type watcher struct {
 	*control
 	order     order
+	hits      bool // instead of endpoints with sessions
 	interval  time.Duration
 	last, now view
 }
@@ -163,6 +164,8 @@ func (w *watcher) press(key *tcell.EventKey) (quit bool) {
 		return true
 	case 's':
 		w.order = w.order.next()
+	case 'h':
+		w.hits = !w.hits
 	case '+':
 		w.interval = min(w.interval*2, maxInterval)
 	case '-':
@@ -177,7 +180,7 @@ func (w *watcher) show(screen tcell.Screen, err error) {
 	lines := []string{"scachectl top: waiting for the server", "", fmt.Sprint(err), "", "q quits"}
 	if err == nil {
 		lines = w.lines(height - headerLines)
-		lines[1] = fmt.Sprintf("q quits, s sorts: %s, + - every %v", w.order, w.interval)
+		lines[1] = fmt.Sprintf("q quits, s sorts: %s, h misses, + - every %v", w.order, w.interval)
 	}
 	screen.Clear()
 	for y, line := range lines {

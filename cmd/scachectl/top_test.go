@@ -107,7 +107,7 @@ func TestTopSorts(t *testing.T) {
 	}
 	must(t, "--socket", m.Socket, "save", "endpoint", "short", "--ttl", "100")
 	s := newScreen(t, tool, "--socket", m.Socket, "top", "--sort", "left")
-	s.wait("s sorts: left, + - every 1s")
+	s.wait("s sorts: left, h misses, + - every 1s")
 	first := func() string { return strings.Join(strings.Fields(strings.Split(s.text(), "\n")[8]), " ") }
 	if got := first(); !strings.HasSuffix(got, " long") {
 		t.Error(got)
@@ -119,6 +119,11 @@ func TestTopSorts(t *testing.T) {
 	if got := first(); !strings.HasSuffix(got, " short") {
 		t.Error(got)
 	}
+	run(exec.Command(tool, "--socket", m.Socket, "find", "destination", "nobody.example"))
+	s.tmux("send-keys", "h")
+	s.wait("MISSES", " nobody.example")
+	s.tmux("send-keys", "h")
+	s.wait("ENDPOINT")
 	s.tmux("send-keys", "-l", "+")
 	s.wait("every 2s")
 	for range 9 {

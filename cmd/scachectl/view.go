@@ -3,7 +3,9 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +18,8 @@ type view struct {
 	at     time.Time
 	status operator.Status
 	contents
-	err error
+	hits []operator.Hits
+	err  error
 }
 
 func (c *control) look() (v view) {
@@ -25,6 +28,9 @@ func (c *control) look() (v view) {
 			return err
 		}
 		v.at = time.Now()
+		if v.hits, err = cl.Hits(operator.LevelDestination); err != nil {
+			return err
+		}
 		v.Bindings, v.Sessions, err = cl.List()
 		return err
 	})
@@ -55,18 +61,34 @@ func (w *watcher) lines(rows int) []string {
 		fmt.Sprintf("expired %7s   dead %10s   evicted %8s   flushed %8s", rate(s.Expired, was.Expired), rate(s.Dead, was.Dead),
 			rate(s.Evicted, was.Evicted), rate(s.Flushed, was.Flushed)),
 		"",
-		fmt.Sprintf("%8s %7s %7s  %s", "SESSIONS", "AGE", "LEFT", "ENDPOINT"),
 	}
-	all := w.now.endpoints()
-	shown := arrange(all, w.order, 0, keyOfEndpoint)
-	if len(all) > rows {
-		shown = shown[:max(rows-1, 0)]
+	var table []string
+	if w.hits {
+		table = w.now.hitLines()
+	} else {
+		table = w.now.endpointLines(w.order)
 	}
-	for _, e := range shown {
+	if more := len(table) - 1 - rows; more > 0 {
+		table = append(table[:max(rows, 1)], fmt.Sprintf("… %d more", more+1))
+	}
+	return append(lines, table...)
+}
+
+// endpointLines returns the endpoints with sessions, below a heading.
+func (v view) endpointLines(o order) []string {
+	lines := []string{fmt.Sprintf("%8s %7s %7s  %s", "SESSIONS", "AGE", "LEFT", "ENDPOINT")}
+	for _, e := range arrange(v.endpoints(), o, 0, keyOfEndpoint) {
 		lines = append(lines, fmt.Sprintf("%8d %7v %7v  %s", e.sessions, round(e.age), round(e.left), strings.TrimSpace(escape(e.label)+"  "+e.remote)))
 	}
-	if more := len(all) - len(shown); more > 0 {
-		lines = append(lines, fmt.Sprintf("… %d more", more))
+	return lines
+}
+
+// hitLines returns the destinations, those with most misses first, below a heading.
+func (v view) hitLines() []string {
+	lines := []string{fmt.Sprintf("%8s %8s %8s %8s %8s  %s", "MISSES", "HITS", "SAVES", "EXPIRED", "DEAD", "DESTINATION")}
+	slices.SortStableFunc(v.hits, func(a, b operator.Hits) int { return cmp.Compare(b.Misses, a.Misses) })
+	for _, h := range v.hits {
+		lines = append(lines, fmt.Sprintf("%8d %8d %8d %8d %8d  %s", h.Misses, h.Hits, h.Saves, h.Expired, h.Dead, escape(h.Label)))
 	}
 	return lines
 }

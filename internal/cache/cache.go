@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"scache/internal/histogram"
 	"scache/internal/timerwheel"
 )
 
@@ -51,13 +52,21 @@ type Config struct {
 	Close func([]Ended)
 }
 
-// Ended is a descriptor to be closed.
+// Ended is a session whose descriptor is to be closed, or a binding that is no more,
+// without a descriptor.
 type Ended struct {
-	FD  int
+	FD  int // or NoFD
 	Why End
+
+	// The labels: of the endpoint of a session, and of the destination of a binding,
+	// or by which a dead session was looked up.
+	Endpoint, Destination string
 }
 
-// End is the reason for which the cache closes a session.
+// NoFD stands for no descriptor.
+const NoFD = -1
+
+// End is the reason for which the cache closes a session or drops a binding.
 type End int
 
 // The reasons.
@@ -86,6 +95,7 @@ type Cache struct {
 	ended        []Ended // descriptors to be closed once mu is unlocked
 	stats        Stats
 	totals       Totals
+	waited       histogram.Histogram // sessions, before they were found
 
 	freeSessions  pool[session]
 	freeEndpoints pool[endpoint]
@@ -97,6 +107,9 @@ type Session struct {
 	FD                  int
 	DestinationProperty string // only if it was found by destination
 	Property            string
+	Endpoint            string // its label
+
+	waited time.Duration
 }
 
 type destination struct {
@@ -210,7 +223,7 @@ func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte)
 func (c *Cache) saveBinding(now, saved, ttl time.Duration, label, property, endpoint []byte) {
 	b := c.binding(label, property, endpoint)
 	if b != nil && b.end <= now {
-		b.drop()
+		b.drop(Expired)
 		b = nil
 	}
 	if b == nil {
@@ -231,7 +244,7 @@ func (c *Cache) binding(label, property, endpoint []byte) *binding {
 func (c *Cache) addBinding(label, property, endpoint []byte) *binding {
 	if c.BindingLimit > 0 && len(c.bindings) >= c.BindingLimit {
 		c.totals.EvictedBindings++
-		c.bindingWheel.Nearest().Owner.(*binding).drop()
+		c.bindingWheel.Nearest().Owner.(*binding).drop(Evicted)
 	}
 	d := c.destinations[string(label)]
 	if d == nil {
@@ -249,7 +262,7 @@ func (c *Cache) addBinding(label, property, endpoint []byte) *binding {
 func (c *Cache) FindEndpoint(label []byte) (found Session, ok bool) {
 	for {
 		found, ok = c.takeEndpoint(label)
-		if !ok || c.confirm(found, &c.stats.Endpoint) {
+		if !ok || c.confirm(found, &c.stats.Endpoint, nil) {
 			return found, ok
 		}
 	}
@@ -260,7 +273,7 @@ func (c *Cache) FindEndpoint(label []byte) (found Session, ok bool) {
 func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
 	for {
 		found, ok = c.takeDestination(label)
-		if !ok || c.confirm(found, &c.stats.Destination) {
+		if !ok || c.confirm(found, &c.stats.Destination, label) {
 			return found, ok
 		}
 	}
@@ -268,13 +281,14 @@ func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
 
 // confirm tells whether a session that was taken is alive, and a hit. If not, it
 // is closed.
-func (c *Cache) confirm(s Session, lookups *Lookups) bool {
+func (c *Cache) confirm(s Session, lookups *Lookups, destination []byte) bool {
 	if !c.Alive(s.FD) {
 		c.lock()
 		defer c.unlock()
-		c.close(s.FD, Dead)
+		c.close(Ended{s.FD, Dead, s.Endpoint, string(destination)})
 		return false
 	}
+	c.waited.Observe(s.waited)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lookups.Hits++
@@ -289,7 +303,7 @@ func (c *Cache) takeEndpoint(label []byte) (found Session, ok bool) {
 		c.stats.Endpoint.Misses++
 		return Session{}, false
 	}
-	found = Session{FD: s.fd, Property: s.property}
+	found = Session{FD: s.fd, Property: s.property, Endpoint: s.endpoint.label, waited: now - s.saved}
 	s.remove()
 	return found, true
 }
@@ -302,7 +316,7 @@ func (c *Cache) takeDestination(label []byte) (found Session, ok bool) {
 		c.stats.Destination.Misses++
 		return Session{}, false
 	}
-	found = Session{FD: s.fd, DestinationProperty: b.property, Property: s.property}
+	found = Session{FD: s.fd, DestinationProperty: b.property, Property: s.property, Endpoint: s.endpoint.label, waited: now - s.saved}
 	s.remove()
 	return found, true
 }
@@ -354,19 +368,20 @@ func (s *session) remove() {
 
 // drop takes a session out of the cache. Its descriptor will be closed.
 func (s *session) drop(why End) {
-	s.cache.close(s.fd, why)
+	s.cache.close(Ended{s.fd, why, s.endpoint.label, ""})
 	s.remove()
 }
 
 // close has a descriptor closed once the cache is unlocked.
-func (c *Cache) close(fd int, why End) {
-	c.totals.Ended[why]++
-	c.ended = append(c.ended, Ended{fd, why})
+func (c *Cache) close(e Ended) {
+	c.totals.Ended[e.Why]++
+	c.ended = append(c.ended, e)
 }
 
 // drop takes a binding out of the cache. The sessions of its endpoint stay.
-func (b *binding) drop() {
+func (b *binding) drop(why End) {
 	c := b.cache
+	c.ended = append(c.ended, Ended{FD: NoFD, Why: why, Destination: b.destination.label})
 	c.bindingWheel.Stop(&b.timer)
 	delete(c.bindings, b.bindingKey)
 	b.destination.bindings.remove(&b.link)
@@ -379,7 +394,7 @@ func (b *binding) drop() {
 func (s *session) TimerEnded() { s.drop(Expired) }
 
 // TimerEnded is for the wheel: the time to live has ended.
-func (b *binding) TimerEnded() { b.drop() }
+func (b *binding) TimerEnded() { b.drop(Expired) }
 
 // start starts or restarts a timer, and returns when it ends.
 func (c *Cache) start(w *timerwheel.Wheel, t *timerwheel.Timer, now, ttl time.Duration) time.Duration {

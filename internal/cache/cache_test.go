@@ -14,12 +14,13 @@ import (
 // still, an alarm, and descriptors that are numbers.
 type world struct {
 	*Cache
-	now    time.Duration
-	alarm  time.Duration // 0 if not set
-	closed []int
-	ends   map[int]End // of those that were closed
-	dead   map[int]bool
-	fd     int
+	now     time.Duration
+	alarm   time.Duration // 0 if not set
+	closed  []int
+	ends    map[int]End // of those that were closed
+	dropped []Ended     // bindings
+	dead    map[int]bool
+	fd      int
 }
 
 func newWorld(limit time.Duration) *world {
@@ -31,6 +32,10 @@ func newWorld(limit time.Duration) *world {
 		Alive:    func(fd int) bool { return !w.dead[fd] },
 		Close: func(all []Ended) {
 			for _, e := range all {
+				if e.FD == NoFD {
+					w.dropped = append(w.dropped, e)
+					continue
+				}
 				w.closed = append(w.closed, e.FD)
 				w.ends[e.FD] = e.Why
 			}
@@ -120,7 +125,7 @@ func TestFindDestinationPrefersOldestBinding(t *testing.T) {
 	w.binding(time.Minute, "d", "first", "e")
 	w.binding(time.Minute, "d", "second", "f")
 	f, e1, e2 := w.session(time.Minute, "f"), w.session(time.Minute, "e"), w.session(time.Minute, "e")
-	for _, want := range []Session{{FD: e1, DestinationProperty: "first"}, {FD: e2, DestinationProperty: "first"}, {FD: f, DestinationProperty: "second"}, {}} {
+	for _, want := range []Session{{FD: e1, DestinationProperty: "first", Endpoint: "e"}, {FD: e2, DestinationProperty: "first", Endpoint: "e"}, {FD: f, DestinationProperty: "second", Endpoint: "f"}, {}} {
 		got := found(t, w.FindDestination, "d")
 		got.Property = ""
 		if got != want {
@@ -501,5 +506,35 @@ func TestWhatHasEndedIsNotRestored(t *testing.T) {
 	w.wantClosed(t, 7)
 	if w.ends[7] != Expired {
 		t.Errorf("closed for reason %d", w.ends[7])
+	}
+}
+
+// TestWhatEndsIsTold with the labels, for whoever counts.
+func TestWhatEndsIsTold(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.binding(time.Minute, "d", "p", "e")
+	w.sleep(2 * time.Minute)
+	w.binding(time.Minute, "d", "p", "e")
+	w.Clear()
+	w.binding(time.Minute, "d", "p", "e")
+	w.TakeAll()
+	want := []Ended{{NoFD, Expired, "", "d"}, {NoFD, Flushed, "", "d"}}
+	if !slices.Equal(w.dropped, want) {
+		t.Errorf("%v, want %v", w.dropped, want)
+	}
+	var told []Ended
+	w.Close = func(all []Ended) { told = append(told, all...) }
+	w.binding(time.Minute, "d", "p", "e")
+	dead, expired := w.session(time.Minute, "e"), w.session(time.Minute, "e")
+	w.Alive = func(fd int) bool { return fd != dead }
+	if got := found(t, w.FindDestination, "d"); got.FD != expired || got.Endpoint != "e" {
+		t.Errorf("%+v", got)
+	}
+	again := w.session(time.Second, "e")
+	w.sleep(2 * time.Second)
+	want = []Ended{{dead, Dead, "e", "d"}, {again, Expired, "e", ""}}
+	if !slices.Equal(told, want) {
+		t.Errorf("%v, want %v", told, want)
 	}
 }

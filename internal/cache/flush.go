@@ -46,7 +46,7 @@ func (ep *endpoint) drop() (n int) {
 
 func (d *destination) drop() (n int) {
 	for ; !d.bindings.empty(); n++ {
-		d.bindings.first.entry.drop()
+		d.bindings.first.entry.drop(Flushed)
 	}
 	return n
 }

@@ -35,16 +35,17 @@ func (c *Cache) TakeAll() Snapshot {
 	all := Snapshot{
 		Bindings: make([]SavedBinding, 0, len(c.bindings)),
 		Sessions: make([]SavedSession, 0, c.sessions),
-		Totals:   c.totals,
+		Totals:   c.total(),
 	}
-	all.Totals.add(c.stats)
 	for _, d := range c.destinations {
 		for l := d.bindings.first; l != nil; l = l.next {
 			b := l.entry
 			all.Bindings = append(all.Bindings, SavedBinding{now - b.saved, b.end - now, d.label, b.property, b.endpoint})
 		}
 	}
+	ended := len(c.ended)
 	c.clearBindings()
+	c.ended = c.ended[:ended] // they go on elsewhere
 	for _, ep := range c.endpoints {
 		for !ep.sessions.empty() {
 			s := ep.sessions.first.entry
@@ -60,6 +61,7 @@ func (c *Cache) RestoreTotals(t Totals) {
 	c.lock()
 	defer c.unlock()
 	c.totals.merge(t)
+	c.waited.Add(t.Waited)
 }
 
 // RestoreBinding saves a binding of another cache.
@@ -80,6 +82,6 @@ func (c *Cache) RestoreSession(s SavedSession) {
 	if s.TTL > 0 {
 		c.addSession(now, now-s.Age, s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
 	} else {
-		c.close(s.FD, Expired)
+		c.close(Ended{s.FD, Expired, s.Label, ""})
 	}
 }

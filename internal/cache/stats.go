@@ -2,6 +2,8 @@
 
 package cache
 
+import "scache/internal/histogram"
+
 // Stats counts what happened since the last ResetStats.
 type Stats struct {
 	Destination, Endpoint Lookups
@@ -32,7 +34,8 @@ type Totals struct {
 	TakenOver             int       // sessions of another cache
 	Ended                 [ends]int // sessions that the cache closed, by reason
 	EvictedBindings       int
-	Peak                  Size // as in Stats
+	Peak                  Size             // as in Stats
+	Waited                histogram.Values // sessions, before they were found
 }
 
 // add adds the statistics of an interval.
@@ -64,8 +67,13 @@ func (l *Lookups) add(more Lookups) {
 func (c *Cache) Totals() Totals {
 	c.lock()
 	defer c.unlock()
+	return c.total()
+}
+
+func (c *Cache) total() Totals {
 	totals := c.totals
 	totals.add(c.stats)
+	totals.Waited = c.waited.Values()
 	return totals
 }
 

@@ -28,28 +28,49 @@ func (c *Client) Status() (s operator.Status, err error) {
 // List asks for all that is in the cache, in the order of the labels and, of
 // each, in the order in which it would be found.
 func (c *Client) List() (bindings []operator.Binding, sessions []operator.Session, err error) {
-	if _, err := c.operate(operator.RequestList); err != nil {
-		return nil, nil, err
-	}
-	for {
-		list, err := c.decode()
-		if err != nil {
-			return nil, nil, err
-		}
-		entry, err := operator.DecodeEntry(list)
-		if err != nil {
-			return nil, nil, err
-		}
+	err = c.entries(operator.RequestList, func(entry any) {
 		switch entry := entry.(type) {
 		case operator.Binding:
 			bindings = append(bindings, entry)
 		case operator.Session:
 			sessions = append(sessions, entry)
-		case operator.End:
-			slices.SortStableFunc(bindings, func(a, b operator.Binding) int { return strings.Compare(a.Destination, b.Destination) })
-			slices.SortStableFunc(sessions, func(a, b operator.Session) int { return strings.Compare(a.Endpoint, b.Endpoint) })
-			return bindings, sessions, nil
 		}
+	})
+	slices.SortStableFunc(bindings, func(a, b operator.Binding) int { return strings.Compare(a.Destination, b.Destination) })
+	slices.SortStableFunc(sessions, func(a, b operator.Session) int { return strings.Compare(a.Endpoint, b.Endpoint) })
+	return bindings, sessions, err
+}
+
+// Hits asks for the counts of the busiest labels of a level, and returns them in the
+// order of the labels.
+func (c *Client) Hits(level string) (all []operator.Hits, err error) {
+	err = c.entries(operator.RequestHits, func(entry any) {
+		if h, ok := entry.(operator.Hits); ok {
+			all = append(all, h)
+		}
+	}, "level", level)
+	slices.SortFunc(all, func(a, b operator.Hits) int { return strings.Compare(a.Label, b.Label) })
+	return all, err
+}
+
+// entries makes a request that is answered by a list of entries.
+func (c *Client) entries(request string, each func(entry any), attributes ...string) error {
+	if _, err := c.operate(request, attributes...); err != nil {
+		return err
+	}
+	for {
+		list, err := c.decode()
+		if err != nil {
+			return err
+		}
+		entry, err := operator.DecodeEntry(list)
+		if err != nil {
+			return err
+		}
+		if entry == (operator.End{}) {
+			return nil
+		}
+		each(entry)
 	}
 }
 

@@ -106,6 +106,9 @@ func (l *Loop) Run() (err error) {
 	return err
 }
 
+// Elapsed returns for how long this turn has lasted.
+func (l *Loop) Elapsed() time.Duration { return l.clock() - l.now }
+
 // Stop makes Run return after this turn. The descriptors stay open.
 func (l *Loop) Stop() { l.ended = true }
 

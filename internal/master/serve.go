@@ -27,9 +27,10 @@ const (
 	Served     Reason = "the client on standard input is gone" // option -S
 )
 
-// A Handler serves a client, who is connected by this descriptor, and calls gone
-// when it is gone. It returns at once.
-type Handler func(fd int, gone func())
+// A Handler serves a client, who is connected by this descriptor, and returns at
+// once. When the client is gone, the handler calls gone, and tells whether it was one
+// for whom the process stays: max_idle counts from the last of those.
+type Handler func(fd int, gone func(counts bool))
 
 // Serve accepts clients and gives each to the handler, until there is a reason to
 // end. Then it accepts no more, and leaves those it has as they are.
@@ -40,6 +41,7 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 	s := &service{Process: p, handle: handle, reasons: make(chan Reason, 4)}
 	p.service = s
 	if p.Options.Listen == "" {
+		s.since = time.Now()
 		s.idle = time.AfterFunc(p.maxIdle, func() { s.end(Idle) })
 		go func() {
 			defer p.Log.ExitOnPanic()
@@ -74,7 +76,7 @@ func (p *Process) End(reason Reason) { p.service.end(reason) }
 
 // ClientCame counts a client who was accepted elsewhere like one of our own, and
 // returns what to call when it is gone. It is for use while Serve runs.
-func (p *Process) ClientCame() (gone func()) {
+func (p *Process) ClientCame() (gone func(counts bool)) {
 	p.service.begin()
 	return p.service.gone
 }
@@ -114,7 +116,7 @@ func (p *Process) serveStandardInput(handle Handler) (Reason, error) {
 		return "", errors.New("option -S: standard input is not a UNIX-domain socket")
 	}
 	gone := make(chan struct{})
-	handle(0, func() { close(gone) })
+	handle(0, func(bool) { close(gone) })
 	<-gone
 	return Served, nil
 }
@@ -129,6 +131,7 @@ type service struct {
 	mu        sync.Mutex
 	clients   int
 	idle      *time.Timer // nil if the process does not end by itself
+	since     time.Time   // when the last client who counts was gone
 	warned    time.Time   // about a lack of resources
 }
 
@@ -206,11 +209,14 @@ func (s *service) begin() {
 	}
 }
 
-func (s *service) gone() {
+func (s *service) gone(counts bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if counts {
+		s.since = time.Now()
+	}
 	if s.clients--; s.clients == 0 && s.idle != nil {
-		s.idle.Reset(s.maxIdle)
+		s.idle.Reset(time.Until(s.since.Add(s.maxIdle)))
 	}
 }
 

@@ -42,10 +42,10 @@ func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, s
 // clients are handled by keeping them.
 type clients struct {
 	came chan int
-	gone atomic.Pointer[func()]
+	gone atomic.Pointer[func(bool)]
 }
 
-func (c *clients) handle(fd int, gone func()) {
+func (c *clients) handle(fd int, gone func(bool)) {
 	c.gone.Store(&gone)
 	c.came <- fd
 }
@@ -90,9 +90,35 @@ func TestServeEndsByItselfWhenNobodyIsThere(t *testing.T) {
 		t.Fatalf("%s, with a client", reason)
 	case <-time.After(4 * idle):
 	}
-	(*c.gone.Load())()
+	(*c.gone.Load())(true)
 	if reason := <-reasons; reason != Idle {
 		t.Error(reason)
+	}
+}
+
+// TestThoseWhoDoNotCountDoNotKeepTheProcess has one after another, and never nobody for
+// the whole of the time.
+func TestThoseWhoDoNotCountDoNotKeepTheProcess(t *testing.T) {
+	t.Parallel()
+	p, path, _ := newProcess(t, 300*time.Millisecond)
+	c := &clients{came: make(chan int, 1)}
+	reasons := serve(t, p, c)
+	for {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		select {
+		case reason := <-reasons:
+			if reason != Idle {
+				t.Error(reason)
+			}
+			return
+		case <-c.came:
+		}
+		time.Sleep(20 * time.Millisecond)
+		(*c.gone.Load())(false)
 	}
 }
 

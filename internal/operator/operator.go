@@ -9,6 +9,7 @@
 //	request=list                    status=0, a list for each Binding and Session, and End
 //	request=flush                   status=0 and the attributes of a Flushed: everything is dropped
 //	request=flush label=LABEL …     only what has one of these labels
+//	request=hits level=LEVEL        status=0, a list for each Hits, and End
 //	request=restart                 status=0: then another process goes on, and loses nothing
 //
 // A server that does not know a request answers status=1, as the stock one does.
@@ -21,6 +22,7 @@ import (
 	"time"
 
 	"scache/attr"
+	"scache/internal/histogram"
 )
 
 // Requests.
@@ -29,6 +31,13 @@ const (
 	RequestList    = "list"
 	RequestFlush   = "flush"
 	RequestRestart = "restart"
+	RequestHits    = "hits"
+)
+
+// Levels of the cache, for which hits are counted.
+const (
+	LevelDestination = "destination"
+	LevelEndpoint    = "endpoint"
 )
 
 // Seconds is a time that travels, and is written in JSON, as a number of seconds.
@@ -79,6 +88,9 @@ type Status struct {
 
 	EvictedBindings int64 `json:"evicted_bindings"`
 
+	Waited histogram.Values `json:"waited"` // in the cache, sessions that were found
+	Took   histogram.Values `json:"took"`   // requests, in the server
+
 	SessionLimit  int64   `json:"session_limit"`
 	TTLLimit      Seconds `json:"ttl_limit_seconds"`
 	ClientTimeout Seconds `json:"client_timeout_seconds"`
@@ -105,7 +117,21 @@ type Session struct {
 	Left     Seconds `json:"left_seconds"`
 }
 
-// End ends the reply to a list request.
+// Hits is what happened to one of the busiest destinations or endpoints. Some of what
+// happened while it was not among them may be missing: Error events at the most.
+type Hits struct {
+	Label   string  `json:"label"`
+	Hits    int64   `json:"hits"`
+	Misses  int64   `json:"misses"`
+	Saves   int64   `json:"saves"`
+	Expired int64   `json:"expired"`
+	Dead    int64   `json:"dead"`
+	Flushed int64   `json:"flushed"` // for an operator, or to make room
+	Error   int64   `json:"error"`
+	Counted Seconds `json:"counted_seconds"` // since it came among them
+}
+
+// End ends the reply to a list or hits request.
 type End struct{}
 
 // Flushed is what was dropped.
@@ -129,6 +155,8 @@ func Encode(e *attr.Encoder, x any) {
 			e.Bool(name, value)
 		case Seconds:
 			e.String(name, value.decimal())
+		case histogram.Values:
+			e.String(name, value.String())
 		}
 	}
 }
@@ -153,6 +181,8 @@ func Decode(list attr.List, x any) error {
 			*field, err = a.Bool()
 		case *Seconds:
 			*field, err = parseSeconds(a.Value)
+		case *histogram.Values:
+			*field, err = histogram.Parse(string(a.Value))
 		}
 		if err != nil {
 			return fmt.Errorf("attribute %s: %w", a.Name, err)
@@ -161,20 +191,22 @@ func Decode(list attr.List, x any) error {
 	return nil
 }
 
-// EncodeEntry appends an entry of a list reply: a Binding, a Session or End.
+// EncodeEntry appends an entry of a list reply: a Binding, a Session, a Hits or End.
 func EncodeEntry(e *attr.Encoder, x any) {
 	switch x.(type) {
 	case Binding:
 		e.String("entry", "binding")
 	case Session:
 		e.String("entry", "session")
+	case Hits:
+		e.String("entry", "hits")
 	case End:
 		e.String("entry", "end")
 	}
 	Encode(e, x)
 }
 
-// DecodeEntry returns an entry of a list reply: a Binding, a Session or End.
+// DecodeEntry returns an entry of a list reply: a Binding, a Session, a Hits or End.
 func DecodeEntry(list attr.List) (any, error) {
 	entry, _ := list.Lookup("entry")
 	switch string(entry.Value) {
@@ -186,6 +218,10 @@ func DecodeEntry(list attr.List) (any, error) {
 		var s Session
 		err := Decode(list, &s)
 		return s, err
+	case "hits":
+		var h Hits
+		err := Decode(list, &h)
+		return h, err
 	case "end":
 		return End{}, nil
 	}

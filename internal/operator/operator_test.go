@@ -9,12 +9,17 @@ import (
 	"time"
 
 	"scache/attr"
+	"scache/internal/histogram"
 )
 
 // fill sets every field of a struct to something that is not zero.
 func fill(t *testing.T, x any) {
 	v := reflect.ValueOf(x).Elem()
 	for i := range v.NumField() {
+		if h, ok := v.Field(i).Addr().Interface().(*histogram.Values); ok {
+			h.Counts[3], h.Sum = 7, time.Second
+			continue
+		}
 		switch f := v.Field(i); f.Kind() {
 		case reflect.String:
 			f.SetString("smtp\nexample.com\n")
@@ -30,7 +35,7 @@ func fill(t *testing.T, x any) {
 
 func TestAllFieldsTravel(t *testing.T) {
 	t.Parallel()
-	for _, x := range []any{&Status{}, &Binding{}, &Session{}, &Flushed{}} {
+	for _, x := range []any{&Status{}, &Binding{}, &Session{}, &Flushed{}, &Hits{}} {
 		fill(t, x)
 		got := reflect.New(reflect.TypeOf(x).Elem()).Interface()
 		if err := Decode(encoded(t, reflect.ValueOf(x).Elem().Interface(), Encode), got); err != nil {
@@ -44,7 +49,7 @@ func TestAllFieldsTravel(t *testing.T) {
 
 func TestEntries(t *testing.T) {
 	t.Parallel()
-	for _, x := range []any{Binding{Destination: "d", Left: Seconds(1500 * time.Millisecond)}, Session{Remote: "192.0.2.1:25"}, End{}} {
+	for _, x := range []any{Binding{Destination: "d", Left: Seconds(1500 * time.Millisecond)}, Session{Remote: "192.0.2.1:25"}, Hits{Label: "l", Error: 3}, End{}} {
 		got, err := DecodeEntry(encoded(t, x, EncodeEntry))
 		if err != nil || got != x {
 			t.Errorf("got %+v, %v", got, err)
@@ -57,7 +62,7 @@ func TestEntries(t *testing.T) {
 
 func TestMalformedValues(t *testing.T) {
 	t.Parallel()
-	for _, name := range []string{"pid", "goodbye", "uptime_seconds"} {
+	for _, name := range []string{"pid", "goodbye", "uptime_seconds", "took"} {
 		if err := Decode(attr.List{{Name: []byte(name), Value: []byte("x")}}, &Status{}); err == nil {
 			t.Errorf("%s=x was understood", name)
 		}

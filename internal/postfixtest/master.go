@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"syscall"
@@ -96,7 +97,13 @@ func (m *Master) prepare(settings string) error {
 			return err
 		}
 	}
-	settings = fmt.Sprintf("queue_directory=%s\nmyhostname=test.example\nmaillog_file=/var/log/test\n%s\n", m.dir, settings)
+	defaults := ""
+	for _, d := range [][2]string{{"queue_directory", m.dir}, {"myhostname", "test.example"}, {"maillog_file", "/var/log/test"}} {
+		if !regexp.MustCompile(`(?m)^` + d[0] + `\s*=`).MatchString(settings) {
+			defaults += d[0] + "=" + d[1] + "\n"
+		}
+	}
+	settings = defaults + settings + "\n"
 	mainCF := filepath.Join(m.dir, "main.cf")
 	if err := os.WriteFile(mainCF, []byte(settings), 0o644); err != nil {
 		return err

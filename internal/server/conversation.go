@@ -25,7 +25,7 @@ type conversation struct {
 	worker *worker
 	watch  eventloop.Watch
 	socket *fdpass.Socket
-	gone   func() // to be called when the client is gone
+	gone   func(counts bool) // to be called when the client is gone, or nil if it was
 
 	state     succession.State
 	session   int    // the descriptor in hand, or none, by the state
@@ -135,7 +135,19 @@ func (c *conversation) advance() (err error) {
 	if unsaid := c.flush(); err == nil {
 		err = unsaid
 	}
+	c.worker.measure()
 	return err
+}
+
+// measure counts how long the requests took that were answered since it was called
+// last. A turn of the loop is when they were noticed.
+func (w *worker) measure() {
+	if w.answered > 0 {
+		took := w.loop.Elapsed()
+		for ; w.answered > 0; w.answered-- {
+			w.took.Observe(took)
+		}
+	}
 }
 
 // maxOut bounds what is said at once: then the client has to listen.
@@ -297,7 +309,15 @@ func (c *conversation) end(err error) {
 	w.remove(c)
 	c.drop()
 	c.socket.Close()
-	c.gone()
+	c.discount(true)
+}
+
+// discount tells that the client is gone, or that it does not count.
+func (c *conversation) discount(counted bool) {
+	if c.gone != nil {
+		c.gone(counted)
+		c.gone = nil
+	}
 }
 
 // remove makes a worker forget a conversation.

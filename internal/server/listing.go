@@ -4,6 +4,7 @@ package server
 
 import (
 	"scache/attr"
+	"scache/internal/hits"
 	"scache/internal/operator"
 )
 
@@ -12,6 +13,7 @@ import (
 type listing struct {
 	destinations, endpoints []string // that are still to be listed
 	skip                    int      // what was listed of the first of them
+	hits                    []hits.Entry
 }
 
 // listingStep bounds what is listed while others wait.
@@ -42,6 +44,11 @@ func (c *conversation) continueListing() error {
 			n := w.listSessions(l.endpoints[0], l.skip, most)
 			l.endpoints = l.advance(l.endpoints, n, most)
 			listed += max(n, 1)
+		case len(l.hits) > 0:
+			n := min(len(l.hits), most)
+			w.listHits(l.hits[:n])
+			l.hits = l.hits[n:]
+			listed += n
 		default:
 			operator.EncodeEntry(w.encode, operator.End{})
 			c.listing = nil

@@ -11,8 +11,25 @@ import (
 
 	"scache/attr"
 	"scache/internal/cache"
+	"scache/internal/histogram"
 	"scache/internal/operator"
 )
+
+// operate answers a request of an operator.
+func (c *conversation) operate(request string, list attr.List) {
+	switch request {
+	case operator.RequestStatus:
+		c.tellStatus(list)
+	case operator.RequestList:
+		c.tellAll(list)
+	case operator.RequestFlush:
+		c.flushCache(list)
+	case operator.RequestRestart:
+		c.restart(list)
+	case operator.RequestHits:
+		c.tellHits(list)
+	}
+}
 
 // tellStatus answers an operator who asks how the server is doing.
 func (c *conversation) tellStatus(list attr.List) {
@@ -62,6 +79,9 @@ func (s *Server) status() operator.Status {
 
 		EvictedBindings: int64(totals.EvictedBindings),
 
+		Waited: totals.Waited,
+		Took:   s.took(),
+
 		SessionLimit:  int64(s.Cache.Limit()),
 		TTLLimit:      operator.Seconds(s.Cache.TTLLimit),
 		ClientTimeout: operator.Seconds(s.Timeout),
@@ -69,6 +89,15 @@ func (s *Server) status() operator.Status {
 		Goodbye:       s.Goodbye != "",
 		Announces:     s.Announce,
 	}
+}
+
+// took returns how long requests took, in all loops.
+func (s *Server) took() histogram.Values {
+	var all histogram.Histogram
+	for _, w := range s.workers {
+		all.Add(w.took.Values())
+	}
+	return all.Values()
 }
 
 // remoteAddress returns the address of the remote end of a cached connection, if

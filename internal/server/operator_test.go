@@ -3,6 +3,7 @@
 package server
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -12,6 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
+	"scache/internal/fdpass"
+	"scache/internal/histogram"
 	"scache/internal/operator"
 )
 
@@ -69,7 +72,10 @@ func TestStatus(t *testing.T) {
 	if time.Duration(got.Uptime) < time.Hour || got.Counted < got.Uptime || got.PID == 0 || got.SessionLimit == 0 {
 		t.Errorf("%+v", got)
 	}
-	got.Uptime, got.Counted, got.PID, got.SessionLimit = 0, 0, 0, 0
+	if got.Waited.Count() != 1 || got.Took.Count() != 4 {
+		t.Errorf("%d waited, %d took", got.Waited.Count(), got.Took.Count())
+	}
+	got.Uptime, got.Counted, got.PID, got.SessionLimit, got.Waited, got.Took = 0, 0, 0, 0, histogram.Values{}, histogram.Values{}
 	want := operator.Status{
 		Version: "1.2", Clients: 1, Connections: 1,
 		Destinations: 1, PeakSessions: 1, PeakEndpoints: 1, PeakDestinations: 1,
@@ -143,11 +149,100 @@ func TestFlushOfManyLabels(t *testing.T) {
 	}
 }
 
+func TestHits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.operator(t)
+	for range 2 {
+		w.save(t, c)
+	}
+	for range 3 {
+		if f, err := c.FindDestination("smtp\nd\n"); err != nil {
+			t.Fatal(err)
+		} else if f.Status == client.OK {
+			unix.Close(f.FD)
+		}
+		if _, err := c.FindEndpoint("smtp\nx\n"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.save(t, c)
+	w.now.Store(int64(time.Hour))
+	w.Cache.Expire()
+	w.save(t, c)
+	if _, err := c.Flush("smtp\nd\n"); err != nil {
+		t.Fatal(err)
+	}
+	for level, want := range map[string][]operator.Hits{
+		operator.LevelDestination: {{Label: "smtp\nd\n", Hits: 2, Misses: 1, Saves: 4, Expired: 1, Flushed: 1, Counted: operator.Seconds(time.Hour)}},
+		operator.LevelEndpoint: {{Label: "smtp\ne\n", Hits: 2, Saves: 4, Expired: 1, Flushed: 1, Counted: operator.Seconds(time.Hour)},
+			{Label: "smtp\nx\n", Misses: 3, Counted: operator.Seconds(time.Hour)}},
+	} {
+		if got, err := c.Hits(level); !slices.Equal(got, want) || err != nil {
+			t.Errorf("%s: %+v, %v, want %+v", level, got, err, want)
+		}
+	}
+	if _, err := c.Hits("odd"); err != client.ErrStock {
+		t.Errorf("an odd level: %v", err)
+	}
+}
+
+// TestManyHits are more than one step of a listing has.
+func TestManyHits(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.operator(t)
+	for i := range hitsSize + 200 {
+		w.Hits.endpoints.CountString(fmt.Sprint(i), 0)
+	}
+	if got, err := c.Hits(operator.LevelEndpoint); len(got) != hitsSize || err != nil {
+		t.Errorf("%d, %v", len(got), err)
+	}
+}
+
+// TestOperatorsDoNotCount has one who stays, and one who does what agents do.
+func TestOperatorsDoNotCount(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	for name, test := range map[string]struct {
+		do     func(*client.Client)
+		counts bool
+	}{
+		"operator": {func(c *client.Client) { c.Status() }, false},
+		"agent":    {func(c *client.Client) { c.FindEndpoint("x") }, true},
+		"nobody":   {func(*client.Client) {}, true},
+		"both":     {func(c *client.Client) { c.FindEndpoint("x"); c.Status(); c.FindEndpoint("x"); c.Status() }, false},
+	} {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := make(chan bool, 2)
+		w.Accept(pair[0], func(counts bool) { gone <- counts })
+		conn, err := fdpass.FromFD(pair[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := client.New(fdpass.New(conn), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		test.do(c)
+		if !test.counts && len(gone) != 1 {
+			t.Errorf("%s: counts while it is there", name)
+		}
+		c.Close()
+		if counts := <-gone; counts != test.counts {
+			t.Errorf("%s: %v", name, counts)
+		}
+	}
+}
+
 // TestOperatorsStayInStep has requests that are refused, and a descriptor where
 // none belongs.
 func TestOperatorsStayInStep(t *testing.T) {
 	t.Parallel()
-	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`, `flush\0label\0x\0y\0z\0\0`, `flush\0x\0y\0\0`} {
+	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`, `flush\0label\0x\0y\0z\0\0`, `flush\0x\0y\0\0`, `hits\0\0`} {
 		w := newWorld(t)
 		p := w.connect(t)
 		p.say(`request\0` + request)

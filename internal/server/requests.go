@@ -12,6 +12,7 @@ import (
 	"scache/attr"
 	"scache/internal/cache"
 	"scache/internal/fdpass"
+	"scache/internal/hits"
 	"scache/internal/operator"
 	"scache/internal/succession"
 )
@@ -49,6 +50,7 @@ func (c *conversation) answer(list attr.List) error {
 		return c.takeOver(list)
 	}
 	c.refuseDescriptor()
+	c.worker.answered++
 	switch string(request) {
 	case "find_endp":
 		c.findEndpoint(list)
@@ -56,14 +58,9 @@ func (c *conversation) answer(list attr.List) error {
 		c.saveDestination(list)
 	case "find_dest":
 		c.findDestination(list)
-	case operator.RequestStatus:
-		c.tellStatus(list)
-	case operator.RequestList:
-		c.tellAll(list)
-	case operator.RequestFlush:
-		c.flushCache(list)
-	case operator.RequestRestart:
-		c.restart(list)
+	case operator.RequestStatus, operator.RequestList, operator.RequestFlush, operator.RequestRestart, operator.RequestHits:
+		c.discount(false)
+		c.operate(string(request), list)
 	default:
 		c.worker.Log.Warning("unrecognized request: \"%.100s\", ignored", request)
 		c.reply(statusBad)
@@ -86,6 +83,7 @@ func (c *conversation) saveEndpoint(list attr.List) {
 
 // save goes on when the byte that accompanies the descriptor has arrived.
 func (c *conversation) save(list attr.List) {
+	c.worker.answered++
 	fd, err := c.socket.Take()
 	if err != nil {
 		c.worker.Log.Warning("scache_save_endp_service: unable to receive file descriptor: %v", err)
@@ -99,6 +97,7 @@ func (c *conversation) save(list attr.List) {
 		return
 	}
 	c.worker.Cache.SaveSession(ttl, list[1].Value, list[2].Value, fd)
+	c.worker.Hits.endpoints.Count(list[1].Value, hits.Save)
 	c.reply(statusOK)
 }
 
@@ -110,6 +109,7 @@ func (c *conversation) saveDestination(list attr.List) {
 		return
 	}
 	c.worker.Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
+	c.worker.Hits.destinations.Count(list[1].Value, hits.Save)
 	c.reply(statusOK)
 }
 
@@ -133,6 +133,7 @@ func (c *conversation) findEndpoint(list attr.List) {
 		return
 	}
 	s, found := c.worker.Cache.FindEndpoint(list[0].Value)
+	c.worker.Hits.found(c.worker.Hits.endpoints, list[0].Value, s, found)
 	if !found {
 		c.reply(statusFail, "")
 		return
@@ -148,6 +149,7 @@ func (c *conversation) findDestination(list attr.List) {
 		return
 	}
 	s, found := c.worker.Cache.FindDestination(list[0].Value)
+	c.worker.Hits.found(c.worker.Hits.destinations, list[0].Value, s, found)
 	if !found {
 		c.reply(statusFail, "", "")
 		return

@@ -24,12 +24,14 @@ import (
 	"scache/internal/cache"
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
+	"scache/internal/histogram"
 	"scache/internal/maillog"
 )
 
 // A Server answers clients, each independently of the others.
 type Server struct {
 	Cache *cache.Cache
+	Hits  *Hits
 	Log   *maillog.Logger
 
 	// Announce makes the server speak first, as clients of Postfix 3.6 and
@@ -46,7 +48,7 @@ type Server struct {
 	// Came tells the process that there is a client which it has not accepted
 	// itself, and returns what to call when it is gone. Without it, the server
 	// takes nothing over.
-	Came func() (gone func())
+	Came func() (gone func(counts bool))
 
 	// Restart makes the process leave everything to a new one. Without it,
 	// nobody can ask for that.
@@ -79,6 +81,9 @@ type worker struct {
 	ended   chan struct{} // closed when the loop has
 	clients map[*conversation]struct{}
 	count   atomic.Int32 // of clients, with those that it does not know yet
+
+	took     histogram.Histogram // requests, from when they were noticed until they were answered
+	answered int                 // requests that are to be counted there
 
 	// For all conversations, as each leaves nothing here: what arrives, what it
 	// is parsed into, and what is to be said.
@@ -126,11 +131,12 @@ func (w *worker) Write(p []byte) (int, error) {
 }
 
 // Accept serves a client, who is connected by this descriptor, and calls gone
-// when it is gone. It may be called from any goroutine.
-func (s *Server) Accept(fd int, gone func()) {
+// when it is gone, or has turned out to be an operator, who does not count. It may be
+// called from any goroutine.
+func (s *Server) Accept(fd int, gone func(counts bool)) {
 	c := s.meet(fd)
 	if c == nil {
-		gone()
+		gone(false)
 		return
 	}
 	c.gone = gone

@@ -35,13 +35,18 @@ type world struct {
 
 func newWorld(t testing.TB) *world {
 	w := &world{}
-	w.Server = &Server{Log: maillog.New(w), Timeout: time.Minute}
+	now := func() time.Duration { return time.Duration(w.now.Load()) }
+	w.Server = &Server{Log: maillog.New(w), Timeout: time.Minute, Hits: NewHits(now)}
 	w.Cache = cache.New(cache.Config{
-		Now:   func() time.Duration { return time.Duration(w.now.Load()) },
+		Now:   now,
 		Alarm: func(time.Duration) {},
 		Alive: func(int) bool { return true },
 		Close: func(all []cache.Ended) {
 			for _, e := range all {
+				w.Hits.ended(e)
+				if e.FD == cache.NoFD {
+					continue
+				}
 				if err := unix.Close(e.FD); err != nil {
 					panic(err) // closed twice: the next time it hits a stranger
 				}
@@ -91,7 +96,7 @@ type peer struct {
 func (w *world) connect(t testing.TB) *peer {
 	t.Helper()
 	p, theirs := newPeer(t)
-	w.Accept(theirs, func() { close(p.gone) })
+	w.Accept(theirs, func(bool) { close(p.gone) })
 	t.Cleanup(p.leave)
 	return p
 }

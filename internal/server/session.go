@@ -30,6 +30,7 @@ func Alive(fd int) bool {
 // A Closer closes cached connections, for the cache.
 type Closer struct {
 	Goodbye string // what is said to a remote end that listens, if not empty
+	Hits    *Hits  // counts what has ended
 
 	closing sync.WaitGroup
 }
@@ -40,6 +41,9 @@ const few = 16
 
 // Close closes connections. It does not wait for many of them.
 func (c *Closer) Close(all []cache.Ended) {
+	for _, e := range all {
+		c.Hits.ended(e)
+	}
 	if len(all) <= few {
 		c.closeAll(all)
 		return
@@ -52,6 +56,9 @@ func (c *Closer) Wait() { c.closing.Wait() }
 
 func (c *Closer) closeAll(all []cache.Ended) {
 	for _, e := range all {
+		if e.FD == cache.NoFD {
+			continue
+		}
 		if c.Goodbye != "" && e.Why != cache.Dead && Alive(e.FD) {
 			unix.Sendto(e.FD, []byte(c.Goodbye+"\r\n"), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) // as far as it goes
 		}

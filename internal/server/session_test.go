@@ -4,6 +4,7 @@ package server
 
 import (
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,7 +38,7 @@ func TestCloserTakesLeaveOfThoseWhoListen(t *testing.T) {
 				test.before(pair[0])
 				remotes, all = append(remotes, pair[0]), append(all, cache.Ended{FD: pair[1], Why: test.why})
 			}
-			c := &Closer{Goodbye: test.goodbye}
+			c := &Closer{Goodbye: test.goodbye, Hits: NewHits(func() time.Duration { return 0 })}
 			c.Close(all)
 			c.Wait()
 			for _, remote := range remotes {

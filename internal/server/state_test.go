@@ -51,7 +51,7 @@ func (w *worker) meetStill(t testing.TB) (c *conversation, p *peer) {
 	t.Helper()
 	p, fd := newPeer(t)
 	c = w.meet(fd)
-	c.gone = func() { close(p.gone) }
+	c.gone = func(bool) { close(p.gone) }
 	w.count.Add(1)
 	w.register()
 	w.begin(c)

@@ -97,6 +97,7 @@ type heir struct {
 // RestoreCounts is for package succession.
 func (h *heir) RestoreCounts(c succession.Counts) {
 	h.Cache.RestoreTotals(c.Totals)
+	h.workers[0].took.Add(c.Took)
 	h.Server.mu.Lock()
 	defer h.Server.mu.Unlock()
 	h.connections += c.Connections
@@ -187,10 +188,10 @@ func (s *Server) Leave() *succession.Estate {
 		<-w.ended
 	}
 	all := s.Cache.TakeAll()
-	e.Bindings, e.Sessions = all.Bindings, all.Sessions
+	e.Bindings, e.Sessions, e.Hits = all.Bindings, all.Sessions, s.Hits.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.Counts = succession.Counts{Totals: all.Totals, Connections: s.connections, Refused: s.refused, Age: s.counted()}
+	e.Counts = succession.Counts{Totals: all.Totals, Connections: s.connections, Refused: s.refused, Took: s.took(), Age: s.counted()}
 	return e
 }
 
@@ -203,7 +204,7 @@ func (c *conversation) leave() (succession.Client, bool) {
 	}
 	left := c.watch.Left()
 	w.remove(c)
-	c.gone()
+	c.discount(true)
 	c.refuseDescriptor()
 	return succession.Client{
 		FD: c.socket.FD(), State: c.state, Session: c.session, AckDue: c.ackDue,

@@ -21,7 +21,7 @@ import (
 
 // takesOver makes a server take over what others leave.
 func takesOver(w *world) {
-	w.Came = func() func() { return func() {} }
+	w.Came = func() func(bool) { return func(bool) {} }
 }
 
 // handOver hands over from one server to the next, by way of a socket that nobody
@@ -52,7 +52,7 @@ func handOver(t *testing.T, from, to *world) {
 	}
 	takesOver(to)
 	gone := make(chan struct{})
-	to.Accept(fd, func() { close(gone) })
+	to.Accept(fd, func(bool) { close(gone) })
 	<-gone
 	to.takeovers.running.Wait()
 }

@@ -13,6 +13,8 @@ import (
 
 	"scache/attr"
 	"scache/internal/cache"
+	"scache/internal/histogram"
+	"scache/internal/hits"
 )
 
 // The description is a sequence of attribute lists. The first one is a header
@@ -35,6 +37,7 @@ const (
 	client  = "client"
 	binding = "binding"
 	session = "session"
+	hit     = "hits"
 )
 
 // maxEntry bounds a list of the description: a client with all that it has said
@@ -70,6 +73,11 @@ func describe(w io.Writer, e *Estate, now time.Duration) error {
 			return err
 		}
 	}
+	for i := range e.Hits {
+		if err := d.hits(&e.Hits[i]); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
@@ -92,6 +100,8 @@ func (d describer) counts(c Counts) error {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		d.Long(name, int64(*fields[name]))
 	}
+	d.String("took", c.Took.String())
+	d.String("waited", c.Waited.String())
 	return d.End()
 }
 
@@ -124,6 +134,31 @@ func (d describer) session(s *cache.SavedSession) error {
 	d.moment("saved", d.now-s.Age)
 	d.moment("deadline", d.now+s.TTL)
 	return d.End()
+}
+
+func (d describer) hits(h *Hits) error {
+	d.begin(hit, 0)
+	d.String("level", h.Level)
+	d.String("label", h.Label)
+	d.moment("since", d.now-h.Age)
+	for event, name := range events {
+		d.Long(name, h.Counts[event])
+	}
+	d.Long("error", h.Error)
+	return d.End()
+}
+
+// events are the names of those that hits counts.
+var events = [...]string{
+	hits.Hit: "hits", hits.Miss: "misses", hits.Save: "saves", hits.Expired: "expired", hits.Dead: "dead", hits.Flushed: "flushed",
+}
+
+func restoreHits(f fields) (h Hits, err error) {
+	h.Level, h.Label, h.Age, h.Error = f.string("level"), f.string("label"), f.since("since"), f.long("error")
+	for event, name := range events {
+		h.Counts[event] = f.long(name)
+	}
+	return h, f.err
 }
 
 // descriptors returns those that belong to a client.
@@ -267,6 +302,7 @@ func restoreCounts(f fields) (c Counts, err error) {
 	for name, n := range c.fields() {
 		*n = int(f.long(name))
 	}
+	c.Took, c.Waited = f.histogram("took"), f.histogram("waited")
 	return c, f.err
 }
 
@@ -283,6 +319,12 @@ func (f *fields) keep(err error) { f.err = errors.Join(f.err, err) }
 func (f *fields) string(name string) string {
 	a, _ := f.list.Lookup(name)
 	return string(a.Value)
+}
+
+func (f *fields) histogram(name string) histogram.Values {
+	v, err := histogram.Parse(f.string(name))
+	f.keep(err)
+	return v
 }
 
 // last returns the last attribute with this name.

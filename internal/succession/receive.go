@@ -24,6 +24,7 @@ type Heir interface {
 	RestoreClient(Client)
 	RestoreBinding(cache.SavedBinding)
 	RestoreSession(cache.SavedSession)
+	RestoreHits(Hits)
 }
 
 // A Receipt counts what arrived, and the clients and sessions that were announced
@@ -122,6 +123,11 @@ func (r *reception) restore(kind string, f fields) error {
 		var c Counts
 		if c, err = restoreCounts(f); err == nil {
 			r.RestoreCounts(c)
+		}
+	case hit:
+		var h Hits
+		if h, err = restoreHits(f); err == nil {
+			r.RestoreHits(h)
 		}
 	case binding:
 		var b cache.SavedBinding

@@ -26,6 +26,8 @@ import (
 	"time"
 
 	"scache/internal/cache"
+	"scache/internal/histogram"
+	"scache/internal/hits"
 )
 
 // Request is the name of the request.
@@ -37,13 +39,22 @@ type Estate struct {
 	Clients  []Client
 	Bindings []cache.SavedBinding
 	Sessions []cache.SavedSession
+	Hits     []Hits
+}
+
+// Hits are the counts of a label, of one level.
+type Hits struct {
+	Level string
+	hits.Entry
+	Age time.Duration // since counting began
 }
 
 // Counts are those that an operator sees grow.
 type Counts struct {
 	cache.Totals
-	Connections, Refused int           // of clients
-	Age                  time.Duration // since when all of it counts
+	Connections, Refused int              // of clients
+	Took                 histogram.Values // requests
+	Age                  time.Duration    // since when all of it counts
 }
 
 // A State is where the conversation with a client has stopped.

@@ -28,6 +28,7 @@ func (h *heir) RestoreCounts(c Counts)              { h.Counts = c }
 func (h *heir) RestoreClient(c Client)              { h.Clients = append(h.Clients, c) }
 func (h *heir) RestoreBinding(b cache.SavedBinding) { h.Bindings = append(h.Bindings, b) }
 func (h *heir) RestoreSession(s cache.SavedSession) { h.Sessions = append(h.Sessions, s) }
+func (h *heir) RestoreHits(one Hits)                { h.Hits = append(h.Hits, one) }
 func (h *heir) close() {
 	for _, s := range h.Sessions {
 		unix.Close(s.FD)

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"scache/internal/client"
+	"scache/internal/operator"
+)
+
+// counts are what hits can be sorted by.
+var counts = []struct {
+	name  string
+	value func(operator.Hits) int64
+}{
+	{"lookups", lookups},
+	{"misses", func(h operator.Hits) int64 { return h.Misses }},
+	{"hits", func(h operator.Hits) int64 { return h.Hits }},
+	{"saves", func(h operator.Hits) int64 { return h.Saves }},
+	{"expired", func(h operator.Hits) int64 { return h.Expired }},
+	{"dead", func(h operator.Hits) int64 { return h.Dead }},
+	{"flushed", func(h operator.Hits) int64 { return h.Flushed }},
+}
+
+func lookups(h operator.Hits) int64 { return h.Hits + h.Misses }
+
+func newHitsCommand(c *control) *cobra.Command {
+	level, sort, limit, asJSON := operator.LevelDestination, "misses", 20, false
+	var names []string
+	for _, count := range counts {
+		names = append(names, count.name)
+	}
+	cmd := terse("hits", "Show who reuses connections, and who does not and why", func(cmd *cobra.Command) error {
+		if !slices.Contains(names, sort) {
+			return usageError(fmt.Errorf("--sort %s: want one of %s", sort, strings.Join(names, ", ")))
+		}
+		if level != operator.LevelDestination && level != operator.LevelEndpoint {
+			return usageError(fmt.Errorf("--by %s: want destination or endpoint", level))
+		}
+		all, err := c.hits(level)
+		if err != nil {
+			return err
+		}
+		value := counts[slices.Index(names, sort)].value
+		slices.SortStableFunc(all, func(a, b operator.Hits) int { return cmp.Compare(value(b), value(a)) })
+		shown := all
+		if limit > 0 {
+			shown = all[:min(limit, len(all))]
+		}
+		if asJSON {
+			shown = append([]operator.Hits{}, shown...)
+			for i := range shown {
+				shown[i].Label = escape(shown[i].Label)
+			}
+			return writeJSON(cmd.OutOrStdout(), shown)
+		}
+		printHits(cmd.OutOrStdout(), level, len(all), shown)
+		return nil
+	})
+	cmd.Long = `hits shows the busiest destinations, or endpoints: how often each was looked up, with
+a connection found (hits) or not (misses), how often something was saved for it, and
+what became of that: it expired, the remote end had hung up when it was wanted (dead),
+or it was flushed or had to make room. It counts over all processes.
+
+Up to 1,000 of each are counted. One that comes in place of another one may have had
+more events before, not more than the error says.
+
+Many misses and few saves: agents do not save for it. Many misses and many expired: mail
+comes too rarely for the time limit. Many dead: the time limit is longer than the
+receiver's.`
+	flags := cmd.Flags()
+	flags.StringVar(&level, "by", level, "destination or endpoint")
+	flags.StringVar(&sort, "sort", sort, "by "+strings.Join(names, ", ")+"; the most comes first")
+	flags.IntVar(&limit, "limit", limit, "not more rows than `number`; 0 is all")
+	flags.BoolVar(&asJSON, "json", false, "as JSON; times are in seconds")
+	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{operator.LevelDestination, operator.LevelEndpoint}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+func (c *control) hits(level string) (all []operator.Hits, err error) {
+	err = c.ask(func(cl *client.Client) error {
+		all, err = cl.Hits(level)
+		return err
+	})
+	return all, err
+}
+
+func printHits(w io.Writer, level string, all int, shown []operator.Hits) {
+	printTable(w, strings.ToUpper(level)+"\tLOOKUPS\tHITS\tMISSES\tHIT RATE\tSAVES\tEXPIRED\tDEAD\tFLUSHED\tERROR\tCOUNTED", all, shown, func(h operator.Hits) []any {
+		return []any{escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
+	})
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package histogram
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+func TestTimesAreCountedBelowTheirBound(t *testing.T) {
+	t.Parallel()
+	for d, bucket := range map[time.Duration]int{
+		-time.Second: 0, 0: 0, 999: 0, time.Microsecond: 1, 1999: 1, 2 * time.Microsecond: 2,
+		time.Millisecond: 10, time.Second: 20, time.Hour: 32, 1000 * time.Hour: buckets - 1,
+	} {
+		var h Histogram
+		h.Observe(d)
+		v := h.Values()
+		if v.Counts[bucket] != 1 || v.Count() != 1 || bucket < buckets-1 && d >= Bound(bucket) || bucket > 0 && d < Bound(bucket-1) {
+			t.Errorf("%v: %v", d, v)
+		}
+		if v.Sum != max(d, 0) {
+			t.Errorf("%v: sum %v", d, v.Sum)
+		}
+	}
+}
+
+func TestValues(t *testing.T) {
+	t.Parallel()
+	var h Histogram
+	for range 98 {
+		h.Observe(3 * time.Microsecond)
+	}
+	h.Observe(time.Second)
+	h.Add(h.Values())
+	v := h.Values()
+	if v.Count() != 198 || v.Quantile(0.5) != 4*time.Microsecond || v.Quantile(1) != Bound(20) || (Values{}).Quantile(0.5) != 0 {
+		t.Errorf("%d, %v, %v", v.Count(), v.Quantile(0.5), v.Quantile(1))
+	}
+	if c := v.Cumulative(); c[2e-6] != 0 || c[4e-6] != 196 || c[Bound(20).Seconds()] != 198 || len(c) != buckets-1 {
+		t.Errorf("%v", c)
+	}
+	var j map[string]float64
+	if text, err := json.Marshal(v); err != nil || json.Unmarshal(text, &j) != nil || j["count"] != 198 || j["half_below_seconds"] != 4e-6 {
+		t.Errorf("%v, %v", j, err)
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("0")
+	f.Add("5000 0 1 2")
+	f.Add("-1")
+	f.Fuzz(func(t *testing.T, text string) {
+		v, err := Parse(text)
+		if err != nil {
+			return
+		}
+		if again, err := Parse(v.String()); again != v || err != nil {
+			t.Errorf("%q is %v, and then %v, %v", text, v, again, err)
+		}
+	})
+}
+
+func TestObserveDoesNotAllocate(t *testing.T) {
+	var h Histogram
+	if n := testing.AllocsPerRun(100, func() { h.Observe(time.Second) }); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
