@@ -21,6 +21,7 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/fdpass"
+	"scache/internal/operator"
 	"scache/internal/postfixtest"
 )
 
@@ -289,6 +290,13 @@ func TestCountsGoOn(t *testing.T) {
 	if after.Saved != 2 || after.EndpointHits != 1 || after.EndpointMisses != 1 || after.PeakSessions != 2 ||
 		after.Connections != before.Connections+2 { // those of the two predecessors
 		t.Errorf("before: %+v\nafter: %+v", before, after)
+	}
+	hits, err := c.Hits(operator.LevelEndpoint)
+	if err != nil || len(hits) != 2 || hits[0].Label != "e" || hits[0].Hits != 1 || hits[0].Saves != 2 || hits[1].Misses != 1 || hits[0].Counted <= 0 {
+		t.Errorf("%+v, %v", hits, err)
+	}
+	if after.Waited.Count() != 1 || after.Took.Count() < before.Took.Count() {
+		t.Errorf("before: %v, %v\nafter: %v, %v", before.Waited, before.Took, after.Waited, after.Took)
 	}
 	// The statistics are those of each process.
 	if n := strings.Count(strings.Join(m.Texts(), "\n"), "statistics: address lookup"); n != 1 {

@@ -34,6 +34,12 @@ func newCache(params parameters, p *master.Process, clock func() time.Duration, 
 		Alive:        alive,
 		Close:        closer.Close,
 	})
+	if len(params.limits) > 0 {
+		c.EndpointLimit = func(label string) (int, time.Duration) {
+			limit := params.limits.For(label)
+			return limit.Sessions, limit.TTL
+		}
+	}
 	return c
 }
 

@@ -19,7 +19,8 @@ func check(p *master.Process, err error) int {
 		fmt.Fprintf(os.Stderr, "scache: warning: %s\n", warning)
 	}
 	if _, missing := errors.AsType[*os.PathError](err); !missing {
-		err = errors.Join(err, p.Check())
+		_, bad := readParameters(p.Config)
+		err = errors.Join(err, bad, p.Check())
 	}
 	if err == nil {
 		fmt.Println("scache: all is right")

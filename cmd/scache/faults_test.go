@@ -257,6 +257,69 @@ func TestGoodbye(t *testing.T) {
 	}
 }
 
+// TestEndpointsHaveLimits has receivers that allow few idle connections, or for a
+// short time, by main.cf and by an option.
+func TestEndpointsHaveLimits(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "connection_cache_goodbye = QUIT\nconnection_cache_ttl_limit = 1h\nconnection_cache_endpoint_session_limit = 3\nconnection_cache_endpoint_limits = 192.0.2.0/24=1, lmtp=0/2m",
+		"-o", "max_idle=1h")
+	c := startWithClient(t, m)
+	for label, want := range map[string]struct {
+		sessions int
+		limit    string
+		left     time.Duration
+	}{
+		"smtp\n192.0.2.1\n25\n0\n":    {1, "1", time.Hour},
+		"smtp\n198.51.100.1\n25\n0\n": {3, "3", time.Hour},
+		"lmtp\n198.51.100.1\n25\n0\n": {5, "0/2m0s", 2 * time.Minute},
+	} {
+		var remotes []int
+		for range 5 {
+			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status, err := c.SaveEndpoint(3600, label, "p", pair[0]); err != nil || status != client.OK {
+				t.Fatal(status, err)
+			}
+			unix.Close(pair[0])
+			remotes = append(remotes, pair[1])
+		}
+		polite := 0
+		for _, remote := range remotes {
+			buf := make([]byte, 10)
+			if n, _, _ := unix.Recvfrom(remote, buf, unix.MSG_DONTWAIT); string(buf[:max(n, 0)]) == "QUIT\r\n" {
+				polite++
+			}
+			unix.Close(remote)
+		}
+		if polite != 5-want.sessions {
+			t.Errorf("%q: %d were sent QUIT", label, polite)
+		}
+		_, sessions, err := c.List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		for _, s := range sessions {
+			if s.Endpoint != label {
+				continue
+			}
+			n++
+			if left := time.Duration(s.Left); s.Limit != want.limit || left > want.left || left < want.left-time.Minute {
+				t.Errorf("%q: limit %q, left %v", label, s.Limit, left)
+			}
+		}
+		if n != want.sessions {
+			t.Errorf("%q: %d sessions", label, n)
+		}
+	}
+	replace(t, m)
+	if s, err := c.Status(); s.Sessions != 9 || err != nil {
+		t.Errorf("after a reload: %d sessions, %v", s.Sessions, err)
+	}
+}
+
 // TestStrangersAreRefused connects as another user.
 func TestStrangersAreRefused(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"scache/internal/limits"
 	"scache/internal/mailconf"
 	"scache/internal/master"
 	"scache/internal/server"
@@ -68,6 +69,7 @@ type parameters struct {
 	goodbye       string
 	livenessCheck bool
 	sessionLimit  int
+	limits        limits.Rules // of endpoints
 }
 
 func readParameters(conf *mailconf.Config) (parameters, error) {
@@ -81,7 +83,15 @@ func readParameters(conf *mailconf.Config) (parameters, error) {
 		livenessCheck: r.Bool("connection_cache_liveness_check"),
 		sessionLimit:  r.Int("connection_cache_session_limit"),
 	}
-	return p, r.Err
+	rules, perEndpoint := r.String("connection_cache_endpoint_limits"), r.Int("connection_cache_endpoint_session_limit")
+	if r.Err != nil {
+		return p, r.Err
+	}
+	var err error
+	if p.limits, err = limits.Parse(rules, perEndpoint); err != nil {
+		err = fmt.Errorf("bad value of parameter connection_cache_endpoint_limits: %w (set by %s)", err, conf.Source("connection_cache_endpoint_limits"))
+	}
+	return p, err
 }
 
 func run(p *master.Process) error {
@@ -114,6 +124,7 @@ func run(p *master.Process) error {
 		Started:       start,
 		LivenessCheck: params.livenessCheck,
 		Goodbye:       params.goodbye,
+		Limits:        params.limits,
 	}
 	p.MakeRoom = func() { s.Cache.Evict(ownDescriptors) }
 	if !p.Options.StandAlone {

@@ -105,6 +105,8 @@ func TestFatalSettings(t *testing.T) {
 		"max_idle = $max_idle":                        {"max_idle", "nesting"},
 		"no equals sign":                              {"main.cf, line 4", "no equals sign"},
 		"queue_directory = /nonexistent":              {"/nonexistent"},
+		"connection_cache_endpoint_limits = a=1, b":   {"connection_cache_endpoint_limits", `"b"`, "pattern=sessions", "main.cf, line"},
+		"connection_cache_endpoint_session_limit = x": {"connection_cache_endpoint_session_limit", "x"},
 	} {
 		t.Run(settings, func(t *testing.T) {
 			t.Parallel()

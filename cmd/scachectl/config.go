@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"scache/internal/limits"
 	"scache/internal/mailconf"
 )
 
@@ -63,6 +64,11 @@ func readSettings(conf *mailconf.Config) (settings []setting, problems error) {
 			problems = errors.Join(problems, err)
 		}
 		settings = append(settings, one)
+	}
+	if rules, err := conf.String("connection_cache_endpoint_limits"); err == nil {
+		if _, err := limits.Parse(rules, 0); err != nil {
+			problems = errors.Join(problems, fmt.Errorf("bad value of parameter connection_cache_endpoint_limits: %w", err))
+		}
 	}
 	return settings, problems
 }

@@ -77,6 +77,7 @@ func (all contents) escaped() contents {
 // An endpoint is one with its sessions in sum.
 type endpoint struct {
 	label, remote string // the remote address of the oldest session
+	limit         string
 	sessions      int
 	age, left     operator.Seconds // of the session that was saved first, and of the one that ends last
 }
@@ -85,7 +86,7 @@ type endpoint struct {
 func (all contents) endpoints() (list []endpoint) {
 	for _, s := range all.Sessions { // in the order of the labels
 		if len(list) == 0 || list[len(list)-1].label != s.Endpoint {
-			list = append(list, endpoint{label: s.Endpoint, remote: s.Remote})
+			list = append(list, endpoint{label: s.Endpoint, remote: s.Remote, limit: s.Limit})
 		}
 		e := &list[len(list)-1]
 		e.sessions++

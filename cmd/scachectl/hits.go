@@ -94,7 +94,15 @@ func (c *control) hits(level string) (all []operator.Hits, err error) {
 }
 
 func printHits(w io.Writer, level string, all int, shown []operator.Hits) {
-	printTable(w, strings.ToUpper(level)+"\tLOOKUPS\tHITS\tMISSES\tHIT RATE\tSAVES\tEXPIRED\tDEAD\tFLUSHED\tERROR\tCOUNTED", all, shown, func(h operator.Hits) []any {
-		return []any{escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
+	heading := strings.ToUpper(level) + "\tLOOKUPS\tHITS\tMISSES\tHIT RATE\tSAVES\tEXPIRED\tDEAD\tFLUSHED\tERROR\tCOUNTED"
+	if level == operator.LevelEndpoint {
+		heading += "\tLIMIT"
+	}
+	printTable(w, heading, all, shown, func(h operator.Hits) []any {
+		cells := []any{escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
+		if level == operator.LevelEndpoint {
+			cells = append(cells, cmp.Or(h.Limit, "-"))
+		}
+		return cells
 	})
 }

@@ -77,8 +77,8 @@ func (l listing) print(w io.Writer, all contents) error {
 			return l.cells(s.Property, escape(s.Endpoint), remote(s.Remote), round(s.Age), round(s.Left))
 		})
 	} else {
-		printTable(w, "ENDPOINT\tSESSIONS\tREMOTE\tAGE\tLEFT", len(endpoints), arrange(endpoints, l.order, l.limit, keyOfEndpoint), func(e endpoint) []any {
-			return []any{escape(e.label), e.sessions, remote(e.remote), round(e.age), round(e.left)}
+		printTable(w, "ENDPOINT\tSESSIONS\tLIMIT\tREMOTE\tAGE\tLEFT", len(endpoints), arrange(endpoints, l.order, l.limit, keyOfEndpoint), func(e endpoint) []any {
+			return []any{escape(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), round(e.age), round(e.left)}
 		})
 	}
 	_, err := fmt.Fprintln(w, total)

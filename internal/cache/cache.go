@@ -36,6 +36,11 @@ type Config struct {
 	// BindingLimit bounds the number of bindings, if not zero.
 	BindingLimit int
 
+	// EndpointLimit tells how many sessions an endpoint may have, and for how long at
+	// the most, where zero is no limit. It is called with the cache locked. Without
+	// it, no endpoint has a limit of its own.
+	EndpointLimit func(label string) (sessions int, ttl time.Duration)
+
 	// Now returns the time since some fixed moment.
 	Now func() time.Duration
 
@@ -120,6 +125,10 @@ type destination struct {
 type endpoint struct {
 	label    string
 	sessions queue[session]
+	number   int // of sessions
+
+	limit int           // of number, if not zero
+	ttl   time.Duration // at the most, if not zero
 }
 
 // A binding names its endpoint by label: there may be no session for it now,
@@ -186,7 +195,7 @@ func (c *Cache) evictTo(n int) {
 }
 
 // SaveSession adds a session to an endpoint, and takes its descriptor over. At
-// the limit, another one makes room.
+// the limit, another one makes room: at that of the endpoint, its oldest one.
 func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	now := c.lock()
 	defer c.unlock()
@@ -201,12 +210,22 @@ func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte
 		ep = c.freeEndpoints.get()
 		ep.label = string(label)
 		c.endpoints[ep.label] = ep
+		if c.EndpointLimit != nil {
+			ep.limit, ep.ttl = c.EndpointLimit(ep.label)
+		}
+	}
+	if ep.ttl > 0 {
+		ttl = min(ttl, ep.ttl)
 	}
 	s := c.freeSessions.get()
 	s.cache, s.endpoint, s.property, s.fd = c, ep, string(property), fd
 	s.link.entry, s.timer.Owner = s, s
 	ep.sessions.append(&s.link)
+	ep.number++
 	c.sessions++
+	for ep.limit > 0 && ep.number > ep.limit {
+		ep.sessions.first.entry.drop(Evicted)
+	}
 	s.saved, s.end = saved, c.start(c.sessionWheel, &s.timer, now, ttl)
 	c.stats.sawSession(len(c.endpoints), c.sessions)
 }
@@ -358,6 +377,7 @@ func (s *session) remove() {
 	c, ep := s.cache, s.endpoint
 	c.sessionWheel.Stop(&s.timer)
 	ep.sessions.remove(&s.link)
+	ep.number--
 	c.sessions--
 	c.freeSessions.put(s)
 	if ep.sessions.empty() {

@@ -538,3 +538,29 @@ func TestWhatEndsIsTold(t *testing.T) {
 		t.Errorf("%v, want %v", told, want)
 	}
 }
+
+func TestEndpointLimit(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.EndpointLimit = func(label string) (int, time.Duration) {
+		return map[string]int{"one": 1, "two": 2}[label], map[string]time.Duration{"two": time.Minute}[label]
+	}
+	a, b := w.session(time.Hour, "one"), w.session(time.Hour, "one")
+	w.wantClosed(t, a)
+	c, d, e := w.session(time.Hour, "two"), w.session(time.Second, "two"), w.session(time.Hour, "two")
+	w.wantClosed(t, a, c)
+	if w.ends[c] != Evicted {
+		t.Errorf("%v", w.ends[c])
+	}
+	for range 5 {
+		w.session(time.Hour, "any")
+	}
+	w.sleep(2 * time.Second)
+	w.wantClosed(t, a, c, d)
+	w.sleep(time.Minute) // the limit of time shortens, and does not lengthen
+	w.wantClosed(t, a, c, d, e)
+	if got := w.endpoint(t, "one"); got != b {
+		t.Errorf("got %d, want %d", got, b)
+	}
+	w.wantSize(t, 0, 1, 5)
+}

@@ -30,6 +30,8 @@ var Parameters = []Parameter{
 	{"command_directory", String, "/usr/sbin", 0},
 	{"config_directory", ReadOnly, "/etc/postfix", 0},
 	{"connection_cache_announce_protocol", Choice, "auto", 0},
+	{"connection_cache_endpoint_limits", String, "", 0},
+	{"connection_cache_endpoint_session_limit", Int, "0", 0},
 	{"connection_cache_goodbye", String, "", 0},
 	{"connection_cache_liveness_check", Bool, "yes", 0},
 	{"connection_cache_session_limit", Int, "0", 0},

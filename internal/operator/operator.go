@@ -113,6 +113,7 @@ type Session struct {
 	Endpoint string  `json:"endpoint"`
 	Property string  `json:"property"`
 	Remote   string  `json:"remote"` // address of the remote end, if it has one
+	Limit    string  `json:"limit"`  // of sessions of the endpoint, and their time to live, if it has one
 	Age      Seconds `json:"age_seconds"`
 	Left     Seconds `json:"left_seconds"`
 }
@@ -128,6 +129,7 @@ type Hits struct {
 	Dead    int64   `json:"dead"`
 	Flushed int64   `json:"flushed"` // for an operator, or to make room
 	Error   int64   `json:"error"`
+	Limit   string  `json:"limit"`           // of an endpoint, as in Session
 	Counted Seconds `json:"counted_seconds"` // since it came among them
 }
 

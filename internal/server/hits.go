@@ -90,17 +90,21 @@ func (c *conversation) tellHits(list attr.List) {
 		c.refuse(operator.RequestHits, err)
 		return
 	}
-	c.listing = &listing{hits: table.Entries()}
+	c.listing = &listing{hits: table.Entries(), byEndpoint: table == c.worker.Hits.endpoints}
 	c.reply(statusOK)
 }
 
-// listHits says some of the counts, and returns how many.
-func (w *worker) listHits(all []hits.Entry) {
+// listHits says some of the counts.
+func (w *worker) listHits(all []hits.Entry, byEndpoint bool) {
 	now := w.Hits.now()
 	for _, e := range all {
+		limit := ""
+		if byEndpoint {
+			limit = w.Limits.For(e.Label).String()
+		}
 		operator.EncodeEntry(w.encode, operator.Hits{
 			Label: e.Label, Hits: e.Counts[hits.Hit], Misses: e.Counts[hits.Miss], Saves: e.Counts[hits.Save], Expired: e.Counts[hits.Expired],
-			Dead: e.Counts[hits.Dead], Flushed: e.Counts[hits.Flushed], Error: e.Error, Counted: operator.Seconds(now - e.Since),
+			Dead: e.Counts[hits.Dead], Flushed: e.Counts[hits.Flushed], Error: e.Error, Limit: limit, Counted: operator.Seconds(now - e.Since),
 		})
 		w.encode.End()
 	}

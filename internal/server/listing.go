@@ -14,6 +14,7 @@ type listing struct {
 	destinations, endpoints []string // that are still to be listed
 	skip                    int      // what was listed of the first of them
 	hits                    []hits.Entry
+	byEndpoint              bool // the hits
 }
 
 // listingStep bounds what is listed while others wait.
@@ -46,7 +47,7 @@ func (c *conversation) continueListing() error {
 			listed += max(n, 1)
 		case len(l.hits) > 0:
 			n := min(len(l.hits), most)
-			w.listHits(l.hits[:n])
+			w.listHits(l.hits[:n], l.byEndpoint)
 			l.hits = l.hits[n:]
 			listed += n
 		default:
@@ -80,8 +81,9 @@ func (w *worker) listBindings(label string, skip, most int) int {
 
 func (w *worker) listSessions(label string, skip, most int) int {
 	list := w.Cache.Sessions(label, skip, most, remoteAddress)
+	limit := w.Limits.For(label).String()
 	for _, s := range list {
-		operator.EncodeEntry(w.encode, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Age: operator.Seconds(s.Age), Left: operator.Seconds(s.Left)})
+		operator.EncodeEntry(w.encode, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Limit: limit, Age: operator.Seconds(s.Age), Left: operator.Seconds(s.Left)})
 		w.encode.End()
 	}
 	return len(list)

@@ -25,6 +25,7 @@ import (
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
 	"scache/internal/histogram"
+	"scache/internal/limits"
 	"scache/internal/maillog"
 )
 
@@ -63,6 +64,7 @@ type Server struct {
 	Started       time.Time
 	LivenessCheck bool
 	Goodbye       string
+	Limits        limits.Rules // of endpoints
 
 	workers   []*worker
 	takeovers takeovers
