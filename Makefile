@@ -39,6 +39,9 @@ soak:
 PREFIX ?= /usr/local
 LIBEXEC = $(PREFIX)/libexec/scache-go
 SBIN = $(DESTDIR)$(PREFIX)/sbin
+BIN = $(DESTDIR)$(PREFIX)/bin
+UNITS = $(DESTDIR)$(PREFIX)/lib/systemd/system
+DOC = $(DESTDIR)$(PREFIX)/share/doc/scache-go
 MAN = $(DESTDIR)$(PREFIX)/share/man/man8
 BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH = $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH_FUNCTIONS)
@@ -48,9 +51,15 @@ ZSH_FUNCTIONS ?= site-functions
 install: build
 	install -D -m 755 bin/scache $(DESTDIR)$(LIBEXEC)/scache
 	install -D -m 755 bin/scachectl $(SBIN)/scachectl
+	install -D -m 755 bin/scache_exporter $(BIN)/scache_exporter
 	install -D -m 644 cmd/scache/scache-go.8 $(MAN)/scache-go.8
 	install -D -m 644 cmd/scachectl/scachectl.8 $(MAN)/scachectl.8
-	install -d -m 755 $(BASH) $(ZSH)
+	install -D -m 644 cmd/scache_exporter/scache_exporter.8 $(MAN)/scache_exporter.8
+	install -d -m 755 $(BASH) $(ZSH) $(UNITS) $(DOC)/prometheus
+	install -m 644 internal/packaging/prometheus/rules.yml internal/packaging/prometheus/dashboard.json $(DOC)/prometheus
+	for unit in internal/packaging/systemd/*; do \
+		sed 's#/usr/bin/#$(PREFIX)/bin/#' $$unit >bin/unit && install -m 644 bin/unit $(UNITS)/$${unit##*/} || exit; \
+	done
 	bin/scachectl completion bash >bin/completion.bash
 	bin/scachectl completion zsh >bin/completion.zsh
 	install -m 644 bin/completion.bash $(BASH)/scachectl
@@ -59,8 +68,10 @@ install: build
 # Switches Postfix back first, if it uses what is to be removed.
 uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -x $(SBIN)/scachectl ]; then $(SBIN)/scachectl disable --all; fi
-	rm -f $(DESTDIR)$(LIBEXEC)/scache $(SBIN)/scachectl $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(BASH)/scachectl $(ZSH)/_scachectl
-	-rmdir $(DESTDIR)$(LIBEXEC)
+	rm -f $(DESTDIR)$(LIBEXEC)/scache $(SBIN)/scachectl $(BIN)/scache_exporter $(BASH)/scachectl $(ZSH)/_scachectl
+	rm -f $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(MAN)/scache_exporter.8 $(UNITS)/scache-exporter*
+	rm -rf $(DOC)/prometheus
+	-rmdir $(DESTDIR)$(LIBEXEC) $(DOC)
 
 # A Debian package of the same files, with none where another package has one.
 PACKAGE = bin/package

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"scache/internal/operator"
 )
 
 // completionLimit is how long a person who presses a key is kept waiting.
@@ -42,10 +44,10 @@ func (c *control) offer(name func(label string) string) ([]string, cobra.ShellCo
 	}
 	var names []string
 	for _, b := range all.Bindings {
-		names = append(names, escape(name(b.Destination)), escape(name(b.Endpoint)))
+		names = append(names, operator.Escape(name(b.Destination)), operator.Escape(name(b.Endpoint)))
 	}
 	for _, s := range all.Sessions {
-		names = append(names, escape(name(s.Endpoint)))
+		names = append(names, operator.Escape(name(s.Endpoint)))
 	}
 	slices.Sort(names)
 	return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp

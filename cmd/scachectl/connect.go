@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"scache/internal/client"
-	"scache/internal/fdpass"
 	"scache/internal/mailsystem"
 )
 
@@ -42,16 +41,7 @@ func (c *control) path() (string, error) {
 	return s.Socket()
 }
 
-func dial(path string, timeout time.Duration) (*client.Client, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, explainDial(path, err)
-	}
-	conn.SetDeadline(time.Now().Add(timeout))
-	return client.Detect(fdpass.New(conn)), nil
-}
-
-func explainDial(path string, err error) error {
+func explainDial(path string, err *net.OpError) error {
 	hint := ""
 	switch {
 	case errors.Is(err, syscall.ENOENT):
@@ -61,13 +51,16 @@ func explainDial(path string, err error) error {
 	case errors.Is(err, syscall.EACCES):
 		hint = ": only root and the mail system's own user may connect"
 	}
-	return fmt.Errorf("connect to %s: %w%s", path, errors.Unwrap(err), hint)
+	return fmt.Errorf("connect to %s: %w%s", path, err.Err, hint)
 }
 
 // explain adds what can be done about an error of a conversation.
 func explain(path string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return explainDial(path, op)
 	}
 	hint := ""
 	switch {
@@ -87,10 +80,5 @@ func (c *control) ask(question func(*client.Client) error) error {
 	if err != nil {
 		return err
 	}
-	cl, err := dial(path, cmp.Or(c.patience, timeout))
-	if err != nil {
-		return err
-	}
-	defer cl.Close()
-	return explain(path, question(cl))
+	return explain(path, client.Ask(path, cmp.Or(c.patience, timeout), question))
 }

@@ -64,11 +64,11 @@ func (all contents) labels(text string) (labels []string) {
 func (all contents) escaped() contents {
 	shown := contents{Bindings: []operator.Binding{}, Sessions: []operator.Session{}} // in JSON: empty, not null
 	for _, b := range all.Bindings {
-		b.Destination, b.Endpoint, b.Property = escape(b.Destination), escape(b.Endpoint), escape(b.Property)
+		b.Destination, b.Endpoint, b.Property = operator.Escape(b.Destination), operator.Escape(b.Endpoint), operator.Escape(b.Property)
 		shown.Bindings = append(shown.Bindings, b)
 	}
 	for _, s := range all.Sessions {
-		s.Endpoint, s.Property = escape(s.Endpoint), escape(s.Property)
+		s.Endpoint, s.Property = operator.Escape(s.Endpoint), operator.Escape(s.Property)
 		shown.Sessions = append(shown.Sessions, s)
 	}
 	return shown

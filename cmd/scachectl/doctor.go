@@ -122,7 +122,7 @@ func (d *doctor) print(w io.Writer) error {
 }
 
 // enabled tells whether the entry is this server's.
-func (d *doctor) enabled() bool { return isOurs(d.entry.Command) }
+func (d *doctor) enabled() bool { return mailsystem.IsOurs(d.entry.Command) }
 
 // answered tells whether this server has said how it does.
 func (d *doctor) answered() bool { return d.statusErr == nil }

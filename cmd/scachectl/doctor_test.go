@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"scache/internal/mailsystem"
 )
 
 // doctor runs it, and wants it to succeed or not.
@@ -51,7 +53,7 @@ func TestDoctor(t *testing.T) {
 	s.doctor(true, "note +entry", "ok +configuration", "ok +socket", "ok +answer")
 	must(t, "-c", s.etc, "enable")
 	s.send()
-	s.doctor(true, "ok +entry .*this server: "+ourName, "ok +configuration .*trial; the process limit is 1", "ok +names", "ok +agents .*127.0.0.1",
+	s.doctor(true, "ok +entry .*this server: "+mailsystem.OurName, "ok +configuration .*trial; the process limit is 1", "ok +names", "ok +agents .*127.0.0.1",
 		"ok +versions .*scache test", "ok +socket .*for postfix only", "ok +answer", "ok +confinement", "ok +limits", "ok +rates", "ok +log .*maillog")
 	var findings []finding
 	if err := json.Unmarshal([]byte(must(t, "-c", s.etc, "doctor", "--json")), &findings); err != nil || len(findings) < 10 {

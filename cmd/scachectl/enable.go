@@ -9,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,14 +23,6 @@ import (
 // one by a path that leads out of there: so nothing is made in a directory that
 // belongs to Postfix, and the entry in master.cf is all there is to put back.
 var libexec = "/usr/local/libexec/scache-go"
-
-// ourName is how each command ends that is this server.
-const ourName = "scache-go/scache"
-
-// isOurs tells whether a command in master.cf is this server.
-func isOurs(command string) bool {
-	return command == ourName || strings.HasSuffix(command, "/"+ourName)
-}
 
 var (
 	errRoot   = errors.New("to change master.cf and to reload Postfix takes root")
@@ -132,7 +123,7 @@ func (s *switcher) enable() error {
 	if err != nil {
 		return err
 	}
-	if isOurs(entry.Command) {
+	if mailsystem.IsOurs(entry.Command) {
 		return s.settle(entry.Command, "already enabled")
 	}
 	if err := s.Try(path, entry, askOnce); err != nil {
@@ -193,7 +184,7 @@ func (s *switcher) disable() error {
 	if err != nil {
 		return err
 	}
-	if !isOurs(entry.Command) {
+	if !mailsystem.IsOurs(entry.Command) {
 		return s.settle(entry.Command, "not enabled")
 	}
 	command, err := s.SavedCommand()
@@ -227,7 +218,7 @@ func (s *switcher) settle(command, conclusion string) error {
 		return err
 	}
 	if running && !s.waitFor(command, promptly) {
-		if err := s.reload(command); err != nil && isOurs(command) {
+		if err := s.reload(command); err != nil && mailsystem.IsOurs(command) {
 			return err
 		} else if err != nil {
 			s.say("warning: %v", err)
@@ -287,7 +278,7 @@ func (s *switcher) waitFor(command string, limit time.Duration) bool {
 func (s *switcher) answers(command string) bool {
 	_, err := s.status()
 	switch {
-	case isOurs(command):
+	case mailsystem.IsOurs(command):
 		return err == nil
 	case command == mailsystem.StockCommand:
 		return errors.Is(err, client.ErrStock)
@@ -301,7 +292,7 @@ func (s *switcher) findServer() (command, path string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	command = ourName
+	command = mailsystem.OurName
 	if _, err := os.Stat(filepath.Join(directory, command)); err != nil {
 		if command, err = filepath.Rel(directory, filepath.Join(libexec, "scache")); err != nil {
 			return "", "", err

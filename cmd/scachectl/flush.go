@@ -74,7 +74,7 @@ func (c *control) flush(texts []string, dryRun bool) (f operator.Flushed, err er
 		for _, text := range texts {
 			found := all.labels(text)
 			if len(found) == 0 {
-				return fmt.Errorf("nothing is cached for %s: it is neither a label, nor the domain or address in one (see scachectl list)", escape(text))
+				return fmt.Errorf("nothing is cached for %s: it is neither a label, nor the domain or address in one (see scachectl list)", operator.Escape(text))
 			}
 			labels = append(labels, found...)
 		}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
+	"scache/internal/operator"
 )
 
 const labelHelp = `
@@ -25,7 +26,7 @@ const stockToo = " It works with the stock server, too."
 // unescapeAll unescapes all texts in their places.
 func unescapeAll(texts []string) (err error) {
 	for i, text := range texts {
-		if texts[i], err = unescape(text); err != nil {
+		if texts[i], err = operator.Unescape(text); err != nil {
 			return err
 		}
 	}
@@ -132,9 +133,9 @@ func describe(w io.Writer, level string, f client.Found) error {
 	}
 	defer unix.Close(f.FD)
 	if level == "destination" {
-		fmt.Fprintf(w, "destination property: %s\n", escape(f.DestinationProperty))
+		fmt.Fprintf(w, "destination property: %s\n", operator.Escape(f.DestinationProperty))
 	}
-	fmt.Fprintf(w, "endpoint property: %s\n", escape(f.Property))
+	fmt.Fprintf(w, "endpoint property: %s\n", operator.Escape(f.Property))
 	_, err := fmt.Fprintf(w, "descriptor: %s\n", fileType(f.FD))
 	return err
 }

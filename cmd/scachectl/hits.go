@@ -57,7 +57,7 @@ func newHitsCommand(c *control) *cobra.Command {
 		if asJSON {
 			shown = append([]operator.Hits{}, shown...)
 			for i := range shown {
-				shown[i].Label = escape(shown[i].Label)
+				shown[i].Label = operator.Escape(shown[i].Label)
 			}
 			return writeJSON(cmd.OutOrStdout(), shown)
 		}
@@ -99,7 +99,7 @@ func printHits(w io.Writer, level string, all int, shown []operator.Hits) {
 		heading += "\tLIMIT"
 	}
 	printTable(w, heading, all, shown, func(h operator.Hits) []any {
-		cells := []any{escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
+		cells := []any{operator.Escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
 		if level == operator.LevelEndpoint {
 			cells = append(cells, cmp.Or(h.Limit, "-"))
 		}

@@ -70,15 +70,15 @@ func (l listing) print(w io.Writer, all contents) error {
 		heading += "\tPROPERTY"
 	}
 	printTable(w, heading, len(all.Bindings), arrange(all.Bindings, l.order, l.limit, keyOfBinding), func(b operator.Binding) []any {
-		return l.cells(b.Property, escape(b.Destination), escape(b.Endpoint), round(b.Age), round(b.Left))
+		return l.cells(b.Property, operator.Escape(b.Destination), operator.Escape(b.Endpoint), round(b.Age), round(b.Left))
 	})
 	if l.verbose {
 		printTable(w, "ENDPOINT\tREMOTE\tAGE\tLEFT\tPROPERTY", len(all.Sessions), arrange(all.Sessions, l.order, l.limit, keyOfSession), func(s operator.Session) []any {
-			return l.cells(s.Property, escape(s.Endpoint), remote(s.Remote), round(s.Age), round(s.Left))
+			return l.cells(s.Property, operator.Escape(s.Endpoint), remote(s.Remote), round(s.Age), round(s.Left))
 		})
 	} else {
 		printTable(w, "ENDPOINT\tSESSIONS\tLIMIT\tREMOTE\tAGE\tLEFT", len(endpoints), arrange(endpoints, l.order, l.limit, keyOfEndpoint), func(e endpoint) []any {
-			return []any{escape(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), round(e.age), round(e.left)}
+			return []any{operator.Escape(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), round(e.age), round(e.left)}
 		})
 	}
 	_, err := fmt.Fprintln(w, total)
@@ -88,7 +88,7 @@ func (l listing) print(w io.Writer, all contents) error {
 // cells adds the property where it is wanted.
 func (l listing) cells(property string, cells ...any) []any {
 	if l.verbose {
-		return append(cells, escape(property))
+		return append(cells, operator.Escape(property))
 	}
 	return cells
 }

@@ -13,7 +13,7 @@ import (
 	"scache/internal/mailconf"
 )
 
-var manuals = []string{"../scache/scache-go.8", "scachectl.8"}
+var manuals = []string{"../scache/scache-go.8", "scachectl.8", "../scache_exporter/scache_exporter.8"}
 
 func TestManualPagesAreWellFormed(t *testing.T) {
 	t.Parallel()

@@ -6,23 +6,22 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"strings"
-	"time"
 
 	"github.com/google/renameio/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
 	"github.com/spf13/cobra"
 
-	"scache/internal/operator"
+	"scache/internal/metrics"
 )
 
 func newMetricsCommand(c *control) *cobra.Command {
-	output := "-"
+	output, hits := "-", false
 	cmd := terse("metrics", "Print metrics for Prometheus", func(cmd *cobra.Command) error {
-		s, err := c.status()
+		text, err := writeMetrics(&metrics.Collector{Sources: c.sources, Hits: hits})
 		if err != nil {
 			return err
 		}
-		text := metrics(s, time.Now())
 		if output == "-" {
 			_, err = cmd.OutOrStdout().Write(text)
 			return err
@@ -32,62 +31,40 @@ func newMetricsCommand(c *control) *cobra.Command {
 		}
 		return renameio.WriteFile(output, text, 0o644, renameio.IgnoreUmask())
 	})
-	cmd.Long = `metrics prints the state of the server in Prometheus' text format. With --output,
-it goes to a file that is replaced in one step, as the textfile collector of
-node_exporter wants it.`
-	cmd.Flags().StringVar(&output, "output", "-", "write to this `file`; - is standard output")
+	cmd.Long = `metrics prints the state of the server of each instance of the mail system, or of one
+instance with -c, in Prometheus' text format. A server that does not answer within a
+second, or is the stock one, has scache_up 0. With --output, it goes to a file that is
+replaced in one step, as the textfile collector of node_exporter wants it. For a server
+that tells Prometheus by itself, see scache_exporter.`
+	cmd.Flags().StringVar(&output, "output", output, "write to this `file`; - is standard output")
+	cmd.Flags().BoolVar(&hits, "hits", false, "tell of the 20 busiest destinations and endpoints, too")
 	cmd.MarkFlagFilename("output", "prom")
 	return cmd
 }
 
-// A metric is a family of values.
-type metric struct {
-	name, kind, help string
-	samples          []sample
+// sources returns the servers that metrics are about.
+func (c *control) sources() []metrics.Source {
+	switch {
+	case c.socket != "":
+		return []metrics.Source{{Instance: c.socket, Socket: c.socket}}
+	case c.dir != "":
+		return metrics.Systems([]string{c.dir})
+	}
+	return metrics.Systems(nil)
 }
 
-type sample struct {
-	labels string
-	value  float64
-}
-
-func metrics(s operator.Status, now time.Time) []byte {
-	one := func(n int64) []sample { return []sample{{"", float64(n)}} }
-	started := now.Add(-time.Duration(s.Uptime))
+func writeMetrics(c prometheus.Collector) ([]byte, error) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(c)
+	families, err := registry.Gather()
+	if err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
-	for _, m := range []metric{
-		{"scache_build_info", "gauge", "The version of the server; the value is always 1.", []sample{{fmt.Sprintf(`version=%q`, s.Version), 1}}},
-		{"scache_start_time_seconds", "gauge", "When the server was started, in seconds since the epoch.", []sample{{"", float64(started.UnixMilli()) / 1000}}},
-		{"scache_clients", "gauge", "Clients that are connected: delivery agents, and whoever asks for metrics.", one(s.Clients)},
-		{"scache_client_connections_total", "counter", "Connections of clients.", one(s.Connections)},
-		{"scache_clients_refused_total", "counter", "Clients that were refused for being another user's.", one(s.Refused)},
-		{"scache_sessions", "gauge", "Connections in the cache.", one(s.Sessions)},
-		{"scache_endpoints", "gauge", "Endpoints with connections in the cache.", one(s.Endpoints)},
-		{"scache_destinations", "gauge", "Destinations that are bound to endpoints.", one(s.Destinations)},
-		{"scache_sessions_limit", "gauge", "How many connections the cache takes at present.", one(s.SessionLimit)},
-		{"scache_lookups_total", "counter", "Lookups by level and result.", []sample{
-			{`level="destination",result="hit"`, float64(s.DestinationHits)},
-			{`level="destination",result="miss"`, float64(s.DestinationMisses)},
-			{`level="endpoint",result="hit"`, float64(s.EndpointHits)},
-			{`level="endpoint",result="miss"`, float64(s.EndpointMisses)},
-		}},
-		{"scache_sessions_saved_total", "counter", "Connections that delivery agents have saved.", one(s.Saved)},
-		{"scache_sessions_taken_over_total", "counter", "Connections that the previous process has left.", one(s.TakenOver)},
-		{"scache_sessions_closed_total", "counter", "Connections that the cache has closed, by reason.", []sample{
-			{`reason="expired"`, float64(s.Expired)},
-			{`reason="dead"`, float64(s.Dead)},
-			{`reason="evicted"`, float64(s.Evicted)},
-			{`reason="flushed"`, float64(s.Flushed)},
-		}},
-	} {
-		fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", m.name, m.help, m.name, m.kind)
-		for _, s := range m.samples {
-			labels := s.labels
-			if labels != "" {
-				labels = "{" + labels + "}"
-			}
-			fmt.Fprintf(&b, "%s%s %s\n", m.name, labels, strings.TrimSuffix(fmt.Sprintf("%.3f", s.value), ".000"))
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, family); err != nil {
+			return nil, err
 		}
 	}
-	return b.Bytes()
+	return b.Bytes(), nil
 }

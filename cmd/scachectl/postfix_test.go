@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"scache/internal/mailsystem"
 	"scache/internal/postfixtest"
 )
 
@@ -60,7 +61,7 @@ func (s *site) install(binary string) {
 	s.t.Helper()
 	data, err := os.ReadFile(binary)
 	if err == nil {
-		path := filepath.Join(s.Dir, "libexec", ourName)
+		path := filepath.Join(s.Dir, "libexec", mailsystem.OurName)
 		os.Remove(path)
 		err = os.WriteFile(path, data, 0o755)
 	}
@@ -122,14 +123,14 @@ func TestEnableAndDisable(t *testing.T) {
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	out := must(t, "-c", s.etc, "enable", "--dry-run")
-	want(t, out, "nothing was done", s.etc+"/master.cf: let the command of scache unix be "+ourName, "postfix -c "+s.etc+" reload")
+	want(t, out, "nothing was done", s.etc+"/master.cf: let the command of scache unix be "+mailsystem.OurName, "postfix -c "+s.etc+" reload")
 	if s.postconf() != before {
 		t.Fatal("a dry run has changed master.cf")
 	}
 
 	for range 2 { // twice is as good as once
 		must(t, "-c", s.etc, "enable")
-		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+ourName+" ", 1); got != want {
+		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+mailsystem.OurName+" ", 1); got != want {
 			t.Errorf("master.cf: %s\nwant %s", got, want)
 		}
 	}
@@ -202,7 +203,7 @@ func TestEnableRollsBack(t *testing.T) {
 	}
 	before := s.masterCF()
 	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) exit 1 ;; esac\n"
-	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", ourName), []byte(script), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", mailsystem.OurName), []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	s.throttled = true
@@ -247,9 +248,9 @@ func TestEnableIsRefused(t *testing.T) {
 		s.install(binary)
 		wantError(t, []string{"-c", s.etc, "enable"}, text, "nothing was changed")
 	}
-	os.Chmod(filepath.Join(s.Dir, "libexec", ourName), 0o644)
+	os.Chmod(filepath.Join(s.Dir, "libexec", mailsystem.OurName), 0o644)
 	wantError(t, []string{"-c", s.etc, "enable"}, "permission denied", "nothing was changed")
-	os.Remove(filepath.Join(s.Dir, "libexec", ourName))
+	os.Remove(filepath.Join(s.Dir, "libexec", mailsystem.OurName))
 	wantError(t, []string{"-c", s.etc, "enable"}, "no such file", "make install")
 	s.wantUntouched(before)
 }
@@ -280,10 +281,10 @@ func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	edit(" 1 scache ", " 1 "+ourName+" ")
+	edit(" 1 scache ", " 1 "+mailsystem.OurName+" ")
 	want(t, must(t, "-c", s.etc, "enable"), "reload", "already enabled")
 	want(t, must(t, "-c", s.etc, "status"), "scache test")
-	edit(" 1 "+ourName+" ", " 1 scache ")
+	edit(" 1 "+mailsystem.OurName+" ", " 1 scache ")
 	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 }
@@ -297,7 +298,7 @@ func TestDisableAll(t *testing.T) {
 	want(t, must(t, "-c", first.etc, "enable", "--all"), "enabled in "+first.etc, "enabled in "+second.etc)
 	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "disabled in "+second.etc)
 	for _, s := range []*site{first, second} {
-		if strings.Contains(s.masterCF(), ourName) {
+		if strings.Contains(s.masterCF(), mailsystem.OurName) {
 			t.Errorf("%s is not disabled", s.etc)
 		}
 	}

@@ -97,11 +97,13 @@ func (all fullStatus) print(w io.Writer, path string) error {
 sessions: %d saved (%.1f per second), %d taken over
           %d reused, %d expired, %d dead, %d evicted, %d flushed
 clients:  %d connections, %d refused
+lost:     %d sessions and clients at reloads, %d log lines
+times:    half of the requests took less than %v, 99%% less than %v; half of the reused sessions waited less than %v
 settings: ttl limit %v, client timeout %v, liveness check %s, goodbye %s, announcement %s
 `,
 		s.Saved, float64(s.Saved)/seconds, s.TakenOver,
 		s.DestinationHits+s.EndpointHits, s.Expired, s.Dead, s.Evicted, s.Flushed,
-		s.Connections, s.Refused,
+		s.Connections, s.Refused, s.Lost, s.LostLines, s.Took.Quantile(0.5), s.Took.Quantile(0.99), s.Waited.Quantile(0.5),
 		time.Duration(s.TTLLimit), time.Duration(s.ClientTimeout), onOff(s.LivenessCheck), onOff(s.Goodbye), onOff(s.Announces))
 	if i := all.Installed; i != nil && !i.Running {
 		_, err = fmt.Fprintf(w, "\nThe installed binary is another one (scache %s): scachectl restart puts it in place.\n", i.Version)

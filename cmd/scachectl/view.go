@@ -78,7 +78,7 @@ func (w *watcher) lines(rows int) []string {
 func (v view) endpointLines(o order) []string {
 	lines := []string{fmt.Sprintf("%8s %7s %7s  %s", "SESSIONS", "AGE", "LEFT", "ENDPOINT")}
 	for _, e := range arrange(v.endpoints(), o, 0, keyOfEndpoint) {
-		lines = append(lines, fmt.Sprintf("%8d %7v %7v  %s", e.sessions, round(e.age), round(e.left), strings.TrimSpace(escape(e.label)+"  "+e.remote)))
+		lines = append(lines, fmt.Sprintf("%8d %7v %7v  %s", e.sessions, round(e.age), round(e.left), strings.TrimSpace(operator.Escape(e.label)+"  "+e.remote)))
 	}
 	return lines
 }
@@ -88,7 +88,7 @@ func (v view) hitLines() []string {
 	lines := []string{fmt.Sprintf("%8s %8s %8s %8s %8s  %s", "MISSES", "HITS", "SAVES", "EXPIRED", "DEAD", "DESTINATION")}
 	slices.SortStableFunc(v.hits, func(a, b operator.Hits) int { return cmp.Compare(b.Misses, a.Misses) })
 	for _, h := range v.hits {
-		lines = append(lines, fmt.Sprintf("%8d %8d %8d %8d %8d  %s", h.Misses, h.Hits, h.Saves, h.Expired, h.Dead, escape(h.Label)))
+		lines = append(lines, fmt.Sprintf("%8d %8d %8d %8d %8d  %s", h.Misses, h.Hits, h.Saves, h.Expired, h.Dead, operator.Escape(h.Label)))
 	}
 	return lines
 }

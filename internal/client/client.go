@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"scache/attr"
 	"scache/internal/fdpass"
@@ -38,6 +39,19 @@ type Client struct {
 	in    *attr.Decoder
 	out   *attr.Encoder
 	first bool // what the server says next may be the announcement
+}
+
+// Ask has the server at a path asked something. All of it, to connect included, takes
+// no longer than the limit.
+func Ask(path string, limit time.Duration, question func(*Client) error) error {
+	conn, err := (&net.Dialer{Timeout: limit}).Dial("unix", path)
+	if err != nil {
+		return err
+	}
+	conn.SetDeadline(time.Now().Add(limit))
+	c := Detect(fdpass.New(conn.(*net.UnixConn)))
+	defer c.Close()
+	return question(c)
 }
 
 // Dial connects to the server at this path. announced tells whether it speaks

@@ -46,7 +46,8 @@ const (
 // A Logger writes lines to its sinks. Its methods are safe for concurrent use.
 type Logger struct {
 	queue   chan entry
-	lost    atomic.Int64
+	lost    atomic.Int64 // lines that nobody was told about yet
+	lostAll atomic.Int64
 	sinks   atomic.Pointer[[]Sink]
 	verbose atomic.Int32
 }
@@ -64,6 +65,9 @@ func New(sinks ...Sink) *Logger {
 	go l.run()
 	return l
 }
+
+// Lost returns how many lines were lost because the receiver was too slow.
+func (l *Logger) Lost() int { return int(l.lostAll.Load()) }
 
 // SetSinks replaces the sinks, for all lines that are not written yet. It closes
 // the former ones, where they can be closed.
@@ -122,6 +126,7 @@ func (l *Logger) log(level Level, format string, args []any) {
 	case l.queue <- entry{level: level, line: printable(line)}:
 	default:
 		l.lost.Add(1)
+		l.lostAll.Add(1)
 	}
 }
 

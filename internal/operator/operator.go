@@ -66,6 +66,8 @@ type Status struct {
 	Clients     int64 `json:"clients"`     // connected now
 	Connections int64 `json:"connections"` // of clients, in all
 	Refused     int64 `json:"refused"`     // clients, for being another user's
+	Lost        int64 `json:"lost"`        // clients and sessions at takeovers
+	LostLines   int64 `json:"lost_lines"`  // of the log
 
 	Sessions         int64 `json:"sessions"`
 	Endpoints        int64 `json:"endpoints"`

@@ -57,6 +57,8 @@ func (s *Server) status() operator.Status {
 		Clients:     int64(s.clients),
 		Connections: int64(s.connections),
 		Refused:     int64(s.refused),
+		Lost:        int64(s.lost),
+		LostLines:   int64(s.lostLines + s.Log.Lost()),
 
 		Sessions:         int64(size.Sessions),
 		Endpoints:        int64(size.Endpoints),

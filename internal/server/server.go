@@ -73,6 +73,8 @@ type Server struct {
 	clients     int
 	connections int       // of clients, so far
 	refused     int       // clients, so far
+	lost        int       // sessions and clients at takeovers, so far
+	lostLines   int       // of the log, by processes before this one
 	since       time.Time // when counting began, if not with this process
 }
 

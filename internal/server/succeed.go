@@ -79,6 +79,9 @@ func (s *Server) receive(fd int) {
 	if err != nil {
 		s.Log.Warning("take over from the previous process: %v", err)
 	}
+	s.mu.Lock()
+	s.lost += r.Lost
+	s.mu.Unlock()
 	s.Log.Info("takeover: sessions=%d bindings=%d clients=%d lost=%d", r.Sessions, r.Bindings, r.Clients, r.Lost)
 }
 
@@ -102,6 +105,8 @@ func (h *heir) RestoreCounts(c succession.Counts) {
 	defer h.Server.mu.Unlock()
 	h.connections += c.Connections
 	h.refused += c.Refused
+	h.lost += c.Lost
+	h.lostLines += c.LostLines
 	h.since = time.Now().Add(-max(c.Age, h.counted()))
 }
 
@@ -191,7 +196,8 @@ func (s *Server) Leave() *succession.Estate {
 	e.Bindings, e.Sessions, e.Hits = all.Bindings, all.Sessions, s.Hits.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.Counts = succession.Counts{Totals: all.Totals, Connections: s.connections, Refused: s.refused, Took: s.took(), Age: s.counted()}
+	e.Counts = succession.Counts{Totals: all.Totals, Connections: s.connections, Refused: s.refused, Lost: s.lost, LostLines: s.lostLines + s.Log.Lost(),
+		Took: s.took(), Age: s.counted()}
 	return e
 }
 

@@ -174,6 +174,8 @@ func (c *Counts) fields() map[string]*int {
 	return map[string]*int{
 		"connections":        &c.Connections,
 		"refused":            &c.Refused,
+		"lost":               &c.Lost,
+		"lost_lines":         &c.LostLines,
 		"destination_hits":   &c.Destination.Hits,
 		"destination_misses": &c.Destination.Misses,
 		"endpoint_hits":      &c.Endpoint.Hits,

@@ -53,6 +53,8 @@ type Hits struct {
 type Counts struct {
 	cache.Totals
 	Connections, Refused int              // of clients
+	Lost                 int              // sessions and clients, at earlier takeovers
+	LostLines            int              // of the log
 	Took                 histogram.Values // requests
 	Age                  time.Duration    // since when all of it counts
 }

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package metrics
+
+import (
+	"cmp"
+	"path/filepath"
+
+	"scache/internal/mailsystem"
+)
+
+// Systems returns the servers of the mail systems in these directories, or, if there
+// are none, of the default one and of its other instances. One that cannot be read is
+// down.
+func Systems(directories []string) []Source {
+	if len(directories) == 0 {
+		directories = []string{""}
+		if system, err := mailsystem.Open(""); err == nil {
+			if present, missing, err := system.Instances(); err == nil {
+				directories = append(present, missing...)
+			}
+		}
+	}
+	var all []Source
+	for _, directory := range directories {
+		all = append(all, system(directory))
+	}
+	return all
+}
+
+func system(directory string) Source {
+	system, err := mailsystem.Open(directory)
+	if err != nil {
+		return Source{Instance: filepath.Base(cmp.Or(directory, mailsystem.DefaultDirectory))}
+	}
+	name, _ := system.Config.String("multi_instance_name")
+	socket, _ := system.Socket()
+	return Source{
+		Instance:  cmp.Or(name, filepath.Base(filepath.Clean(system.Directory))),
+		Socket:    socket,
+		Installed: func() string { _, version, _ := system.Installed(); return version },
+	}
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package operator
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Escape writes a label or property on one line, so that Unescape returns it: a line
+// end as \n, a backslash as \\, and a byte that cannot be shown, or is not UTF-8, as
+// \xNN.
+func Escape(text string) string {
+	var b strings.Builder
+	for len(text) > 0 {
+		r, size := utf8.DecodeRuneInString(text)
+		switch {
+		case r == '\n':
+			b.WriteString(`\n`)
+		case r == '\\':
+			b.WriteString(`\\`)
+		case r == utf8.RuneError && size == 1, !unicode.IsPrint(r):
+			for _, c := range []byte(text[:size]) {
+				fmt.Fprintf(&b, `\x%02x`, c)
+			}
+		default:
+			b.WriteString(text[:size])
+		}
+		text = text[size:]
+	}
+	return b.String()
+}
+
+// Unescape is the reverse of Escape.
+func Unescape(text string) (string, error) {
+	var b strings.Builder
+	for {
+		plain, rest, found := strings.Cut(text, `\`)
+		b.WriteString(plain)
+		switch {
+		case !found:
+			return b.String(), nil
+		case strings.HasPrefix(rest, "n"):
+			b.WriteByte('\n')
+			text = rest[1:]
+		case strings.HasPrefix(rest, `\`):
+			b.WriteByte('\\')
+			text = rest[1:]
+		default:
+			code, isHex := strings.CutPrefix(rest[:min(3, len(rest))], "x")
+			c, err := strconv.ParseUint(code, 16, 8)
+			if !isHex || len(code) != 2 || err != nil {
+				return "", fmt.Errorf(`bad label %q: a backslash is followed by n, by another one, or by x and two hexadecimal digits`, text)
+			}
+			b.WriteByte(byte(c))
+			text = rest[3:]
+		}
+	}
+}
