@@ -59,7 +59,7 @@ func (d *demo) run(ctx context.Context) error {
 		results = append(results, r)
 	}
 	d.printTable(results)
-	fmt.Printf("\nscachectl status, right after the last message:\n\n%s", results[len(results)-1].status)
+	fmt.Printf("\nRight after the last message:\n\n%s", results[len(results)-1].status)
 	return d.verdict(results)
 }
 
@@ -109,13 +109,16 @@ func (d *demo) measure(ctx context.Context, s setup) (r result, err error) {
 	return r, nil
 }
 
-// status returns what our cache says of itself.
-func (d *demo) status(ctx context.Context, i *postfixtest.Instance) (string, error) {
-	out, err := exec.CommandContext(ctx, d.scachectl, "-c", filepath.Join(i.Dir, "etc"), "status").CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("scachectl status: %w: %s", err, out)
+// status returns what our cache says of itself, and of whom it has served.
+func (d *demo) status(ctx context.Context, i *postfixtest.Instance) (text string, err error) {
+	for _, command := range []string{"status", "hits"} {
+		out, err := exec.CommandContext(ctx, d.scachectl, "-c", filepath.Join(i.Dir, "etc"), command).CombinedOutput()
+		if err != nil {
+			return "", fmt.Errorf("scachectl %s: %w: %s", command, err, out)
+		}
+		text += fmt.Sprintf("$ scachectl %s\n%s\n", command, out)
 	}
-	return string(out), nil
+	return text, nil
 }
 
 func (d *demo) config(s setup, sink *postfixtest.Sink) postfixtest.Config {
