@@ -3,10 +3,14 @@
 # Postfix has its commands where only root looks for them.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
+# Version and date are those of the changelog, and nothing else of the place or time
+# of the build gets into what is built.
+DEBIAN = internal/packaging/debian
+VERSION = $(shell sed -n '1s/.*(\(.*\)).*/\1/p' $(DEBIAN)/changelog)
+DATE = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1)" '+%B %-d, %Y')
+GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench test test-package test-versions record soak install uninstall deb clean
+.PHONY: build demo bench test test-package test-versions record soak install install-files uninstall deb clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -48,20 +52,22 @@ ZSH = $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH_FUNCTIONS)
 ZSH_FUNCTIONS ?= site-functions
 
 # Changes nothing in a running Postfix: that is for "scachectl enable".
-install: build
+install: build install-files
+
+install-files:
 	install -D -m 755 bin/scache $(DESTDIR)$(LIBEXEC)/scache
 	install -D -m 755 bin/scachectl $(SBIN)/scachectl
 	install -D -m 755 bin/scache_exporter $(BIN)/scache_exporter
-	install -D -m 644 cmd/scache/scache-go.8 $(MAN)/scache-go.8
-	install -D -m 644 cmd/scachectl/scachectl.8 $(MAN)/scachectl.8
-	install -D -m 644 cmd/scache_exporter/scache_exporter.8 $(MAN)/scache_exporter.8
-	install -d -m 755 $(BASH) $(ZSH) $(UNITS) $(DOC)/prometheus
+	install -d -m 755 $(MAN) $(BASH) $(ZSH) $(UNITS) $(DOC)/prometheus
+	for page in cmd/*/*.8; do \
+		sed 's/^\.Dd .*/.Dd $(DATE)/' $$page >bin/page && install -m 644 bin/page $(MAN)/$${page##*/} || exit; \
+	done
 	install -m 644 internal/packaging/prometheus/rules.yml internal/packaging/prometheus/dashboard.json $(DOC)/prometheus
 	for unit in internal/packaging/systemd/*; do \
 		sed 's#/usr/bin/#$(PREFIX)/bin/#' $$unit >bin/unit && install -m 644 bin/unit $(UNITS)/$${unit##*/} || exit; \
 	done
-	bin/scachectl completion bash >bin/completion.bash
-	bin/scachectl completion zsh >bin/completion.zsh
+	GOARCH= go run ./cmd/scachectl completion bash >bin/completion.bash
+	GOARCH= go run ./cmd/scachectl completion zsh >bin/completion.zsh
 	install -m 644 bin/completion.bash $(BASH)/scachectl
 	install -m 644 bin/completion.zsh $(ZSH)/_scachectl
 
@@ -73,22 +79,20 @@ uninstall:
 	rm -rf $(DOC)/prometheus
 	-rmdir $(DESTDIR)$(LIBEXEC) $(DOC)
 
-# A Debian package of the same files, with none where another package has one.
-PACKAGE = bin/package
+# A Debian package of the same files, built by Debian's own tools in a copy.
+# DEB_FLAGS are for dpkg-buildpackage.
+PACKAGE = bin/package/scache-go
 deb:
-	rm -rf $(PACKAGE) bin/*.deb
-	@$(MAKE) -s install DESTDIR=$(PACKAGE) PREFIX=/usr ZSH_FUNCTIONS=vendor-completions
-	gzip -9n $(PACKAGE)/usr/share/man/man8/*
-	install -D -m 644 LICENSE $(PACKAGE)/usr/share/doc/scache-go/copyright
-	install -D -m 755 internal/packaging/debian/prerm $(PACKAGE)/DEBIAN/prerm
-	install -D -m 755 internal/packaging/debian/postinst $(PACKAGE)/DEBIAN/postinst
-	sed 's/@VERSION@/$(DEB_VERSION)/; s/@ARCH@/$(shell dpkg --print-architecture)/' internal/packaging/debian/control >$(PACKAGE)/DEBIAN/control
-	dpkg-deb --root-owner-group --build $(PACKAGE) bin/
-
-# A Debian version begins with a digit, and grows. Without a tag, the date sees to
-# that.
-DATE := $(shell git log -1 --format=%cd --date=format:%Y%m%d%H%M 2>/dev/null || echo 0)
-DEB_VERSION = $(shell echo $(VERSION) | sed 's/^v//; s/^[^0-9]\|^[0-9a-f]*\(-dirty\)*$$/0~$(DATE).&/; s/-/./g')
+	@.ci/install dpkg-dev debhelper
+	rm -rf bin/package bin/*.deb
+	mkdir -p $(PACKAGE)
+	tar -c --exclude=./bin --exclude=./.git . | tar -x -C $(PACKAGE)
+	sed -i '1s/(.*)/($(VERSION))/' $(PACKAGE)/$(DEBIAN)/changelog
+	cp -R $(PACKAGE)/$(DEBIAN) $(PACKAGE)/debian
+	sed 's/^$$/./; s/^/ /' LICENSE >>$(PACKAGE)/debian/copyright
+	cd $(PACKAGE) && GOPATH=$$(go env GOPATH) GOCACHE=$$(go env GOCACHE) dpkg-buildpackage --build=binary --no-sign --no-check-builddeps $(DEB_FLAGS)
+	mv bin/package/*.deb bin/
+	rm -rf bin/package
 
 # The Debian package and real mail in Debian systems of their own, with all that may
 # happen to both: see .ci/versions.d/story. "make test" takes the suite of this machine,
