@@ -87,6 +87,11 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 			return nil, err
 		}
 	}
+	if strings.Contains("delays", b.only) {
+		if err := b.measureDelays(ctx, r); err != nil {
+			return nil, err
+		}
+	}
 	var events []*event
 	defer func() {
 		for _, e := range events {
@@ -105,7 +110,7 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 		}
 		fmt.Fprintln(os.Stderr, "ready:", s.name)
 	}
-	if len(events) == 0 && len(r.Outages) == 0 {
+	if len(events)+len(r.Outages)+len(r.Delays) == 0 {
 		return nil, fmt.Errorf("no scenario has %q in its name", b.only)
 	}
 	for round := range b.rounds {

@@ -31,6 +31,7 @@ type report struct {
 	Seconds float64              // of each measurement
 	StartUp map[string][]float64 // milliseconds from start to first answer, sorted
 	Outages []outage
+	Delays  []delay
 	Rows    []row
 }
 
@@ -200,6 +201,9 @@ func (r *report) printTable(w io.Writer) {
 	t.Flush()
 	if len(r.Outages) > 0 {
 		r.printOutages(w)
+	}
+	if len(r.Delays) > 0 {
+		r.printDelays(w)
 	}
 }
 

@@ -29,10 +29,8 @@ func TestMain(m *testing.M) {
 		os.Chmod(dir, 0o755)
 		server, tool = filepath.Join(dir, "scache"), filepath.Join(dir, "scachectl")
 		for path, pkg := range map[string]string{server: "scache/cmd/scache", tool: "scache/cmd/scachectl"} {
-			cmd := exec.Command("go", "build", "-ldflags", "-X main.version=test", "-o", path, pkg)
-			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-			if out, err := cmd.CombinedOutput(); err != nil {
-				fmt.Fprintf(os.Stderr, "%v\n%s", err, out)
+			if err := postfixtest.Build(path, pkg); err != nil {
+				fmt.Fprintln(os.Stderr, err)
 				return 1
 			}
 		}

@@ -15,12 +15,14 @@ func (c *Cache) Clear() (sessions, bindings int) {
 // Flush drops what has one of these labels: the sessions of an endpoint, and the
 // bindings of a destination with the sessions that they lead to.
 func (c *Cache) Flush(labels []string) (sessions, bindings int) {
-	c.lock()
+	now := c.lock()
 	defer c.unlock()
 	for _, label := range labels {
 		if d := c.destinations[label]; d != nil {
 			for l := d.bindings.first; l != nil; l = l.next {
-				sessions += c.endpoints[l.entry.endpoint].drop()
+				if b := l.entry; b.end > now { // as in firstBound
+					sessions += c.endpoints[b.endpoint].drop()
+				}
 			}
 			bindings += d.drop()
 		}

@@ -38,9 +38,8 @@ func collector(t *testing.T) prometheus.Collector {
 	t.Helper()
 	dir := t.TempDir()
 	binary, socket := filepath.Join(dir, "scache"), filepath.Join(dir, "socket")
-	build := exec.Command("go", "build", "-o", binary, "scache/cmd/scache")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	if err := postfixtest.Build(binary, "scache/cmd/scache"); err != nil {
+		t.Fatal(err)
 	}
 	server := postfixtest.Command(binary, "--listen", socket)
 	if err := server.Start(); err != nil {

@@ -125,7 +125,7 @@ func (i *Instance) prepare(c Config) error {
 		"smtp_host_lookup":             "native",
 		"smtpd_recipient_restrictions": "permit_mynetworks,reject",
 		"mynetworks":                   "127.0.0.0/8",
-		"import_environment":           "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME " + RaceOptions,
+		"import_environment":           "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME " + strings.Join(environment(), " "),
 	}
 	if c.Syslog {
 		i.main["maillog_file"] = ""

@@ -46,12 +46,9 @@ type Master struct {
 
 	mu       sync.Mutex
 	log      []string
+	logTimes []time.Time // when each line has arrived
 	statuses [][]byte
 }
-
-// RaceOptions is for the environment of a binary with the race detector: such a
-// one would wait for a second at its end.
-const RaceOptions = "GORACE=atexit_sleep_ms=10"
 
 // NewMaster makes a queue directory with a listening socket and a main.cf with
 // these settings. It does not start the binary.
@@ -113,7 +110,8 @@ func (m *Master) prepare(settings string) error {
 		return err
 	}
 	postlog := filepath.Join(m.dir, "public", "postlog")
-	m.Env = []string{"MAIL_CONFIG=" + m.dir, "GENERATION=17", "MAIL_LOGTAG=postfix", "POSTLOG_SERVICE=" + postlog, "POSTLOG_HOSTNAME=test.example", RaceOptions}
+	m.Env = []string{"MAIL_CONFIG=" + m.dir, "GENERATION=17", "MAIL_LOGTAG=postfix", "POSTLOG_SERVICE=" + postlog, "POSTLOG_HOSTNAME=test.example"}
+	m.Env = append(m.Env, environment()...)
 	var err error
 	if m.postlog, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: postlog, Net: "unixgram"}); err != nil {
 		return err
@@ -142,6 +140,7 @@ func (m *Master) readLog(conn net.Conn) {
 		}
 		m.mu.Lock()
 		m.log = append(m.log, string(buf[:n]))
+		m.logTimes = append(m.logTimes, time.Now())
 		m.mu.Unlock()
 	}
 }
@@ -242,6 +241,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	defer w.m.mu.Unlock()
 	for s := bufio.NewScanner(bytes.NewReader(p)); s.Scan(); {
 		w.m.log = append(w.m.log, "stderr: "+s.Text())
+		w.m.logTimes = append(w.m.logTimes, time.Now())
 	}
 	return len(p), nil
 }
@@ -305,6 +305,18 @@ func (m *Master) Log() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return append([]string(nil), m.log...)
+}
+
+// Arrived returns when a line with this text was logged.
+func (m *Master) Arrived(text string) (at time.Time, found bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i, line := range m.log {
+		if strings.Contains(line, text) {
+			return m.logTimes[i], true
+		}
+	}
+	return at, false
 }
 
 // Texts returns the lines that were logged so far, without time, host and tag.

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/client"
+)
+
+// A delay is how late things were that no client waits for, while clients asked as fast
+// as they could.
+type delay struct {
+	Candidate   string
+	Expiry, Log []float64 // milliseconds, sorted
+}
+
+const (
+	delayClients = 64
+	delaySeconds = 8
+	delaySamples = 200
+)
+
+// measureDelays measures stock and ours: how long after its time a session is closed,
+// and how long it takes until a line is in the log.
+func (b *bench) measureDelays(ctx context.Context, r *report) error {
+	for _, candidate := range b.candidates[:2] {
+		d, err := measureDelay(ctx, candidate)
+		if err != nil {
+			return fmt.Errorf("delays of %s: %w", candidate.name, err)
+		}
+		r.Delays = append(r.Delays, d)
+		fmt.Fprintln(os.Stderr, "delays are measured:", candidate.name)
+	}
+	return nil
+}
+
+func measureDelay(ctx context.Context, candidate candidate) (d delay, err error) {
+	d.Candidate = candidate.name
+	c, err := start(candidate)
+	if err != nil {
+		return d, err
+	}
+	defer c.Close()
+	driven := make(chan error, 1)
+	go func() {
+		_, err := c.drive(ctx, scenario{load: load{Workload: "pair", Clients: delayClients, TTL: longTTL, Seconds: delaySeconds}})
+		driven <- err
+	}()
+	cl, err := dial(c.Socket)
+	if err != nil {
+		return d, err
+	}
+	defer cl.Close()
+	var mu sync.Mutex
+	var waiting sync.WaitGroup
+	logged := map[string]time.Time{}
+	for i := range delaySamples {
+		time.Sleep((delaySeconds - 3) * time.Second / delaySamples) // the last ones have to expire
+		remote, end, err := expire(cl)
+		if err != nil {
+			return d, err
+		}
+		waiting.Go(func() {
+			defer unix.Close(remote)
+			unix.Read(remote, make([]byte, 1)) // until it is closed
+			late := float64(time.Since(end).Microseconds()) / 1000
+			mu.Lock()
+			defer mu.Unlock()
+			d.Expiry = append(d.Expiry, late)
+		})
+		text := fmt.Sprintf("nonsense-%d-", i)
+		logged[text] = time.Now()
+		if err := provoke(cl, text); err != nil {
+			return d, err
+		}
+	}
+	waiting.Wait()
+	if err := <-driven; err != nil {
+		return d, err
+	}
+	for text, at := range logged {
+		arrived, found := c.Arrived(text)
+		if !found {
+			return d, fmt.Errorf("%s was not logged", text)
+		}
+		d.Log = append(d.Log, float64(arrived.Sub(at).Microseconds())/1000)
+	}
+	slices.Sort(d.Expiry)
+	slices.Sort(d.Log)
+	return d, nil
+}
+
+// expire saves a session for one second, and returns its remote end and when it is to be
+// closed.
+func expire(cl *client.Client) (remote int, end time.Time, err error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, end, os.NewSyscallError("socketpair", err)
+	}
+	defer unix.Close(pair[0])
+	status, err := cl.SaveEndpoint(1, "expires", "p", pair[0])
+	if err == nil && status != client.OK {
+		err = fmt.Errorf("save_endp: status %d", status)
+	}
+	return pair[1], time.Now().Add(time.Second), err
+}
+
+// provoke makes a request that a server logs as one that it does not know, and hears its
+// status.
+func provoke(cl *client.Client, request string) error {
+	if _, err := io.WriteString(cl.Conn, "request\x00"+request+"\x00\x00"); err != nil {
+		return err
+	}
+	_, err := io.ReadFull(cl.Conn, make([]byte, len("status\x001\x00\x00")))
+	return err
+}
+
+func (r *report) printDelays(w io.Writer) {
+	fmt.Fprintln(w)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(t, "under %d clients, ms late\tserver\tmedian\tworst of %d\t\n", delayClients, delaySamples)
+	for _, d := range r.Delays {
+		fmt.Fprintf(t, "a session is closed\t%s\t%.1f\t%.1f\t\n", d.Candidate, median(d.Expiry), d.Expiry[len(d.Expiry)-1])
+		fmt.Fprintf(t, "a line is in the log\t%s\t%.1f\t%.1f\t\n", d.Candidate, median(d.Log), d.Log[len(d.Log)-1])
+	}
+	t.Flush()
+}
