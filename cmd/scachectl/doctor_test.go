@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,13 +79,7 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 	if err := s.Command("reload"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "master waits", func() bool {
-		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
-		if err == nil {
-			conn.Close()
-		}
-		return len(s.Grep("bad command startup -- throttling")) > 0
-	})
+	s.throttle()
 	s.doctor(false, "problem +configuration .*soon", "problem +answer .*may be throttled", "problem +log .*fatal: bad value of parameter connection_cache_status_update_time")
 	s.edit("main.cf", "connection_cache_status_update_time = soon", "")
 	want(t, must(t, "-c", s.etc, "enable"), "made to forget", "already enabled")

@@ -317,6 +317,18 @@ func TestEnableWithoutAnEntry(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 }
 
+// throttle has master(8) start a server that fails, and wait for a minute then.
+func (s *site) throttle() {
+	s.t.Helper()
+	eventually(s.t, "master waits", func() bool {
+		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
+		if err == nil {
+			conn.Close()
+		}
+		return len(s.Grep("bad command startup -- throttling")) > 0
+	})
+}
+
 // TestDisableWhileOurServerFails has master(8) wait for a minute after a server that
 // does not even start.
 func TestDisableWhileOurServerFails(t *testing.T) {
@@ -331,13 +343,7 @@ func TestDisableWhileOurServerFails(t *testing.T) {
 	if err := s.Command("reload"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "master waits", func() bool {
-		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
-		if err == nil {
-			conn.Close()
-		}
-		return len(s.Grep("bad command startup -- throttling")) > 0
-	})
+	s.throttle()
 	text := s.masterCF()
 	start := time.Now()
 	out := must(t, "-c", s.etc, "disable")
@@ -432,4 +438,35 @@ func TestThePathOfCron(t *testing.T) {
 	if _, errOut, ok := run(cmd); !ok {
 		t.Error(errOut)
 	}
+}
+
+// TestReloadWithoutNoise has a parameter that postconf does not know, and then an entry
+// that refers to it, as the manual page says.
+func TestReloadWithoutNoise(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Configure(map[string]string{"connection_cache_goodbye": "QUIT", "connection_cache_endpoint_limits": "192.0.2.0/24=2/5s"}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", s.etc, "enable")
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	noise := func() int {
+		t.Helper()
+		out, err := exec.Command("postfix", "-c", s.etc, "reload").CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return strings.Count(string(out), "unused parameter")
+	}
+	if n := noise(); n < 2 {
+		t.Errorf("postconf has nothing to say of unknown parameters: %d", n)
+	}
+	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h -o { lmtp_lhlo_name = $connection_cache_goodbye $connection_cache_endpoint_limits }")
+	if n := noise(); n > 0 {
+		t.Errorf("%d times: unused parameter", n)
+	}
+	s.send()
+	want(t, must(t, "-c", s.etc, "status"), "goodbye on")
 }

@@ -76,8 +76,13 @@ func New(size int, now func() time.Duration) *Table {
 	return &Table{size: size, now: now, entries: make(map[string]*entry, size)}
 }
 
+// maxLabel bounds a label, and so the memory: of a longer one, it is the beginning that
+// is counted.
+const maxLabel = 512
+
 // Count counts an event.
 func (t *Table) Count(label []byte, e Event) {
+	label = label[:min(len(label), maxLabel)]
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.entry(label).Counts[e]++

@@ -5,6 +5,7 @@ package hits
 import (
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -130,5 +131,16 @@ func BenchmarkCount(b *testing.B) {
 	}
 	for i := 0; b.Loop(); i++ {
 		table.Count(labels[i%len(labels)], Hit)
+	}
+}
+
+func TestLongLabelsAreCutOff(t *testing.T) {
+	t.Parallel()
+	table := newTable(10)
+	for range 2 {
+		table.CountString(strings.Repeat("x", 60_000), Hit)
+	}
+	if all := table.Entries(); len(all) != 1 || len(all[0].Label) != maxLabel || all[0].Counts[Hit] != 2 {
+		t.Errorf("%+v", all)
 	}
 }

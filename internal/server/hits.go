@@ -73,6 +73,7 @@ func (h *Hits) leave() (all []succession.Hits) {
 
 // RestoreHits is for package succession.
 func (h *heir) RestoreHits(left succession.Hits) {
+	h.serveClients() // sessions come before, and these are nothing to wait for
 	if table := h.Hits.table(left.Level); table != nil {
 		left.Since = h.Hits.now() - left.Age
 		table.Restore(left.Entry)

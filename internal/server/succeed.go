@@ -130,6 +130,9 @@ func (h *heir) RestoreClient(c succession.Client) {
 func (h *heir) serveClients() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	if h.serving {
+		return
+	}
 	for _, c := range h.waiting {
 		h.resume(c)
 	}

@@ -9,12 +9,13 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"scache/attr"
 	"scache/internal/cache"
 	"scache/internal/histogram"
-	"scache/internal/hits"
 )
 
 // The description is a sequence of attribute lists. The first one is a header
@@ -136,27 +137,30 @@ func (d describer) session(s *cache.SavedSession) error {
 	return d.End()
 }
 
+// hits writes the counts as numbers in the order of the events, as there may be many
+// labels, and clients wait meanwhile.
 func (d describer) hits(h *Hits) error {
 	d.begin(hit, 0)
 	d.String("level", h.Level)
 	d.String("label", h.Label)
 	d.moment("since", d.now-h.Age)
-	for event, name := range events {
-		d.Long(name, h.Counts[event])
+	text := make([]byte, 0, 64)
+	for _, n := range h.Counts {
+		text = append(strconv.AppendInt(text, n, 10), ' ')
 	}
+	d.String("counts", string(text))
 	d.Long("error", h.Error)
 	return d.End()
 }
 
-// events are the names of those that hits counts.
-var events = [...]string{
-	hits.Hit: "hits", hits.Miss: "misses", hits.Save: "saves", hits.Expired: "expired", hits.Dead: "dead", hits.Flushed: "flushed",
-}
-
 func restoreHits(f fields) (h Hits, err error) {
 	h.Level, h.Label, h.Age, h.Error = f.string("level"), f.string("label"), f.since("since"), f.long("error")
-	for event, name := range events {
-		h.Counts[event] = f.long(name)
+	for i, text := range strings.Fields(f.string("counts")) {
+		n, err := strconv.ParseInt(text, 10, 64)
+		f.keep(err)
+		if i < len(h.Counts) { // a later version may count more
+			h.Counts[i] = n
+		}
 	}
 	return h, f.err
 }
