@@ -209,6 +209,28 @@ func TestEndsWhenIdle(t *testing.T) {
 	}
 }
 
+// TestAskingDoesNotKeepIt has an operator who looks again and again.
+func TestAskingDoesNotKeepIt(t *testing.T) {
+	t.Parallel()
+	m := newMaster(t, "max_idle = 1s")
+	start(t, m)
+	ended := make(chan error, 1)
+	go func() { ended <- m.Wait() }()
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		default:
+			// It may end while it is asked.
+			client.Ask(m.Socket, 200*time.Millisecond, func(c *client.Client) error { _, err := c.Status(); return err })
+		}
+	}
+	t.Error("it stays for an operator")
+}
+
 func TestEndsWhenNobodyEverCame(t *testing.T) {
 	t.Parallel()
 	m := newMaster(t, "", "-i", "1")

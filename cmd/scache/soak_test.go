@@ -58,7 +58,7 @@ func TestSoak(t *testing.T) {
 	for i := range 300 {
 		all.Go(func() { s.client(rand.New(rand.NewPCG(seed, uint64(i)))) })
 	}
-	all.Go(func() { s.stopAndGo(t) })
+	end := s.startAndStop(t, &all)
 	all.Go(func() { s.stallLog() })
 	all.Go(s.sweep)
 	reloads := 0
@@ -69,6 +69,7 @@ func TestSoak(t *testing.T) {
 		reloads++
 	}
 	all.Wait()
+	end()
 
 	for limit := time.Now().Add(time.Minute); s.sweepOnce() > 0; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(limit) {
@@ -345,23 +346,28 @@ func (s *soak) talk(data []byte, patience time.Duration) {
 	}
 }
 
-// stopAndGo runs a client in a process of its own, and stops that process most
-// of the time.
-func (s *soak) stopAndGo(t *testing.T) {
+// startAndStop runs a client in a process of its own, and stops that process most of
+// the time. end ends it: not before the others have ended, as its sessions die with it.
+func (s *soak) startAndStop(t *testing.T, all *sync.WaitGroup) (end func()) {
+	t.Helper()
 	cmd := postfixtest.Command(os.Args[0], "-test.run=^TestSoakClient$")
 	cmd.Env = append(os.Environ(), "SOAK_SOCKET="+s.Socket)
 	if err := cmd.Start(); err != nil {
-		t.Error(err)
-		return
+		t.Fatal(err)
 	}
-	for time.Now().Before(s.end) {
+	all.Go(func() {
+		for time.Now().Before(s.end) {
+			cmd.Process.Signal(unix.SIGSTOP)
+			time.Sleep(200 * time.Millisecond)
+			cmd.Process.Signal(unix.SIGCONT)
+			time.Sleep(10 * time.Millisecond)
+		}
 		cmd.Process.Signal(unix.SIGSTOP)
-		time.Sleep(200 * time.Millisecond)
-		cmd.Process.Signal(unix.SIGCONT)
-		time.Sleep(10 * time.Millisecond)
+	})
+	return func() {
+		cmd.Process.Kill()
+		cmd.Wait()
 	}
-	cmd.Process.Kill()
-	cmd.Wait()
 }
 
 // TestSoakClient is the client that is stopped.

@@ -188,6 +188,33 @@ func TestPasswords(t *testing.T) {
 	resp.Body.Close()
 }
 
+// TestSystemdSocket has systemd's own tool listen, and start the exporter when somebody
+// asks.
+func TestSystemdSocket(t *testing.T) {
+	t.Parallel()
+	const tool = "systemd-socket-activate"
+	if _, err := exec.LookPath(tool); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(err)
+		}
+		t.Skipf("SKIPPED: this test needs %s", tool)
+	}
+	dir, _ := system(t, "one", "")
+	address := freePort(t)
+	cmd := postfixtest.Command(tool, "-l", address, exporter, "--web.systemd-socket", "-c", dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	eventually(t, "somebody listens", func() bool {
+		text, err := os.ReadFile("/proc/net/tcp")
+		_, port, _ := net.SplitHostPort(address)
+		n, _ := strconv.Atoi(port)
+		return err == nil && strings.Contains(string(text), fmt.Sprintf(":%04X 00000000:0000 0A", n))
+	})
+	want(t, get(t, "http://"+address+"/metrics"), `scache_up{postfix_instance="one"} 0`)
+}
+
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	for args, code := range map[string]int{"--version": 0, "--help": 0, "--nonsense": 2, "surplus": 2, "--web.listen-address=256.0.0.1:1": 1} {

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package eventloop
+
+import (
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+// TestMain looks for goroutines that are left.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
