@@ -30,6 +30,7 @@ func TestCommandLine(t *testing.T) {
 		Deadline: time.Now().Add(2 * patience), // for a server that should have refused to start
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(binary)+":"+env.Getenv("PATH"))
+			env.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){

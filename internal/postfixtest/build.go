@@ -12,6 +12,12 @@ import (
 // wants to know.
 var coverDir = os.Getenv("SCACHE_COVERDIR")
 
+func init() {
+	if coverDir != "" {
+		os.Setenv("GOCOVERDIR", coverDir) // for what is started
+	}
+}
+
 // Build builds a command for tests, with the version "test".
 func Build(path, pkg string, flags ...string) error {
 	args := append([]string{"build", "-trimpath", "-ldflags=-X main.version=test", "-o", path}, flags...)
