@@ -14,9 +14,10 @@
 // All methods of a Loop and its watches are for the loop's own goroutine, that
 // is, for handlers and posted functions. Only Post may be called from elsewhere.
 //
-// Before it sleeps, a loop that was busy a moment ago looks again for a few
-// microseconds: the next request of a client follows the answer to the last one
-// so soon that going to sleep and being woken takes longer. A loop whose
+// A loop that serves nobody but the same descriptor, turn after turn, looks again for
+// a few microseconds before it sleeps: the next request of a client follows the answer
+// to the last one so soon that going to sleep and being woken takes longer. Where
+// several take turns, they need the processor more than the loop does. A loop whose
 // descriptors are silent makes no system call but for its timers.
 package eventloop
 
@@ -37,7 +38,7 @@ const (
 	// puts those that are still ready behind the others.
 	turnSize = 128
 
-	// spin is how long a loop that was busy looks again before it sleeps.
+	// spin is how long a loop that serves one descriptor looks again before it sleeps.
 	spin = 50 * time.Microsecond
 
 	// precision is how late, at most, a wait ends.
@@ -59,11 +60,12 @@ type Loop struct {
 	clock   func() time.Duration
 	epoll   int
 	wake    Watch // an eventfd(2), for Post
-	watches map[uint64]*Watch
-	lastID  uint64
+	watches []*Watch // by descriptor
+	added   uint32
 	wheel   *timerwheel.Wheel
 	now     time.Duration // of this turn
-	busy    time.Duration // when a descriptor was ready last
+	alone   uint64        // the id of what was ready last, if nothing else was
+	spinEnd time.Duration // until when the loop looks again before it sleeps
 	turns   uint64
 	again   []*Watch // to be served in the next turn in any case
 	events  [turnSize]unix.EpollEvent
@@ -86,7 +88,7 @@ func New(clock func() time.Duration) (*Loop, error) {
 		unix.Close(epoll)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &Loop{clock: clock, epoll: epoll, watches: map[uint64]*Watch{}, wheel: timerwheel.New(precision)}
+	l := &Loop{clock: clock, epoll: epoll, wheel: timerwheel.New(precision)}
 	if err := l.Add(&l.wake, eventfd, waker{l}); err != nil {
 		l.close()
 		return nil, err
@@ -169,7 +171,7 @@ func (l *Loop) turn() error {
 	}
 	for i := range n {
 		// A handler that was called before may have removed this one.
-		if w := l.watches[id(&l.events[i])]; w != nil && w.served != l.turns {
+		if w := l.watches[l.events[i].Fd]; w != nil && w.id == id(&l.events[i]) && w.served != l.turns {
 			w.serve()
 		}
 	}
@@ -186,18 +188,31 @@ func (l *Loop) wait() (n int, err error) {
 		case err != nil:
 			return 0, err
 		case n > 0:
-			l.busy = l.now
+			l.found(n)
 			return n, nil
 		case len(l.again) > 0:
 			return 0, nil
-		case l.now-l.busy >= spin:
+		case l.now >= l.spinEnd:
 			n, err = l.sleep()
-			if l.now = l.clock(); n > 0 {
-				l.busy = l.now
-			}
+			l.now = l.clock()
+			l.found(n)
 			return n, err
 		}
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+}
+
+// found decides whether to look again after this turn, in which n descriptors are ready.
+func (l *Loop) found(n int) {
+	before := l.alone
+	l.alone = 0
+	if n == 1 {
+		l.alone = id(&l.events[0])
+	}
+	if l.alone != 0 && l.alone == before {
+		l.spinEnd = l.now + spin
+	} else {
+		l.spinEnd = l.now
 	}
 }
 

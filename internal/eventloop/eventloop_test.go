@@ -188,8 +188,14 @@ func TestAHandlerMayRemoveAnother(t *testing.T) {
 		if served != 1 {
 			t.Errorf("%d handlers were called", served)
 		}
-		if len(w.watches) != 1 { // that of Post
-			t.Errorf("%d watches are left", len(w.watches))
+		left := 0
+		for _, watch := range w.watches {
+			if watch != nil {
+				left++
+			}
+		}
+		if left != 1 { // that of Post
+			t.Errorf("%d watches are left", left)
 		}
 	})
 }
@@ -284,6 +290,21 @@ func TestLimits(t *testing.T) {
 		t.Error("a limit that was taken back has ended")
 	case <-time.After(100 * time.Millisecond):
 	}
+	start = time.Now()
+	w.do(func() {
+		h.Limit(20 * time.Millisecond)
+		h.NoLimit()
+		h.Limit(40 * time.Millisecond)
+		h.Limit(80 * time.Millisecond)
+	})
+	if waited := (<-ended).Sub(start); waited < 80*time.Millisecond {
+		t.Errorf("a limit that was prolonged ended after %v", waited)
+	}
+	w.do(func() {
+		if h.Left() != 0 {
+			t.Errorf("%v are left of a limit that has ended", h.Left())
+		}
+	})
 }
 
 func TestPostKeepsTheOrder(t *testing.T) {
@@ -338,18 +359,50 @@ func TestALoopSleeps(t *testing.T) {
 	}
 }
 
-func TestATurnAllocatesNothing(t *testing.T) {
+// TestALoopLooksAgainForOne has one descriptor alone, and then two that take turns.
+func TestALoopLooksAgainForOne(t *testing.T) {
+	t.Parallel()
+	l := newStill(t)
+	one, two := l.add(t), l.add(t)
+	for i, turn := range []struct {
+		ready []int
+		spins bool
+	}{
+		{[]int{one}, false}, {[]int{one}, true}, {[]int{one}, true},
+		{[]int{two}, false}, {[]int{one}, false},
+		{[]int{one, two}, false}, {[]int{two}, false}, {[]int{two}, true},
+	} {
+		for _, fd := range turn.ready {
+			unix.Write(fd, []byte("x"))
+		}
+		l.turn()
+		if spins := l.spinEnd > l.now; spins != turn.spins {
+			t.Errorf("turn %d: it looks again: %v", i, spins)
+		}
+	}
+}
+
+// A still loop turns when the test says so.
+type still struct{ *Loop }
+
+func newStill(t *testing.T) still {
 	start := time.Now()
 	l, err := New(func() time.Duration { return time.Since(start) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.close()
+	t.Cleanup(l.close)
+	return still{l}
+}
+
+// add adds a descriptor, and returns the other end. What is written there is read, and
+// that has a limit.
+func (l still) add(t *testing.T) (other int) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h, buf, out := &handler{fd: fds[0]}, make([]byte, 1), []byte("x")
+	h, buf := &handler{fd: fds[0]}, make([]byte, 1)
 	h.ready = func() {
 		unix.Read(h.fd, buf)
 		h.Limit(time.Second)
@@ -357,8 +410,18 @@ func TestATurnAllocatesNothing(t *testing.T) {
 	if err := l.Add(&h.Watch, h.fd, h); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		unix.Close(fds[0])
+		unix.Close(fds[1])
+	})
+	return fds[1]
+}
+
+func TestATurnAllocatesNothing(t *testing.T) {
+	l := newStill(t)
+	other, out := l.add(t), []byte("x")
 	if n := testing.AllocsPerRun(100, func() {
-		unix.Write(fds[1], out)
+		unix.Write(other, out)
 		l.turn()
 	}); n != 0 {
 		t.Errorf("%v allocations", n)

@@ -18,10 +18,11 @@ import (
 type Watch struct {
 	loop    *Loop
 	handler Handler
-	id      uint64
+	id      uint64 // its number and its descriptor
 	fd      int
+	end     time.Duration // of the wait, or 0
 	timer   timerwheel.Timer
-	end     time.Duration // of the timer
+	rings   time.Duration // when the timer ends
 	served  uint64        // the turn in which it was served last
 	writes  bool
 	again   bool
@@ -29,13 +30,16 @@ type Watch struct {
 
 // Add makes the loop wait until the descriptor can be read.
 func (l *Loop) Add(w *Watch, fd int, h Handler) error {
-	l.lastID++
-	*w = Watch{loop: l, handler: h, id: l.lastID, fd: fd}
+	l.added++
+	*w = Watch{loop: l, handler: h, id: uint64(l.added)<<32 | uint64(fd), fd: fd}
 	w.timer.Owner = w
+	for fd >= len(l.watches) {
+		l.watches = append(l.watches, nil)
+	}
 	if err := w.control(unix.EPOLL_CTL_ADD, unix.EPOLLIN); err != nil {
 		return err
 	}
-	l.watches[w.id] = w
+	l.watches[fd] = w
 	return nil
 }
 
@@ -45,7 +49,9 @@ func (w *Watch) Remove() {
 	w.control(unix.EPOLL_CTL_DEL, 0)
 	w.loop.wheel.Stop(&w.timer)
 	w.again = false
-	delete(w.loop.watches, w.id)
+	if w.loop.watches[w.fd] == w {
+		w.loop.watches[w.fd] = nil
+	}
 }
 
 // WaitToWrite makes the loop wait until the descriptor can be written instead
@@ -74,33 +80,51 @@ func (w *Watch) Again() {
 // a call of TimedOut. It replaces an earlier limit.
 func (w *Watch) Limit(d time.Duration) {
 	w.end = w.loop.now + d
-	w.loop.wheel.Start(&w.timer, w.end)
+	if !w.timer.Running() || w.end < w.rings {
+		w.ring()
+	}
+}
+
+// ring starts the timer. It is left alone when the wait ends or is prolonged, which
+// happens with each request, and sees to it when it ends, which is seldom.
+func (w *Watch) ring() {
+	w.rings = w.end
+	w.loop.wheel.Start(&w.timer, w.rings)
+}
+
+// TimerEnded is for the timer wheel.
+func (w *Watch) TimerEnded() {
+	switch {
+	case w.end == 0:
+	case w.end > w.loop.now:
+		w.ring()
+	default:
+		w.end = 0
+		w.handler.TimedOut()
+	}
 }
 
 // Left returns what is left of the time of Limit, or 0 where there is no limit.
 func (w *Watch) Left() time.Duration {
-	if !w.timer.Running() {
+	if w.end == 0 {
 		return 0
 	}
 	return max(w.end-w.loop.now, 1)
 }
 
 // NoLimit makes the wait last.
-func (w *Watch) NoLimit() { w.loop.wheel.Stop(&w.timer) }
+func (w *Watch) NoLimit() { w.end = 0 }
 
 func (w *Watch) serve() {
 	w.again, w.served = false, w.loop.turns
 	w.handler.Ready()
 }
 
-// TimerEnded is for the timer wheel.
-func (w *Watch) TimerEnded() { w.handler.TimedOut() }
-
 func (w *Watch) control(op int, events uint32) error {
 	e := unix.EpollEvent{Events: events, Fd: int32(w.id), Pad: int32(w.id >> 32)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(w.loop.epoll, op, w.fd, &e))
 }
 
-// id returns the number of the watch that an event is for. Numbers are not used
-// twice, as those of descriptors are.
+// id returns the id of the watch that an event is for. Ids are not used twice, as
+// descriptors are.
 func id(e *unix.EpollEvent) uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }

@@ -250,6 +250,9 @@ func (c *conversation) keep() {
 func (c *conversation) flush() error {
 	w := c.worker
 	out := w.out
+	if len(out)+len(c.unwritten) == 0 {
+		return nil
+	}
 	if len(c.unwritten) > 0 {
 		c.unwritten = append(slices.Clip(c.unwritten), out...)
 		out = c.unwritten
