@@ -59,7 +59,7 @@ type Handler interface {
 type Loop struct {
 	clock   func() time.Duration
 	epoll   int
-	wake    Watch // an eventfd(2), for Post
+	wake    Watch    // an eventfd(2), for Post
 	watches []*Watch // by descriptor
 	added   uint32
 	wheel   *timerwheel.Wheel

@@ -170,23 +170,37 @@ func TestWithoutEntry(t *testing.T) {
 	}
 }
 
-// TestRestore finds what an interrupted Forget has left.
+// TestRestore finds what an interrupted Forget has left, and what somebody has made of
+// it since.
 func TestRestore(t *testing.T) {
 	t.Parallel()
-	s := systemWith(t, "", odd)
-	if interrupted, err := s.Restore(); interrupted || err != nil {
-		t.Errorf("nothing to restore: %v, %v", interrupted, err)
-	}
-	for name, text := range map[string]string{s.wholePath(): odd, s.masterCF(): "half"} {
-		if err := os.WriteFile(name, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
+	const mended = "scache unix - - y - 1 other\n"
+	without := string((&System{Service: "scache"}).withoutEntry([]byte(odd)))
+	for name, test := range map[string]struct {
+		whole, now, want, err string
+	}{
+		"not interrupted":               {"", odd, odd, ""},
+		"before the entry was out":      {odd, odd, odd, ""},
+		"while it was out":              {odd, without, odd, ""},
+		"and somebody put an entry in":  {odd, without + mended, without + mended, ""},
+		"and somebody changed the rest": {odd, without + "\n# mine\n", without + "\n# mine\n", "put it back from"},
+	} {
+		s := systemWith(t, "", test.now)
+		if test.whole != "" {
+			if err := os.WriteFile(s.wholePath(), []byte(test.whole), 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
-	}
-	if interrupted, err := s.Restore(); !interrupted || err != nil || s.text(t) != odd {
-		t.Errorf("%v, %v, %q", interrupted, err, s.text(t))
-	}
-	if interrupted, err := s.Restore(); interrupted || err != nil {
-		t.Errorf("twice: %v, %v", interrupted, err)
+		interrupted, err := s.Restore()
+		if interrupted != (test.whole != "") || (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: %v, %v", name, interrupted, err)
+		}
+		if got := s.text(t); got != test.want {
+			t.Errorf("%s: %q", name, got)
+		}
+		if again, err := s.Restore(); again != (test.err != "") || (err != nil) != (test.err != "") {
+			t.Errorf("%s, again: %v, %v", name, again, err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ package mailsystem
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -34,6 +35,7 @@ func (s *System) Forget() error {
 }
 
 // Restore puts master.cf back, if Forget was interrupted, and tells whether it was.
+// What somebody has written since is left alone.
 func (s *System) Restore() (interrupted bool, err error) {
 	whole, err := os.ReadFile(s.wholePath())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -42,8 +44,17 @@ func (s *System) Restore() (interrupted bool, err error) {
 	if err != nil {
 		return true, err
 	}
-	if err := s.write(whole); err != nil {
+	now, err := os.ReadFile(s.masterCF())
+	if err != nil {
 		return true, err
+	}
+	switch _, lacks := s.findEntry(now); {
+	case bytes.Equal(now, s.withoutEntry(whole)):
+		if err := s.write(whole); err != nil {
+			return true, err
+		}
+	case lacks != nil:
+		return true, fmt.Errorf("%w, and the file was changed since it was taken out for a moment: put it back from %s, and remove that", lacks, s.wholePath())
 	}
 	return true, os.Remove(s.wholePath())
 }

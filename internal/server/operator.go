@@ -15,20 +15,13 @@ import (
 	"scache/internal/operator"
 )
 
-// operate answers a request of an operator.
-func (c *conversation) operate(request string, list attr.List) {
-	switch request {
-	case operator.RequestStatus:
-		c.tellStatus(list)
-	case operator.RequestList:
-		c.tellAll(list)
-	case operator.RequestFlush:
-		c.flushCache(list)
-	case operator.RequestRestart:
-		c.restart(list)
-	case operator.RequestHits:
-		c.tellHits(list)
-	}
+// operatorRequests are those of an operator.
+var operatorRequests = map[string]func(*conversation, attr.List){
+	operator.RequestStatus:  (*conversation).tellStatus,
+	operator.RequestList:    (*conversation).tellAll,
+	operator.RequestFlush:   (*conversation).flushCache,
+	operator.RequestRestart: (*conversation).restart,
+	operator.RequestHits:    (*conversation).tellHits,
 }
 
 // tellStatus answers an operator who asks how the server is doing.

@@ -13,7 +13,6 @@ import (
 	"scache/internal/cache"
 	"scache/internal/fdpass"
 	"scache/internal/hits"
-	"scache/internal/operator"
 	"scache/internal/succession"
 )
 
@@ -58,10 +57,12 @@ func (c *conversation) answer(list attr.List) error {
 		c.saveDestination(list)
 	case "find_dest":
 		c.findDestination(list)
-	case operator.RequestStatus, operator.RequestList, operator.RequestFlush, operator.RequestRestart, operator.RequestHits:
-		c.discount(false)
-		c.operate(string(request), list)
 	default:
+		if answer, known := operatorRequests[string(request)]; known {
+			c.discount(false) // operators are not clients
+			answer(c, list)
+			return nil
+		}
 		c.worker.Log.Warning("unrecognized request: \"%.100s\", ignored", request)
 		c.reply(statusBad)
 	}
