@@ -88,6 +88,7 @@ install-files:
 # Switches Postfix back first, if it uses what is to be removed.
 uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -x $(SBIN)/scachectl ]; then $(SBIN)/scachectl disable --all; fi
+	-if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl -q disable --now $(notdir $(wildcard internal/packaging/systemd/*)); fi
 	rm -f $(DESTDIR)$(LIBEXEC)/scache $(SBIN)/scachectl $(BIN)/scache_exporter $(BASH)/scachectl $(ZSH)/_scachectl
 	rm -f $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(MAN)/scache_exporter.8 $(UNITS)/scache-exporter*
 	rm -rf $(DOC)/prometheus

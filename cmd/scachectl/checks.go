@@ -23,7 +23,11 @@ import (
 func (d *doctor) checkEntry() {
 	var err error
 	if d.entry, err = d.Entry(); err != nil {
-		d.problem("entry", "Postfix has it in the master.cf that it installs: scache unix - - y - 1 scache", "%v", err)
+		do := "Postfix has it in the master.cf that it installs: scache unix - - y - 1 scache"
+		if d.Interrupted() {
+			do = "scachectl enable or disable puts it back: one of them was interrupted"
+		}
+		d.problem("entry", do, "%v", err)
 		return
 	}
 	if d.enabled() {

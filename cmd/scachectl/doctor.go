@@ -75,6 +75,7 @@ func (c *control) examine() (*doctor, error) {
 	if d.running || err != nil {
 		c.patience = promptly
 		d.status, d.statusErr = c.status()
+		d.running = d.running || d.answered() || d.stock()
 	} else {
 		d.statusErr = errors.New("the mail system is not running")
 	}

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -124,6 +126,17 @@ func TestDoctorSeesOpenDoors(t *testing.T) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	if out, _, _ := run(cmd); !strings.Contains(out, "permission denied") {
 		t.Errorf("who is not root: %s", out)
+	}
+	owner, err := user.Lookup("postfix")
+	if err != nil {
+		t.Fatal(err)
+	}
+	uid, _ := strconv.Atoi(owner.Uid)
+	gid, _ := strconv.Atoi(owner.Gid)
+	cmd = exec.Command(tool, "-c", s.etc, "doctor")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	if out, errOut, ok := run(cmd); !ok || !regexp.MustCompile("(?m)^ok +answer").MatchString(out) {
+		t.Errorf("the mail system's own user: %s%s", out, errOut)
 	}
 	wantError(t, []string{"--socket", "/x", "doctor"}, "--socket")
 	wantError(t, []string{"-c", "/nosuch", "doctor"}, "/nosuch")

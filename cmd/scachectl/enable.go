@@ -3,12 +3,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -25,9 +28,15 @@ import (
 var libexec = "/usr/local/libexec/scache-go"
 
 var (
-	errRoot   = errors.New("to change master.cf and to reload Postfix takes root")
-	errSocket = errors.New("option --socket: enable and disable are for a mail system, not for a server; use -c")
+	errRoot        = errors.New("to change master.cf and to reload Postfix takes root")
+	errSocket      = errors.New("option --socket: this is for a mail system, not for a server; use -c")
+	errInterrupted = errors.New("interrupted")
+	errSilent      = errors.New("the server does not answer")
 )
+
+// interruptions are what may come while a mail system is being changed: the change is
+// taken back then, or brought to its end.
+var interruptions = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
 
 func newEnableCommand(c *control) *cobra.Command {
 	cmd := newSwitchCommand(c, "enable", "Switch the mail system to this server", (*switcher).enable)
@@ -35,8 +44,8 @@ func newEnableCommand(c *control) *cobra.Command {
 master.cf and main.cf have it, and serve one client with that. If anything is wrong,
 it says so, and changes nothing. Then it changes the command of the entry, and
 nothing else of the file, keeps a copy of the entry in master.cf.scache-saved,
-reloads Postfix if it runs, and asks the new server for its status. If that fails,
-the old entry comes back.`
+reloads Postfix if it runs, and asks the new server for its status. If that fails, or
+is interrupted, the old entry comes back.`
 	return cmd
 }
 
@@ -44,7 +53,8 @@ func newDisableCommand(c *control) *cobra.Command {
 	cmd := newSwitchCommand(c, "disable", "Switch the mail system back to the server of before", (*switcher).disable)
 	cmd.Long = `disable puts back the command that the scache entry in master.cf had before enable,
 reloads Postfix if it runs, and waits until the old server answers. If that does not,
-a warning says so: this server does not come back.`
+a warning says so: this server does not come back. If Postfix cannot be reloaded, it
+fails: Postfix goes on with this server then, although master.cf has the old one.`
 	return cmd
 }
 
@@ -53,7 +63,7 @@ func newSwitchCommand(c *control, use, short string, do func(*switcher) error) *
 	cmd := terse(use, short, func(cmd *cobra.Command) error {
 		s := &switcher{control: c, dryRun: dryRun, out: cmd.OutOrStdout()}
 		if all {
-			return s.all(do)
+			return s.all(do, use == "disable")
 		}
 		return s.in(c.dir, do)
 	})
@@ -66,8 +76,10 @@ func newSwitchCommand(c *control, use, short string, do func(*switcher) error) *
 type switcher struct {
 	*control
 	*mailsystem.System
-	dryRun bool
-	out    io.Writer
+	dryRun      bool
+	out         io.Writer
+	restored    bool            // master.cf was put back, and Postfix does not know
+	interrupted <-chan struct{} // closed when somebody has lost patience
 }
 
 // in does something with the mail system of a directory, if it may be changed, and
@@ -85,17 +97,31 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 		return err
 	}
 	if !s.dryRun {
-		if _, err := one.Restore(); err != nil {
+		if one.restored, err = one.Restore(); err != nil {
 			return err
 		}
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), interruptions...)
+	defer stop()
+	one.interrupted = ctx.Done()
 	return do(&one)
 }
 
-// all does something with this mail system and its other instances.
-func (s *switcher) all(do func(*switcher) error) error {
+// isInterrupted tells whether to stop.
+func (s *switcher) isInterrupted() bool {
+	select {
+	case <-s.interrupted:
+		return true
+	default:
+		return false
+	}
+}
+
+// all does something with this mail system and its other instances. There need not be
+// one for what is to be taken back.
+func (s *switcher) all(do func(*switcher) error, orNone bool) error {
 	system, err := s.open()
-	if errors.Is(err, os.ErrNotExist) {
+	if orNone && errors.Is(err, os.ErrNotExist) {
 		s.say("no mail system is configured: %v", err)
 		return nil
 	}
@@ -123,24 +149,41 @@ func (s *switcher) enable() error {
 	if err != nil {
 		return err
 	}
-	if mailsystem.IsOurs(entry.Command) {
+	ours := mailsystem.IsOurs(entry.Command)
+	if ours && s.isAt(entry.Command, path) {
 		return s.settle(entry.Command, "already enabled")
 	}
 	if err := s.Try(path, entry, askOnce); err != nil {
 		return fmt.Errorf("%w\nThis server would not serve with %s and its entry; nothing was changed", err, s.Directory)
 	}
 	running, err := s.Running()
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case s.isInterrupted():
+		return fmt.Errorf("%w; nothing was changed", errInterrupted)
 	}
-	if err := s.step("save the entry to "+s.SavedPath(), s.Save); err != nil {
-		return err
+	if !ours { // but that of another place
+		if err := s.step("save the entry to "+s.SavedPath(), s.Save); err != nil {
+			return err
+		}
 	}
 	if err := s.change(entry.Command, command, running); err != nil {
 		return err
 	}
 	s.conclude("enabled")
 	return nil
+}
+
+// isAt tells whether a command of an entry is the binary at this path.
+func (s *switcher) isAt(command, path string) bool {
+	other, err := s.CommandPath(command)
+	if err != nil {
+		return false
+	}
+	a, err := os.Stat(other)
+	b, errPath := os.Stat(path)
+	return err == nil && errPath == nil && os.SameFile(a, b)
 }
 
 // askOnce is the client of a trial.
@@ -162,10 +205,13 @@ func (s *switcher) change(old, command string, running bool) error {
 	if err == nil {
 		return nil
 	}
+	s.interrupted = nil // the way back is gone to its end
 	if undo := s.put(old); undo != nil {
 		return fmt.Errorf("%w; and the old entry could not be put back: %v: please look at master.cf: its command was %q", err, undo, old)
 	}
-	s.DropSaved() // it is of no use any more
+	if !mailsystem.IsOurs(old) {
+		s.DropSaved() // it is of no use any more
+	}
 	if undo := s.use(old, running); undo != nil {
 		return fmt.Errorf("%w; the old entry is back, and Postfix does not use it: %v", err, undo)
 	}
@@ -198,15 +244,23 @@ func (s *switcher) disable() error {
 	if err := s.put(command); err != nil {
 		return err
 	}
-	if err := s.use(command, running); err != nil {
+	return s.disabled(command, running, "disabled")
+}
+
+// disabled makes Postfix use the server of before, which master.cf has already.
+func (s *switcher) disabled(command string, running bool, conclusion string) error {
+	switch err := s.use(command, running); {
+	case errors.Is(err, errSilent), errors.Is(err, errInterrupted):
 		s.say("warning: %v", err)
+	case err != nil:
+		return fmt.Errorf("%w; master.cf has the old entry again, and Postfix does not use it: correct what is wrong, and run postfix -c %s reload", err, s.Directory)
 	}
 	if !s.dryRun {
 		if err := s.DropSaved(); err != nil {
 			return err
 		}
 	}
-	s.conclude("disabled")
+	s.conclude(conclusion)
 	return nil
 }
 
@@ -217,11 +271,18 @@ func (s *switcher) settle(command, conclusion string) error {
 	if err != nil {
 		return err
 	}
-	if running && !s.waitFor(command, promptly) {
-		if err := s.reload(command); err != nil && mailsystem.IsOurs(command) {
+	switch {
+	case !mailsystem.IsOurs(command):
+		// How another server is doing is none of our business.
+		if _, err := s.status(); !s.restored && err != nil {
+			running = false
+		}
+		if running {
+			return s.disabled(command, running, conclusion)
+		}
+	case running && !s.waitFor(command, promptly):
+		if err := s.reload(command); err != nil {
 			return err
-		} else if err != nil {
-			s.say("warning: %v", err)
 		}
 	}
 	s.conclude(conclusion)
@@ -252,6 +313,9 @@ func (s *switcher) reload(command string) error {
 	if err := s.step(s.line("reload"), s.Reload); err != nil || s.dryRun || s.waitFor(command, promptly) {
 		return err
 	}
+	if s.isInterrupted() {
+		return fmt.Errorf("%w before %s has answered", errInterrupted, command)
+	}
 	s.say("no answer yet: master(8) may be waiting after a failure; it is made to forget that")
 	if err := s.Forget(); err != nil {
 		return err
@@ -260,13 +324,13 @@ func (s *switcher) reload(command string) error {
 		return nil
 	}
 	_, err := s.status()
-	return fmt.Errorf("after the reload, %s does not answer: see the mail log (asked for its status: %v)", command, err)
+	return fmt.Errorf("after the reload, %w: see the mail log (%s was asked for its status: %v)", errSilent, command, err)
 }
 
 func (s *switcher) waitFor(command string, limit time.Duration) bool {
 	s.patience = limit / 2
 	defer func() { s.patience = 0 }()
-	for end := time.Now().Add(limit); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(limit); time.Now().Before(end) && !s.isInterrupted(); time.Sleep(100 * time.Millisecond) {
 		if s.answers(command) {
 			return true
 		}

@@ -211,6 +211,44 @@ func TestEnableRollsBack(t *testing.T) {
 	s.wantUntouched(before)
 }
 
+// TestEnableIsInterrupted while the new server says nothing: by somebody, and by the end of
+// whatever listens to it.
+func TestEnableIsInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.masterCF()
+	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) exec sleep 100 ;; esac\n"
+	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", mailsystem.OurName), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, by := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
+		cmd := exec.Command(tool, "-c", s.etc, "enable")
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var errOut strings.Builder
+		cmd.Stderr = &errOut
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if by == syscall.SIGPIPE {
+			stdout.Close()
+		} else {
+			eventually(t, "the entry is the new one", func() bool { return strings.Contains(s.masterCF(), mailsystem.OurName) })
+			cmd.Process.Signal(by)
+		}
+		err = cmd.Wait()
+		if err == nil || !strings.Contains(errOut.String(), "interrupted") || !strings.Contains(errOut.String(), "the old entry is back") {
+			t.Errorf("%v: %v, %s", by, err, errOut.String())
+		}
+		s.wantUntouched(before)
+	}
+}
+
 // TestEnableIsRefused has nothing touched where this server would not serve.
 func TestEnableIsRefused(t *testing.T) {
 	t.Parallel()
@@ -303,7 +341,49 @@ func TestDisableAll(t *testing.T) {
 		}
 	}
 	want(t, must(t, "-c", t.TempDir(), "disable", "--all"), "no mail system")
+	wantError(t, []string{"-c", t.TempDir(), "enable", "--all"}, "main.cf", "option -c")
 	wantError(t, []string{"--socket", "/x", "disable"}, "--socket")
+}
+
+// TestEnableOfAnotherCopy has the entry name one that is not the one installed.
+func TestEnableOfAnotherCopy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	before := s.postconf()
+	must(t, "-c", s.etc, "enable")
+	s.edit("master.cf", " "+mailsystem.OurName+" ", " ../old/"+mailsystem.OurName+" ")
+	want(t, must(t, "-c", s.etc, "enable"), "enabled")
+	if got := s.postconf(); !strings.Contains(got, " 1 "+mailsystem.OurName+" ") {
+		t.Error(got)
+	}
+	must(t, "-c", s.etc, "disable")
+	if got := s.postconf(); got != before {
+		t.Errorf("after disable: %s", got)
+	}
+}
+
+// TestDisableWhilePostfixCannotReload has a main.cf that only Postfix minds.
+func TestDisableWhilePostfixCannotReload(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	if err := s.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := s.postconf()
+	must(t, "-c", s.etc, "enable")
+	if err := s.Configure(map[string]string{"inet_protocols": "none at all"}); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, []string{"-c", s.etc, "disable"}, "reload: exit status", "Postfix does not use it")
+	must(t, "-c", s.etc, "status")
+	if err := s.Configure(map[string]string{"inet_protocols": "ipv4"}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	if got := s.postconf(); got != before {
+		t.Errorf("master.cf: %s", got)
+	}
 }
 
 func TestEnableWithoutAnEntry(t *testing.T) {
@@ -427,6 +507,31 @@ func TestRestart(t *testing.T) {
 	if lines := s.Grep("problem talking to service private/scache"); len(lines) > 0 {
 		t.Errorf("%q", lines)
 	}
+}
+
+func TestRestartAll(t *testing.T) {
+	t.Parallel()
+	first, second, third := newSite(t), newSite(t), newSite(t)
+	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc + ", " + third.etc}); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*site{first, second} { // the third one does not run
+		if err := s.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, "-c", second.etc, "enable")
+	if out := must(t, "-c", first.etc, "restart", "--all"); strings.Count(out, "restarted: ") != 1 {
+		t.Error(out)
+	}
+	want(t, must(t, "-c", t.TempDir(), "restart", "--all"), "no mail system")
+	wantError(t, []string{"--socket", "/x", "restart", "--all"}, "--socket")
+
+	second.install("/bin/false")
+	for _, command := range [][]string{{"-c", second.etc, "restart"}, {"-c", first.etc, "restart", "--all"}} {
+		wantError(t, command, "does not run", "nothing was done")
+	}
+	want(t, must(t, "-c", second.etc, "status"), "scache test")
 }
 
 // TestThePathOfCron has none of the directories of Postfix's commands.

@@ -5,30 +5,95 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
+	"scache/internal/mailsystem"
 )
 
 // restartLimit is how long the next process may take to answer.
 const restartLimit = 10 * time.Second
 
 func newRestartCommand(c *control) *cobra.Command {
+	all := false
 	cmd := terse("restart", "Put the installed binary in the place of the running one", func(cmd *cobra.Command) error {
-		before, after, err := c.restart()
-		if err != nil {
-			return err
+		if all {
+			return c.restartAll(cmd.OutOrStdout())
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "restarted: scache %s, pid %d, instead of %s, pid %d; %d sessions and %d clients go on\n",
-			after.version, after.pid, before.version, before.pid, after.sessions, after.clients)
-		return err
+		return c.restartAndSay(cmd.OutOrStdout())
 	})
 	cmd.Long = `restart has the daemon leave all that it holds to a new process, which master(8)
 starts at once, and waits until that answers. No connection and no client is lost,
-and Postfix need not be reloaded. It is how a new version is put in place.`
+and Postfix need not be reloaded. It is how a new version is put in place. As root,
+the new binary is tried first, as enable does, and nothing is done if it would not
+serve. With --all, it is done in each instance of the mail system that this server
+serves, and the others are left alone.`
+	cmd.Flags().BoolVar(&all, "all", false, "in each instance of the mail system that this server serves")
 	return cmd
+}
+
+// restartAll restarts the servers of this mail system and of its other instances, as far as
+// they are ours and run.
+func (c *control) restartAll(out io.Writer) error {
+	if c.socket != "" {
+		return errSocket
+	}
+	system, err := c.open()
+	if errors.Is(err, os.ErrNotExist) {
+		_, err = fmt.Fprintf(out, "no mail system is configured: %v\n", err)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	present, _, err := system.Instances()
+	for _, dir := range present {
+		one := &control{dir: dir, patience: promptly}
+		if _, silent := one.status(); silent != nil {
+			continue
+		}
+		if failed := one.restartAndSay(out); failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", dir, failed))
+		}
+	}
+	return err
+}
+
+func (c *control) restartAndSay(out io.Writer) error {
+	if err := c.tryInstalled(); err != nil {
+		return fmt.Errorf("%w\nThe installed server would not serve; nothing was done", err)
+	}
+	before, after, err := c.restart()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(out, "restarted: scache %s, pid %d, instead of %s, pid %d; %d sessions and %d clients go on\n",
+		after.version, after.pid, before.version, before.pid, after.sessions, after.clients)
+	return err
+}
+
+// tryInstalled has the server that the entry names serve one client, where that can be tried.
+func (c *control) tryInstalled() error {
+	if c.socket != "" || os.Geteuid() != 0 {
+		return nil
+	}
+	system, err := c.open()
+	if err != nil {
+		return err
+	}
+	entry, err := system.Entry()
+	if err != nil || !mailsystem.IsOurs(entry.Command) {
+		return err
+	}
+	path, err := system.CommandPath(entry.Command)
+	if err != nil {
+		return err
+	}
+	return system.Try(path, entry, askOnce)
 }
 
 // A look at a running server.

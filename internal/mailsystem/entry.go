@@ -11,8 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/google/renameio/v2"
-
 	"scache/internal/mailconf"
 )
 
@@ -110,16 +108,8 @@ func (s *System) SetCommand(command string) error {
 	return s.write(bytes.Join([][]byte{text[:w.start], []byte(command), text[w.end:]}, nil))
 }
 
-// write replaces master.cf in one step.
-func (s *System) write(text []byte) error { return replace(s.masterCF(), text) }
-
-// replace replaces a file in one step, or what a link leads to.
-func replace(path string, text []byte) error {
-	if target, err := filepath.EvalSymlinks(path); err == nil {
-		path = target
-	}
-	return renameio.WriteFile(path, text, 0o644, renameio.WithExistingPermissions())
-}
+// write replaces master.cf.
+func (s *System) write(text []byte) error { return s.replace(s.masterCF(), text) }
 
 // entries returns the words of each entry of master.cf. A line that begins with white
 // space continues the one before; empty lines and comments may stand between them.

@@ -4,11 +4,15 @@ package mailsystem
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // systemWith returns a system with these files.
@@ -112,6 +116,40 @@ func TestALinkStays(t *testing.T) {
 	}
 }
 
+// TestAccessStays as it was, to master.cf and to what is kept of it.
+func TestAccessStays(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("to give files away takes root")
+	}
+	s := systemWith(t, "", odd)
+	const user, group, mode = 1, 4, 0o640
+	// Owner, user 7, group, mask and others: see acl(5), and the kernel's posix_acl_xattr.h.
+	acl := []byte("\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\x07\x00\x00\x00" +
+		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff")
+	list := unix.Setxattr(s.masterCF(), accessAttributes[1], acl, 0) // not every file system has them
+	if err := errors.Join(os.Chmod(s.masterCF(), mode), os.Chown(s.masterCF(), user, group)); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Save(), s.SetCommand("other"), s.replace(s.wholePath(), nil)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{s.masterCF(), s.SavedPath(), s.wholePath()} {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil || st.Uid != user || st.Gid != group || st.Mode&0o777 != mode {
+			t.Errorf("%s: owner %d, group %d, mode %o, %v", path, st.Uid, st.Gid, st.Mode, err)
+		}
+		got := make([]byte, 100)
+		n, err := unix.Getxattr(path, accessAttributes[1], got)
+		if list == nil && (err != nil || !bytes.Equal(got[:n], acl)) {
+			t.Errorf("%s: access control list %q, %v", path, got[:max(n, 0)], err)
+		}
+	}
+	if names, err := os.ReadDir(s.Directory); err != nil || len(names) != 4 {
+		t.Errorf("files: %v, %v", names, err)
+	}
+}
+
 func TestNoEntry(t *testing.T) {
 	t.Parallel()
 	for master, want := range map[string]string{
@@ -170,11 +208,28 @@ func TestWithoutEntry(t *testing.T) {
 	}
 }
 
+// TestABinaryThatHangs does not keep whoever asks for its version.
+func TestABinaryThatHangs(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := systemWith(t, "daemon_directory = "+dir+"\n", "scache unix - - y - 1 "+OurName+"\n")
+	if err := os.Mkdir(filepath.Join(dir, filepath.Dir(OurName)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, OurName), []byte("#!/bin/sh\nsleep 100\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if path, _, err := s.Installed(); err == nil || path != filepath.Join(dir, OurName) || time.Since(start) > time.Minute {
+		t.Errorf("%s, %v, after %v", path, err, time.Since(start))
+	}
+}
+
 // TestRestore finds what an interrupted Forget has left, and what somebody has made of
 // it since.
 func TestRestore(t *testing.T) {
 	t.Parallel()
-	const mended = "scache unix - - y - 1 other\n"
+	const mended = "\nscache unix - - y - 1 other\n"
 	without := string((&System{Service: "scache"}).withoutEntry([]byte(odd)))
 	for name, test := range map[string]struct {
 		whole, now, want, err string

@@ -21,7 +21,7 @@ func (s *System) Forget() error {
 	if err != nil {
 		return err
 	}
-	if err := replace(s.wholePath(), whole); err != nil {
+	if err := s.replace(s.wholePath(), whole); err != nil {
 		return err
 	}
 	if err := s.write(s.withoutEntry(whole)); err != nil {
@@ -57,6 +57,12 @@ func (s *System) Restore() (interrupted bool, err error) {
 		return true, fmt.Errorf("%w, and the file was changed since it was taken out for a moment: put it back from %s, and remove that", lacks, s.wholePath())
 	}
 	return true, os.Remove(s.wholePath())
+}
+
+// Interrupted tells whether there is something for Restore to do.
+func (s *System) Interrupted() bool {
+	_, err := os.Stat(s.wholePath())
+	return err == nil
 }
 
 // wholePath is the file that keeps master.cf while it is without the entry.

@@ -3,10 +3,12 @@
 package mailsystem
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // OurName is how each command ends that is this server.
@@ -19,6 +21,9 @@ func IsOurs(command string) bool {
 
 // ErrNotEnabled is the error where the entry is another server's.
 var ErrNotEnabled = errors.New("this server is not enabled")
+
+// versionLimit is how long a binary may take to say its version.
+const versionLimit = 2 * time.Second
 
 // Installed returns where the binary of this server is that the entry names, and its
 // version.
@@ -33,7 +38,11 @@ func (s *System) Installed() (path, version string, err error) {
 	if path, err = s.CommandPath(entry.Command); err != nil {
 		return "", "", err
 	}
-	out, err := exec.Command(path, "--version").Output()
+	ctx, cancel := context.WithTimeout(context.Background(), versionLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, path, "--version")
+	cmd.WaitDelay = versionLimit / 2
+	out, err := cmd.Output()
 	if err != nil {
 		return path, "", fmt.Errorf("%s does not run: %w", path, err)
 	}

@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -170,7 +171,8 @@ func (s *System) output(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, s.find(name), args...)
-	cmd.WaitDelay = time.Second // daemons that it starts may keep its output open
+	cmd.WaitDelay = time.Second                           // daemons that it starts may keep its output open
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what a terminal interrupts is not Postfix
 	var errOut strings.Builder
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()

@@ -27,7 +27,7 @@ func (s *System) Save() error {
 		return err
 	}
 	entry := text[words[0].start:words[len(words)-1].end]
-	return replace(s.SavedPath(), fmt.Appendf(nil, "%s\n", entry))
+	return s.replace(s.SavedPath(), fmt.Appendf(nil, "%s\n", entry))
 }
 
 // SavedCommand returns the command of the entry that Save has kept, and that of the

@@ -5,6 +5,7 @@ package metrics
 import (
 	"cmp"
 	"path/filepath"
+	"slices"
 
 	"scache/internal/mailsystem"
 )
@@ -13,17 +14,36 @@ import (
 // are none, of the default one and of its other instances. One that cannot be read is
 // down.
 func Systems(directories []string) []Source {
+	directories = distinct(directories)
 	if len(directories) == 0 {
 		directories = []string{""}
 		if system, err := mailsystem.Open(""); err == nil {
 			if present, missing, err := system.Instances(); err == nil {
-				directories = append(present, missing...)
+				directories = distinct(append(present, missing...))
 			}
 		}
 	}
 	var all []Source
+	number := map[string]int{}
 	for _, directory := range directories {
-		all = append(all, system(directory))
+		s := system(directory)
+		number[s.Instance]++
+		all = append(all, s)
+	}
+	for i, directory := range directories {
+		if number[all[i].Instance] > 1 { // they are told from one another by what is different
+			all[i].Instance = directory
+		}
+	}
+	return all
+}
+
+// distinct returns each directory once.
+func distinct(directories []string) (all []string) {
+	for _, directory := range directories {
+		if directory = filepath.Clean(directory); !slices.Contains(all, directory) {
+			all = append(all, directory)
+		}
 	}
 	return all
 }
