@@ -3,8 +3,6 @@
 package main
 
 import (
-	"errors"
-
 	"golang.org/x/sys/unix"
 
 	"scache/internal/fdpass"
@@ -44,16 +42,16 @@ func handOver(p *master.Process, s *server.Server) {
 	rest, err := succession.Leave(succession.Route{
 		Path: p.Socket(), Owner: owner, Now: server.BootTime(),
 		NextInLine: func() (succession.Client, error) {
-			fd, err := p.NextInLine()
-			if err != nil {
-				return succession.Client{}, err
+			for {
+				fd, err := p.NextInLine()
+				if err != nil {
+					return succession.Client{}, err
+				}
+				if c, ok := s.Meet(fd); ok {
+					clients++
+					return c, nil
+				} // it was a stranger's
 			}
-			c, ok := s.Meet(fd)
-			if !ok {
-				return c, errors.New("a stranger is in line")
-			}
-			clients++
-			return c, nil
 		},
 	}, estate)
 	if err != nil {

@@ -22,6 +22,7 @@
 package eventloop
 
 import (
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -66,8 +67,6 @@ type Loop struct {
 	now     time.Duration // of this turn
 	alone   uint64        // the id of what was ready last, if nothing else was
 	spinEnd time.Duration // until when the loop looks again before it sleeps
-	turns   uint64
-	again   []*Watch // to be served in the next turn in any case
 	events  [turnSize]unix.EpollEvent
 	ended   bool
 
@@ -161,18 +160,10 @@ func (l *Loop) turn() error {
 	if err != nil {
 		return err
 	}
-	l.turns++
-	again := l.again
-	l.again = nil
-	for _, w := range again {
-		if w.again { // it was not removed meanwhile
-			w.serve()
-		}
-	}
 	for i := range n {
 		// A handler that was called before may have removed this one.
-		if w := l.watches[l.events[i].Fd]; w != nil && w.id == id(&l.events[i]) && w.served != l.turns {
-			w.serve()
+		if w := l.watches[l.events[i].Fd]; w != nil && w.id == id(&l.events[i]) {
+			w.handler.Ready()
 		}
 	}
 	l.wheel.Advance(l.now)
@@ -190,8 +181,6 @@ func (l *Loop) wait() (n int, err error) {
 		case n > 0:
 			l.found(n)
 			return n, nil
-		case len(l.again) > 0:
-			return 0, nil
 		case l.now >= l.spinEnd:
 			n, err = l.sleep()
 			l.now = l.clock()
@@ -233,7 +222,7 @@ func (l *Loop) look() (int, error) {
 func (l *Loop) sleep() (int, error) {
 	limit := -1
 	if next, any := l.wheel.Next(); any {
-		limit = int(max(next-l.now+time.Millisecond-1, 0) / time.Millisecond)
+		limit = int(min(max(next-l.now+time.Millisecond-1, 0)/time.Millisecond, math.MaxInt32))
 	}
 	n, err := unix.EpollWait(l.epoll, l.events[:], limit)
 	if err == unix.EINTR {

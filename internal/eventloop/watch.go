@@ -23,9 +23,7 @@ type Watch struct {
 	end     time.Duration // of the wait, or 0
 	timer   timerwheel.Timer
 	rings   time.Duration // when the timer ends
-	served  uint64        // the turn in which it was served last
 	writes  bool
-	again   bool
 }
 
 // Add makes the loop wait until the descriptor can be read.
@@ -48,7 +46,6 @@ func (l *Loop) Add(w *Watch, fd int, h Handler) error {
 func (w *Watch) Remove() {
 	w.control(unix.EPOLL_CTL_DEL, 0)
 	w.loop.wheel.Stop(&w.timer)
-	w.again = false
 	if w.loop.watches[w.fd] == w {
 		w.loop.watches[w.fd] = nil
 	}
@@ -65,15 +62,6 @@ func (w *Watch) WaitToWrite(on bool) error {
 		return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLOUT)
 	}
 	return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLIN)
-}
-
-// Again makes the loop call Ready in the next turn, whether or not the
-// descriptor is ready by then.
-func (w *Watch) Again() {
-	if !w.again {
-		w.again = true
-		w.loop.again = append(w.loop.again, w)
-	}
 }
 
 // Limit makes the wait end after this time from the beginning of the turn, with
@@ -114,11 +102,6 @@ func (w *Watch) Left() time.Duration {
 
 // NoLimit makes the wait last.
 func (w *Watch) NoLimit() { w.end = 0 }
-
-func (w *Watch) serve() {
-	w.again, w.served = false, w.loop.turns
-	w.handler.Ready()
-}
 
 func (w *Watch) control(op int, events uint32) error {
 	e := unix.EpollEvent{Events: events, Fd: int32(w.id), Pad: int32(w.id >> 32)}

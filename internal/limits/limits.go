@@ -79,7 +79,8 @@ func parseRule(text string) (r rule, err error) {
 		r.limit.TTL = parsed
 	}
 	r.line = pattern
-	if strings.Contains(pattern, "/") {
+	isPath := pattern[0] == '/' || strings.HasPrefix(pattern, "unix:") // of a socket
+	if strings.Contains(pattern, "/") && !isPath {
 		if r.network, err = netip.ParsePrefix(pattern); err != nil {
 			return r, fmt.Errorf("want a network such as 192.0.2.0/24: %w", err)
 		}

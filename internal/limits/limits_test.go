@@ -10,7 +10,7 @@ import (
 
 func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 	t.Parallel()
-	rules, err := Parse("192.0.2.1=1, 192.0.2.0/24=2/5s\n2001:db8::/32=3/1m lmtp=0 smtp=7", 9)
+	rules, err := Parse("192.0.2.1=1, 192.0.2.0/24=2/5s\n2001:db8::/32=3/1m /run/lmtp=5 unix:x/y=6 lmtp=0 smtp=7", 9)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -20,6 +20,8 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 		"smtp\n::ffff:192.0.2.77\n25\n0": "2/5s",
 		"smtp\n2001:db8::1\n25\n0\n":     "3/1m0s",
 		"lmtp\nunix:/path\n":             "",
+		"lmtp\n/run/lmtp\n":              "5",
+		"lmtp\nunix:x/y\n":               "6",
 		"smtp\n198.51.100.1\n25\n0\n":    "7",
 		"relay\n198.51.100.1\n25\n0\n":   "9",
 		"":                               "9",

@@ -232,12 +232,16 @@ func (p *Process) Listener() (fd int) {
 // listen opens a socket for the present user only. A socket that nobody serves
 // any more is replaced.
 func listen(path string) (*os.File, error) {
-	if conn, err := net.Dial("unix", path); err == nil {
+	switch conn, err := net.Dial("unix", path); {
+	case err == nil:
 		conn.Close()
 		return nil, fmt.Errorf("%s: another process serves this socket", path)
-	}
-	if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() == os.ModeSocket {
-		os.Remove(path)
+	case errors.Is(err, unix.ECONNREFUSED):
+		if fi, err := os.Lstat(path); err == nil && fi.Mode().Type() == os.ModeSocket {
+			os.Remove(path)
+		}
+	case errors.Is(err, unix.EAGAIN):
+		return nil, fmt.Errorf("%s: another process has this socket, and does not serve it", path)
 	}
 	defer syscall.Umask(syscall.Umask(0o177))
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -223,6 +224,36 @@ func TestWatchdog(t *testing.T) {
 		t.Errorf("it has bitten after %d checks", n)
 	}
 	close(stuck)
+}
+
+// TestListenTakesNothingFromTheLiving: not from a process that has no time either.
+func TestListenTakesNothingFromTheLiving(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "socket")
+	busy, err := listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Listen(int(busy.Fd()), 0)
+	for {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err == unix.EAGAIN {
+			break
+		}
+	}
+	if _, err := listen(path); err == nil || !strings.Contains(err.Error(), "does not serve it") {
+		t.Errorf("a busy one: %v", err)
+	}
+	busy.Close()
+	next, err := listen(path)
+	if err != nil {
+		t.Fatalf("one that has gone: %v", err)
+	}
+	next.Close()
 }
 
 func TestSocketIsRelativeToTheQueueDirectory(t *testing.T) {

@@ -283,11 +283,9 @@ func (c *conversation) wait() error {
 	} else {
 		c.watch.NoLimit()
 	}
-	writes := len(c.unwritten) > 0 || c.state == succession.DescriptorGoing
-	if !writes && (c.full || c.listing != nil) {
-		c.watch.Again()
-	}
-	return c.watch.WaitToWrite(writes)
+	// What there is to do without the client is done in the next turn: most often there
+	// is room to write by then, and else nothing to do.
+	return c.watch.WaitToWrite(len(c.unwritten) > 0 || c.state == succession.DescriptorGoing || c.full || c.listing != nil)
 }
 
 func (c *conversation) inRequest() bool {

@@ -194,8 +194,8 @@ func (w *worker) begin(c *conversation) {
 	switch {
 	case err != nil:
 		c.end(err)
-	case c.left > 0 && c.inRequest():
-		c.watch.Limit(c.left)
+	case c.left != 0 && c.inRequest():
+		c.watch.Limit(max(c.left, 1)) // it may be over
 	}
 }
 

@@ -139,6 +139,26 @@ func TestTheLimitOfAWaitIsExact(t *testing.T) {
 	w.wantWarning(t, "timeout")
 }
 
+// TestAWaitThatIsOverAtTheHandOver is not begun anew.
+func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	worker := stillWorker(t, w)
+	p, fd := newPeer(t)
+	c := newConversation(fd)
+	c.gone = func(bool) { close(p.gone) }
+	c.unread, c.left = []byte("request\x00find"), -time.Second
+	worker.count.Add(1)
+	w.register()
+	worker.begin(c)
+	if left := c.watch.Left(); left > time.Millisecond {
+		t.Errorf("%v are left", left)
+	}
+	c.TimedOut()
+	p.wantEnd()
+	w.wantWarning(t, "timeout")
+}
+
 // TestMostRequestsOfATurn: others are served in between.
 func TestMostRequestsOfATurn(t *testing.T) {
 	t.Parallel()

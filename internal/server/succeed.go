@@ -73,7 +73,7 @@ func (s *Server) receive(fd int) {
 	h := &heir{Server: s}
 	// Clients wait for the sessions to be there, but not for ever.
 	inTime := time.AfterFunc(clientsWait, h.serveClients)
-	r, err := succession.Receive(fd, h, BootTime(), announcement, s.takeovers.stopping)
+	r, err := succession.Receive(fd, h, BootTime, announcement, s.takeovers.stopping)
 	inTime.Stop()
 	h.serveClients()
 	if err != nil {

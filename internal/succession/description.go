@@ -200,14 +200,14 @@ func (c *Counts) fields() map[string]*int {
 // A reader reads a description.
 type reader struct {
 	in       *attr.Decoder
-	now      time.Duration
+	now      func() time.Duration
 	version  int32
 	left     map[string]int // entries, by kind, that were announced and not read yet
 	attached int            // descriptors that belong to the entry that was read last
 }
 
 // newReader reads the header.
-func newReader(r io.Reader, now time.Duration) (*reader, error) {
+func newReader(r io.Reader, now func() time.Duration) (*reader, error) {
 	d := &reader{in: attr.NewDecoder(r), now: now, left: map[string]int{}}
 	d.in.SetMaxSize(maxEntry)
 	list, err := d.in.Decode()
@@ -316,7 +316,7 @@ func restoreCounts(f fields) (c Counts, err error) {
 // cannot be understood leaves an error.
 type fields struct {
 	list attr.List
-	now  time.Duration
+	now  func() time.Duration
 	err  error
 }
 
@@ -387,14 +387,14 @@ func (f *fields) data(name string) []byte {
 // are zero where it is missing.
 func (f *fields) since(name string) time.Duration {
 	if at := f.long(name); at != 0 {
-		return max(f.now-time.Duration(at), 0)
+		return max(f.now()-time.Duration(at), 0)
 	}
 	return 0
 }
 
 func (f *fields) until(name string) time.Duration {
 	if at := f.long(name); at != 0 {
-		return time.Duration(at) - f.now
+		return time.Duration(at) - f.now()
 	}
 	return 0
 }

@@ -46,7 +46,11 @@ func Leave(route Route, e *Estate) (rest []cache.SavedSession, err error) {
 	} else {
 		e.Sessions = nil
 	}
-	if err := l.send(); err != nil {
+	err = l.send()
+	for errors.Is(err, unix.ETOOMANYREFS) && l.giveBack() {
+		full, err = err, l.send()
+	}
+	if err != nil {
 		return l.fail(sessions, full, err)
 	}
 	for _, s := range e.Sessions {
@@ -62,6 +66,7 @@ type leaving struct {
 	conn   *fdpass.Socket   // to the next process
 	queue  *fdpass.Socket   // where batches are put
 	others []*fdpass.Socket // the other ends of all such queues
+	before []int            // how many sessions are in the queues before each one that has some
 }
 
 func (l *leaving) close() {
@@ -111,10 +116,17 @@ func (l *leaving) queueGroup(group []Client, full error) error {
 	return full
 }
 
-// queueSessions queues as many as the kernel takes.
+// queueSize is how many sessions go into a queue. The kernel takes 70,000.
+const queueSize = 16 * fdpass.BatchSize
+
+// queueSessions queues as many as the kernel takes, in queues of their own.
 func (l *leaving) queueSessions() error {
 	queued := 0
 	for group := range slices.Chunk(l.estate.Sessions, fdpass.BatchSize) {
+		if queued%queueSize == 0 {
+			l.endQueue()
+			l.before = append(l.before, queued)
+		}
 		fds := make([]int, len(group))
 		for i, s := range group {
 			fds[i] = s.FD
@@ -128,6 +140,31 @@ func (l *leaving) queueSessions() error {
 	return nil
 }
 
+// giveBack takes the last sessions out of the message again, for the sake of all else,
+// if there are any. A user may only have so many descriptors in flight, and others of
+// its processes may have some, too: then not even the message itself can be sent.
+func (l *leaving) giveBack() bool {
+	last := len(l.before) - 1
+	if last < 0 {
+		return false
+	}
+	l.endQueue()
+	l.estate.Sessions = l.estate.Sessions[:l.before[last]]
+	l.before = l.before[:last]
+	theirs := len(l.others) - 1
+	l.others[theirs].Close()
+	l.others = l.others[:theirs]
+	return true
+}
+
+// endQueue makes the next batch go into a new queue.
+func (l *leaving) endQueue() {
+	if l.queue != nil {
+		l.queue.Close()
+		l.queue = nil
+	}
+}
+
 // queueBatch puts descriptors into the present queue or, where that is full, a
 // new one.
 func (l *leaving) queueBatch(fds []int) error {
@@ -136,8 +173,7 @@ func (l *leaving) queueBatch(fds []int) error {
 		if err != fdpass.ErrAgain {
 			return err
 		}
-		l.queue.Close()
-		l.queue = nil
+		l.endQueue()
 	}
 	ours, theirs, err := fdpass.SocketPair()
 	if err != nil {

@@ -40,7 +40,7 @@ const patience = time.Second
 //
 // It stops waiting when stop is closed, but not working. announcement is what
 // clients hear first that were left by a version that did not say so itself.
-func Receive(fd int, heir Heir, now time.Duration, announcement []byte, stop <-chan struct{}) (Receipt, error) {
+func Receive(fd int, heir Heir, now func() time.Duration, announcement []byte, stop <-chan struct{}) (Receipt, error) {
 	control := fdpass.NewSocket(fd)
 	defer control.Close()
 	r := reception{Heir: heir, announcement: announcement, stop: stop}
@@ -63,7 +63,8 @@ type reception struct {
 	batch   []int            // those of the present batch, -1 where one did not arrive
 }
 
-func (r *reception) receive(control *fdpass.Socket, now time.Duration) error {
+func (r *reception) receive(control *fdpass.Socket, now func() time.Duration) error {
+	r.waitForDescriptors(control)
 	first, _, err := r.receiveBatch(control)
 	if err != nil {
 		return err

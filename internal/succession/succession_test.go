@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -174,7 +175,7 @@ func (e *Estate) forget() {
 func receive(t testing.TB, fd int, now time.Duration) (*heir, Receipt, error) {
 	t.Helper()
 	h := &heir{}
-	r, err := Receive(fd, h, now, []byte("hello"), make(chan struct{}))
+	r, err := Receive(fd, h, func() time.Duration { return now }, []byte("hello"), make(chan struct{}))
 	return h, r, err
 }
 
@@ -265,6 +266,78 @@ func TestManySessions(t *testing.T) {
 		}
 	}
 }
+
+// TestOthersHaveDescriptorsInFlight of the same user, who may have no more: clients go
+// first, and then as many sessions as find room.
+func TestOthersHaveDescriptorsInFlight(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("to become another user takes root")
+	}
+	const limit, clients, sessions = 5000, 3, 6000
+	p := newPlace(t)
+	route := p.route(t)
+	fd, _ := file(t)
+	defer unix.Close(fd)
+	e, _ := estate(t, clients, 0)
+	for range sessions {
+		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 2*limit) // out of the way of the limit
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Sessions = append(e.Sessions, cache.SavedSession{TTL: time.Hour, Label: "e", FD: copied})
+	}
+	var files unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &files); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &files)
+	ours, theirs, err := fdpass.SocketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ours.Close()
+	defer theirs.Close()
+
+	var rest []cache.SavedSession
+	asAnotherUser(func() {
+		for range 2 {
+			ours.SendBatch(slices.Repeat([]int{fd}, fdpass.BatchSize))
+		}
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: limit, Max: files.Max})
+		rest, err = Leave(route, e)
+	})
+	for _, s := range rest {
+		unix.Close(s.FD)
+	}
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &files)
+	if !errors.Is(err, unix.ETOOMANYREFS) || len(rest) != sessions-queueSize {
+		t.Errorf("%d sessions are not left: %v", len(rest), err)
+	}
+	h, r, err := receive(t, p.message(t), time.Hour)
+	defer h.close()
+	if r.Clients != clients || r.Sessions != queueSize || r.Lost != 0 || err != nil {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// asAnotherUser calls a function in a thread of another real user without privileges, but
+// for the right to reach any file, and waits.
+func asAnotherUser(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		const nobody = 64999
+		unix.RawSyscall(unix.SYS_SETRESUID, nobody, 0, 0)
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		rights := [2]unix.CapUserData{{Effective: 1 << unix.CAP_DAC_OVERRIDE, Permitted: 1 << unix.CAP_DAC_OVERRIDE}}
+		unix.Capset(&header, &rights[0])
+		f()
+	}()
+	<-done
+}
+
+func zero() time.Duration { return 0 }
 
 // TestAFullLine has a full accept queue: whoever is in it goes along.
 func TestAFullLine(t *testing.T) {
@@ -466,7 +539,7 @@ func TestASilentMessage(t *testing.T) {
 			close(stop)
 		}
 		start := time.Now()
-		_, err := Receive(theirs.FD(), &heir{}, 0, nil, stop)
+		_, err := Receive(theirs.FD(), &heir{}, zero, nil, stop)
 		if took := time.Since(start); err == nil || stopped && took > patience/2 || took > 20*patience {
 			t.Errorf("stopped: %v: %v after %v", stopped, err, took)
 		}
@@ -495,7 +568,7 @@ func TestAReceiverWithFewFiles(t *testing.T) {
 	stop := make(chan struct{})
 	time.AfterFunc(100*time.Millisecond, func() { close(stop) })
 	h := &heir{}
-	r, err := Receive(fd, h, 0, nil, stop)
+	r, err := Receive(fd, h, zero, nil, stop)
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	h.close()
 	if r.Clients != 10 || r.Sessions == 0 || r.Sessions == 300 || r.Sessions+r.Lost != 300 || err != nil {
@@ -507,7 +580,7 @@ func TestAReceiverWithFewFiles(t *testing.T) {
 		t.Fatal(rest, err)
 	}
 	fd = p.message(t)
-	low.Cur = uint64(openDescriptors(t) + 100)
+	low.Cur = uint64(openDescriptors(t)) // not even for the description
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
@@ -516,6 +589,28 @@ func TestAReceiverWithFewFiles(t *testing.T) {
 	h.close()
 	if r.Clients != 10 || r.Sessions != 300 || r.Lost != 0 || err != nil {
 		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// TestTimeGoesOnWhileSomethingIsReceived has a clock that goes on by a second with each look.
+func TestTimeGoesOnWhileSomethingIsReceived(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	e, _ := estate(t, 0, 3)
+	for i := range e.Sessions {
+		e.Sessions[i].TTL = time.Minute
+	}
+	if rest, err := Leave(p.route(t), e); err != nil || len(rest) > 0 {
+		t.Fatal(rest, err)
+	}
+	h, now := &heir{}, time.Hour
+	defer h.close()
+	_, err := Receive(p.message(t), h, func() time.Duration { now += time.Second; return now }, nil, make(chan struct{}))
+	if err != nil || len(h.Sessions) != 3 {
+		t.Fatalf("%v, %+v", err, h.Sessions)
+	}
+	if first, last := h.Sessions[0].TTL, h.Sessions[2].TTL; first >= time.Minute || last >= first {
+		t.Errorf("times to live: %v, and %v for the last one", first, last)
 	}
 }
 
