@@ -21,8 +21,8 @@ type Source struct {
 	Instance string // of Postfix, for the label
 	Socket   string
 
-	// Installed returns the version of the binary that is installed for it, if that
-	// is known. It may be nil.
+	// Installed returns the version of the binary that is installed for it, or nothing
+	// if that is not ours. It may be nil.
 	Installed func() string
 }
 
@@ -49,7 +49,7 @@ var (
 	up        = desc("up", "Whether the server answers: 1 or 0. The stock server does not.")
 	duration  = desc("scrape_duration_seconds", "How long the server took to answer.")
 	build     = desc("build_info", "The version of the server that runs; the value is always 1.", "version")
-	installed = desc("installed_info", "The version of the binary that is installed; the value is always 1.", "version")
+	installed = desc("installed_info", "The version of the binary that is installed, unknown if it does not run; the value is always 1. Absent where another server is in use.", "version")
 	started   = desc("start_time_seconds", "When the server was started, in seconds since the epoch.")
 
 	clients     = desc("clients", "Clients that are connected: delivery agents, and whoever asks for metrics.")

@@ -4,6 +4,7 @@ package metrics
 
 import (
 	"cmp"
+	"errors"
 	"path/filepath"
 	"slices"
 
@@ -58,6 +59,16 @@ func system(directory string) Source {
 	return Source{
 		Instance:  cmp.Or(name, filepath.Base(filepath.Clean(system.Directory))),
 		Socket:    socket,
-		Installed: func() string { _, version, _ := system.Installed(); return version },
+		Installed: func() string { return installedVersion(system) },
 	}
+}
+
+// installedVersion returns the version of our binary that the entry names, "unknown" if it
+// does not run, or nothing if the entry is another server's.
+func installedVersion(system *mailsystem.System) string {
+	_, version, err := system.Installed()
+	if errors.Is(err, mailsystem.ErrNotEnabled) || errors.Is(err, mailsystem.ErrNoEntry) {
+		return ""
+	}
+	return cmp.Or(version, "unknown")
 }
