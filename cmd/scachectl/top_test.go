@@ -52,6 +52,13 @@ func (s *screen) tmux(args ...string) string {
 
 func (s *screen) text() string { return s.tmux("capture-pane", "-p") }
 
+// waitFor waits until the lines of the screen are right: it may be half drawn when it is
+// looked at.
+func (s *screen) waitFor(what string, right func(lines []string) bool) {
+	s.t.Helper()
+	eventually(s.t, what, func() bool { return right(strings.Split(strings.TrimRight(s.text(), "\n"), "\n")) })
+}
+
 // wait waits until all texts are on the screen.
 func (s *screen) wait(texts ...string) {
 	s.t.Helper()
@@ -75,19 +82,13 @@ func TestTop(t *testing.T) {
 	}
 	s := newScreen(t, tool, "--socket", m.Socket, "top")
 	s.wait("scache test  pid ", "sessions     31", "endpoints    31", "destinations     1", `smtp\nhost10 with`, "SESSIONS")
-	lines := strings.Split(strings.TrimRight(s.text(), "\n"), "\n")
-	if len(lines) != 24 || !strings.HasPrefix(lines[0], "scache test") {
-		t.Errorf("%d lines:\n%s", len(lines), strings.Join(lines, "\n"))
-	}
-	if want := "… 16 more"; lines[23] != want {
-		t.Errorf("the last line is %q, want %q", lines[23], want)
-	}
+	s.waitFor("a full screen", func(lines []string) bool {
+		return len(lines) == 24 && strings.HasPrefix(lines[0], "scache test") && lines[23] == "… 16 more"
+	})
 	must(t, "--socket", m.Socket, "flush", "--all")
 	saveConnection(t, m.Socket)
 	s.wait("sessions      1", "peak     31", `smtp\n192.0.2.1\n25\n0\n  127.0.0.1:`)
-	if strings.Contains(s.text(), remote) {
-		t.Error("a session that was flushed is still shown")
-	}
+	s.waitFor("the flushed session is gone", func(lines []string) bool { return !strings.Contains(strings.Join(lines, "\n"), remote) })
 	m.Cmd.Process.Kill()
 	m.Wait()
 	s.wait("waiting for the server")
@@ -108,17 +109,18 @@ func TestTopSorts(t *testing.T) {
 	must(t, "--socket", m.Socket, "save", "endpoint", "short", "--ttl", "100")
 	s := newScreen(t, tool, "--socket", m.Socket, "top", "--sort", "left")
 	s.wait("s sorts: left, h misses, + - every 1s")
-	first := func() string { return strings.Join(strings.Fields(strings.Split(s.text(), "\n")[8]), " ") }
-	if got := first(); !strings.HasSuffix(got, " long") {
-		t.Error(got)
+	wantFirst := func(label string) {
+		t.Helper()
+		s.waitFor(label+" comes first", func(lines []string) bool {
+			return len(lines) > 8 && strings.HasSuffix(strings.Join(strings.Fields(lines[8]), " "), " "+label)
+		})
 	}
+	wantFirst("long")
 	for _, want := range []string{"label", "sessions"} {
 		s.tmux("send-keys", "s")
 		s.wait("s sorts: " + want)
 	}
-	if got := first(); !strings.HasSuffix(got, " short") {
-		t.Error(got)
-	}
+	wantFirst("short")
 	run(exec.Command(tool, "--socket", m.Socket, "find", "destination", "nobody.example"))
 	s.tmux("send-keys", "h")
 	s.wait("MISSES", " nobody.example")
@@ -143,16 +145,17 @@ func TestTopFitsTheScreen(t *testing.T) {
 	}
 	for _, size := range [][2]int{{10, 3}, {40, 12}, {200, 60}} {
 		s := newScreenOf(t, size[0], size[1], tool, "--socket", m.Socket, "top")
-		s.wait("scache")
-		lines := strings.Split(strings.TrimRight(s.text(), "\n"), "\n")
-		if len(lines) > size[1] || !strings.HasPrefix(lines[0], "scache tes") {
-			t.Errorf("%v: %d lines:\n%s", size, len(lines), strings.Join(lines, "\n"))
-		}
-		switch {
-		case size[1] == 12 && (lines[11] != "… 37 more" || !strings.Contains(lines[8], `smtp\n東京`)),
-			size[1] == 60 && (len(lines) != 48 || !strings.HasSuffix(lines[47], `東京\n25\n`)):
-			t.Errorf("%v:\n%s", size, strings.Join(lines, "\n"))
-		}
+		s.waitFor(fmt.Sprintf("a screen of %v", size), func(lines []string) bool {
+			switch {
+			case len(lines) > size[1] || !strings.HasPrefix(lines[0], "scache tes"):
+				return false
+			case size[1] == 12:
+				return len(lines) == 12 && lines[11] == "… 37 more" && strings.Contains(lines[8], `smtp\n東京`)
+			case size[1] == 60:
+				return len(lines) == 48 && strings.HasSuffix(lines[47], `東京\n25\n`)
+			}
+			return true
+		})
 		s.tmux("resize-window", "-x", "80", "-y", "24")
 		s.wait("… 25 more")
 		s.tmux("send-keys", "q")
