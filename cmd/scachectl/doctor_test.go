@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"os/user"
@@ -39,7 +40,15 @@ func (s *site) edit(name, from, to string) {
 	if err != nil || !strings.Contains(string(text), from) {
 		s.t.Fatalf("%v, or no %q in %s", err, from, name)
 	}
-	if err := os.WriteFile(path, []byte(strings.Replace(string(text), from, to, 1)), 0o644); err != nil {
+	s.write(name, strings.Replace(string(text), from, to, 1))
+}
+
+// write replaces a file of the configuration in one step: master(8) may be reading it, as
+// postfix reload does not wait for it.
+func (s *site) write(name, text string) {
+	s.t.Helper()
+	path := filepath.Join(s.etc, name)
+	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path)); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -259,10 +259,8 @@ func TestEnableIsRefused(t *testing.T) {
 	edit := func(from, to string) (undo func()) {
 		t.Helper()
 		text := s.masterCF()
-		if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(strings.Replace(text, from, to, 1)), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		return func() { os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644) }
+		s.edit("master.cf", from, to)
+		return func() { s.write("master.cf", text) }
 	}
 	for to, texts := range map[string][]string{
 		"- 10 scache":                  {"process limit of 1"},
@@ -312,17 +310,10 @@ func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
-	edit := func(from, to string) {
-		t.Helper()
-		text := strings.Replace(s.masterCF(), from, to, 1)
-		if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	edit(" 1 scache ", " 1 "+mailsystem.OurName+" ")
+	s.edit("master.cf", " 1 scache ", " 1 "+mailsystem.OurName+" ")
 	want(t, must(t, "-c", s.etc, "enable"), "reload", "already enabled")
 	want(t, must(t, "-c", s.etc, "status"), "scache test")
-	edit(" 1 "+mailsystem.OurName+" ", " 1 scache ")
+	s.edit("master.cf", " 1 "+mailsystem.OurName+" ", " 1 scache ")
 	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 }
@@ -389,10 +380,7 @@ func TestDisableWhilePostfixCannotReload(t *testing.T) {
 func TestEnableWithoutAnEntry(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	text := strings.ReplaceAll(s.masterCF(), oldEntry, "")
-	if err := os.WriteFile(filepath.Join(s.etc, "master.cf"), []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	s.write("master.cf", strings.ReplaceAll(s.masterCF(), oldEntry, ""))
 	wantError(t, []string{"-c", s.etc, "enable"}, "no entry", "scache unix")
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 }
@@ -453,9 +441,7 @@ func TestAnInterruptedCallIsPutRight(t *testing.T) {
 	}
 	before := s.masterCF()
 	for name, text := range map[string]string{"master.cf.scache-whole": before, "master.cf": strings.Replace(before, oldEntry, "", 1)} {
-		if err := os.WriteFile(filepath.Join(s.etc, name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		s.write(name, text)
 	}
 	if s.postconf() != "" {
 		t.Fatal("there is still an entry")
