@@ -70,6 +70,16 @@ func (s *site) install(binary string) {
 	}
 }
 
+// installForTrials installs a server that passes the trial, and does something else under
+// master(8).
+func (s *site) installForTrials(then string) {
+	s.t.Helper()
+	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) " + then + " ;; esac\n"
+	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", mailsystem.OurName), []byte(script), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // send has mail delivered.
 func (s *site) send() {
 	s.t.Helper()
@@ -202,10 +212,7 @@ func TestEnableRollsBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := s.masterCF()
-	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) exit 1 ;; esac\n"
-	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", mailsystem.OurName), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	s.installForTrials("exit 1")
 	s.throttled = true
 	wantError(t, []string{"-c", s.etc, "enable"}, "after the reload", "does not answer", "the old entry is back")
 	s.wantUntouched(before)
@@ -220,10 +227,7 @@ func TestEnableIsInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := s.masterCF()
-	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) exec sleep 100 ;; esac\n"
-	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", mailsystem.OurName), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	s.installForTrials("exec sleep 100")
 	for _, by := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
 		cmd := exec.Command(tool, "-c", s.etc, "enable")
 		stdout, err := cmd.StdoutPipe()
