@@ -284,7 +284,9 @@ func TestReloadsCostNothing(t *testing.T) {
 //
 // Postfix itself may get stuck on the way, with any scache: at a reload, master
 // waits for room in the log socket of postlogd(8), and postlogd for room in its
-// status channel to master, until its watchdog bites. Such a run does not count.
+// status channel to master, until its watchdog bites; and a machine that is busy with other
+// things may start no delivery agents in the time that the queue manager gives them. Such
+// a run does not count.
 func deliverWithReloads(t *testing.T, scache string, messages int, interval time.Duration) (int, *postfixtest.Instance) {
 	t.Helper()
 	for range 5 {
@@ -293,6 +295,10 @@ func deliverWithReloads(t *testing.T, scache string, messages int, interval time
 		err := sendWithReloads(i, messages, interval)
 		if len(i.Grep("postlogd[", "watchdog timeout")) > 0 {
 			t.Log("postlogd got stuck: once more")
+			continue
+		}
+		if len(i.Grep("status=deferred (mail transport unavailable)")) > 0 && len(i.Grep("postfix/smtp[", "fatal: ")) == 0 {
+			t.Logf("the queue manager had no delivery agents for a while: once more: %q", i.Grep("postfix/qmgr[", "warning: "))
 			continue
 		}
 		if err != nil {
@@ -304,7 +310,7 @@ func deliverWithReloads(t *testing.T, scache string, messages int, interval time
 		}
 		return connections, i
 	}
-	t.Fatal("postlogd got stuck each time")
+	t.Fatal("Postfix got stuck each time")
 	return 0, nil
 }
 
