@@ -28,7 +28,7 @@ func TestRun(t *testing.T) {
 	for _, only := range []string{"pair, 1 client", "delivery, 1 client", "miss, 1 client"} {
 		jsonFile, csvFile := filepath.Join(dir, "json"), filepath.Join(dir, "csv")
 		out, err := exec.Command(filepath.Join(dir, "scachebench"), "--scache", filepath.Join(dir, "scache"),
-			"--rounds", "2", "--seconds", "0.05", "--only", only, "--json", jsonFile, "--csv", csvFile, "run").CombinedOutput()
+			"--rounds", "2", "--seconds", "0.3", "--only", only, "--json", jsonFile, "--csv", csvFile, "run").CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}

@@ -7,8 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Forget makes master(8) forget that the server has failed. After that it does not
@@ -27,11 +31,35 @@ func (s *System) Forget() error {
 	if err := s.write(s.withoutEntry(whole)); err != nil {
 		return err
 	}
-	err = s.Reload()
+	if err = s.Reload(); err == nil {
+		s.waitUntilGone()
+	}
 	if _, restored := s.Restore(); restored != nil {
 		return errors.Join(err, restored)
 	}
 	return errors.Join(err, s.Reload())
+}
+
+// goneLimit is how long master(8) may take to read its file.
+const goneLimit = 10 * time.Second
+
+// waitUntilGone waits until nobody listens for the clients of the connection cache: "postfix
+// reload" does not wait until master(8) has read its file, and it must have read the one
+// without the entry.
+func (s *System) waitUntilGone() {
+	socket, err := s.Socket()
+	if err != nil {
+		return
+	}
+	for end := time.Now().Add(goneLimit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		conn, err := net.Dial("unix", socket)
+		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
+			return
+		}
+		if err == nil {
+			conn.Close()
+		}
+	}
 }
 
 // Restore puts master.cf back, if Forget was interrupted, and tells whether it was.
