@@ -29,8 +29,8 @@ const defaultAddress = "127.0.0.1:10154"
 const usage = `usage: scache_exporter [options]
 
 It asks the connection cache of each instance of Postfix for its status, whenever it is
-asked for /metrics itself, and takes no longer than a second for that. It needs the
-rights of the mail system's own user, and no more.
+asked for /metrics itself, and gives it a second to answer. It needs the rights of
+the mail system's own user, and no more.
 
 `
 

@@ -29,6 +29,29 @@ func (c *control) open() (*mailsystem.System, error) {
 	return s, nil
 }
 
+// inInstances does something with the mail system and its other instances, as far as it
+// can, whether or not it fails in some. It may be no failure that none is configured.
+func (c *control) inInstances(out io.Writer, orNone bool, do func(dir string) error) error {
+	system, err := c.open()
+	if orNone && errors.Is(err, os.ErrNotExist) {
+		_, err = fmt.Fprintf(out, "no mail system is configured: %v\n", err)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	present, missing, err := system.Instances()
+	for _, dir := range missing {
+		fmt.Fprintf(out, "warning: %s is in multi_instance_directories, and has no main.cf: left alone\n", dir)
+	}
+	for _, dir := range present {
+		if failed := do(dir); failed != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", dir, failed))
+		}
+	}
+	return err
+}
+
 // path returns where the server's socket is.
 func (c *control) path() (string, error) {
 	if c.socket != "" {

@@ -4,7 +4,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"os"
 	"os/exec"
 	"os/user"
@@ -32,34 +31,11 @@ func (s *site) doctor(healthy bool, patterns ...string) {
 	}
 }
 
-// edit replaces a text in a file of the configuration.
-func (s *site) edit(name, from, to string) {
-	s.t.Helper()
-	path := filepath.Join(s.etc, name)
-	text, err := os.ReadFile(path)
-	if err != nil || !strings.Contains(string(text), from) {
-		s.t.Fatalf("%v, or no %q in %s", err, from, name)
-	}
-	s.write(name, strings.Replace(string(text), from, to, 1))
-}
-
-// write replaces a file of the configuration in one step: master(8) may be reading it, as
-// postfix reload does not wait for it.
-func (s *site) write(name, text string) {
-	s.t.Helper()
-	path := filepath.Join(s.etc, name)
-	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path)); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
 func TestDoctor(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
 	s.doctor(true, "note +entry .*another server: scache$", "note +answer .*not running")
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
+	s.start()
 	s.doctor(true, "note +entry", "ok +configuration", "ok +socket", "ok +answer")
 	must(t, "-c", s.etc, "enable")
 	s.send()
@@ -81,10 +57,7 @@ func TestDoctor(t *testing.T) {
 
 func TestDoctorSeesAThrottledServer(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
+	s := newRunningSite(t)
 	must(t, "-c", s.etc, "enable")
 	s.edit("main.cf", "connection_cache_status_update_time = 1h", "connection_cache_status_update_time = soon")
 	if err := s.Command("reload"); err != nil {
@@ -100,10 +73,7 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 // TestAnotherBinaryIsInstalled has an upgrade that nobody has put in place.
 func TestAnotherBinaryIsInstalled(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
+	s := newRunningSite(t)
 	must(t, "-c", s.etc, "enable")
 	const note = "The installed binary is another one (scache test): scachectl restart puts it in place.\n"
 	if out := must(t, "-c", s.etc, "status"); strings.Contains(out, note) {
@@ -121,10 +91,7 @@ func TestAnotherBinaryIsInstalled(t *testing.T) {
 
 func TestDoctorSeesOpenDoors(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
-	if err := s.Start(); err != nil {
-		t.Fatal(err)
-	}
+	s := newRunningSite(t)
 	private := filepath.Join(s.Dir, "queue/private")
 	if err := os.Chmod(private, 0o755); err != nil {
 		t.Fatal(err)

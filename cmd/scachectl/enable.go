@@ -63,7 +63,7 @@ func newSwitchCommand(c *control, use, short string, do func(*switcher) error) *
 	cmd := terse(use, short, func(cmd *cobra.Command) error {
 		s := &switcher{control: c, dryRun: dryRun, out: cmd.OutOrStdout()}
 		if all {
-			return s.all(do, use == "disable")
+			return c.inInstances(s.out, use == "disable", func(dir string) error { return s.in(dir, do) })
 		}
 		return s.in(c.dir, do)
 	})
@@ -115,29 +115,6 @@ func (s *switcher) isInterrupted() bool {
 	default:
 		return false
 	}
-}
-
-// all does something with this mail system and its other instances. There need not be
-// one for what is to be taken back.
-func (s *switcher) all(do func(*switcher) error, orNone bool) error {
-	system, err := s.open()
-	if orNone && errors.Is(err, os.ErrNotExist) {
-		s.say("no mail system is configured: %v", err)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	present, missing, err := system.Instances()
-	for _, dir := range missing {
-		s.say("warning: %s is in multi_instance_directories, and has no main.cf: left alone", dir)
-	}
-	for _, dir := range present {
-		if failed := s.in(dir, do); failed != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", dir, failed))
-		}
-	}
-	return err
 }
 
 func (s *switcher) enable() error {
@@ -274,10 +251,7 @@ func (s *switcher) settle(command, conclusion string) error {
 	switch {
 	case !mailsystem.IsOurs(command):
 		// How another server is doing is none of our business.
-		if _, err := s.status(); !s.restored && err != nil {
-			running = false
-		}
-		if running {
+		if running && (s.restored || s.answers(mailsystem.OurName)) {
 			return s.disabled(command, running, conclusion)
 		}
 	case running && !s.waitFor(command, promptly):

@@ -42,25 +42,13 @@ func (c *control) restartAll(out io.Writer) error {
 	if c.socket != "" {
 		return errSocket
 	}
-	system, err := c.open()
-	if errors.Is(err, os.ErrNotExist) {
-		_, err = fmt.Fprintf(out, "no mail system is configured: %v\n", err)
-		return err
-	}
-	if err != nil {
-		return err
-	}
-	present, _, err := system.Instances()
-	for _, dir := range present {
+	return c.inInstances(out, true, func(dir string) error {
 		one := &control{dir: dir, patience: promptly}
 		if _, silent := one.status(); silent != nil {
-			continue
+			return nil
 		}
-		if failed := one.restartAndSay(out); failed != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", dir, failed))
-		}
-	}
-	return err
+		return one.restartAndSay(out)
+	})
 }
 
 func (c *control) restartAndSay(out io.Writer) error {
@@ -85,11 +73,10 @@ func (c *control) tryInstalled() error {
 	if err != nil {
 		return err
 	}
-	entry, err := system.Entry()
-	if err != nil || !mailsystem.IsOurs(entry.Command) {
-		return err
+	entry, path, err := system.Enabled()
+	if errors.Is(err, mailsystem.ErrNotEnabled) {
+		return nil // the daemon that is asked to restart says what there is to say
 	}
-	path, err := system.CommandPath(entry.Command)
 	if err != nil {
 		return err
 	}

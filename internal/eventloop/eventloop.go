@@ -193,16 +193,15 @@ func (l *Loop) wait() (n int, err error) {
 
 // found decides whether to look again after this turn, in which n descriptors are ready.
 func (l *Loop) found(n int) {
-	before := l.alone
-	l.alone = 0
+	alone := uint64(0)
 	if n == 1 {
-		l.alone = id(&l.events[0])
+		alone = id(&l.events[0])
 	}
-	if l.alone != 0 && l.alone == before {
-		l.spinEnd = l.now + spin
-	} else {
-		l.spinEnd = l.now
+	l.spinEnd = l.now
+	if n == 1 && alone == l.alone {
+		l.spinEnd += spin
 	}
+	l.alone = alone
 }
 
 // look returns how many descriptors are ready now. The scheduler of the runtime

@@ -22,26 +22,31 @@ func IsOurs(command string) bool {
 // ErrNotEnabled is the error where the entry is another server's.
 var ErrNotEnabled = errors.New("this server is not enabled")
 
+// Enabled returns the entry, which names this server, and where its binary is.
+func (s *System) Enabled() (e Entry, path string, err error) {
+	if e, err = s.Entry(); err != nil {
+		return e, "", err
+	}
+	if !IsOurs(e.Command) {
+		return e, "", ErrNotEnabled
+	}
+	path, err = s.CommandPath(e.Command)
+	return e, path, err
+}
+
 // versionLimit is how long a binary may take to say its version.
-const versionLimit = 2 * time.Second
+const versionLimit = time.Second
 
 // Installed returns where the binary of this server is that the entry names, and its
 // version.
 func (s *System) Installed() (path, version string, err error) {
-	entry, err := s.Entry()
-	if err != nil {
-		return "", "", err
-	}
-	if !IsOurs(entry.Command) {
-		return "", "", ErrNotEnabled
-	}
-	if path, err = s.CommandPath(entry.Command); err != nil {
+	if _, path, err = s.Enabled(); err != nil {
 		return "", "", err
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), versionLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "--version")
-	cmd.WaitDelay = versionLimit / 2
+	cmd.WaitDelay = versionLimit / 10
 	out, err := cmd.Output()
 	if err != nil {
 		return path, "", fmt.Errorf("%s does not run: %w", path, err)

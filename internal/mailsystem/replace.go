@@ -50,8 +50,8 @@ func copyAccess(f *os.File, from string) error {
 	if err := f.Chmod(fi.Mode().Perm()); err != nil {
 		return err
 	}
+	value := make([]byte, 1<<16) // as long as one can be
 	for _, name := range accessAttributes {
-		value := make([]byte, 1<<16) // as long as one can be
 		n, err := unix.Getxattr(from, name, value)
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
 			continue

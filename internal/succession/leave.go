@@ -41,6 +41,7 @@ func Leave(route Route, e *Estate) (rest []cache.SavedSession, err error) {
 	if err := l.connect(); err != nil {
 		return l.fail(sessions, full, err)
 	}
+	l.withClients = len(l.queues)
 	if full == nil {
 		full = l.queueSessions()
 	} else {
@@ -63,17 +64,27 @@ func Leave(route Route, e *Estate) (rest []cache.SavedSession, err error) {
 type leaving struct {
 	route  Route
 	estate *Estate
-	conn   *fdpass.Socket   // to the next process
-	queue  *fdpass.Socket   // where batches are put
-	others []*fdpass.Socket // the other ends of all such queues
-	before []int            // how many sessions are in the queues before each one that has some
+	conn   *fdpass.Socket // to the next process
+	queue  *fdpass.Socket // where batches are put
+	queues []queue        // what goes to the next process: those with clients, then those with sessions
+
+	withClients    int // how many of the queues have clients
+	queuedSessions int // how many sessions are in the others
+}
+
+// A queue is the end of a socket pair where batches are taken out.
+type queue struct {
+	*fdpass.Socket
+	before int // how many sessions are in the queues before it
 }
 
 func (l *leaving) close() {
-	for _, s := range append(l.others, l.conn, l.queue) {
-		if s != nil {
-			s.Close()
-		}
+	l.endQueue()
+	for _, q := range l.queues {
+		q.Close()
+	}
+	if l.conn != nil {
+		l.conn.Close()
 	}
 }
 
@@ -121,21 +132,19 @@ const queueSize = 16 * fdpass.BatchSize
 
 // queueSessions queues as many as the kernel takes, in queues of their own.
 func (l *leaving) queueSessions() error {
-	queued := 0
 	for group := range slices.Chunk(l.estate.Sessions, fdpass.BatchSize) {
-		if queued%queueSize == 0 {
+		if l.queuedSessions%queueSize == 0 {
 			l.endQueue()
-			l.before = append(l.before, queued)
 		}
 		fds := make([]int, len(group))
 		for i, s := range group {
 			fds[i] = s.FD
 		}
 		if err := l.queueBatch(fds); err != nil {
-			l.estate.Sessions = l.estate.Sessions[:queued]
+			l.estate.Sessions = l.estate.Sessions[:l.queuedSessions]
 			return err
 		}
-		queued += len(group)
+		l.queuedSessions += len(group)
 	}
 	return nil
 }
@@ -144,16 +153,14 @@ func (l *leaving) queueSessions() error {
 // if there are any. A user may only have so many descriptors in flight, and others of
 // its processes may have some, too: then not even the message itself can be sent.
 func (l *leaving) giveBack() bool {
-	last := len(l.before) - 1
-	if last < 0 {
+	last := len(l.queues) - 1
+	if last < l.withClients {
 		return false
 	}
 	l.endQueue()
-	l.estate.Sessions = l.estate.Sessions[:l.before[last]]
-	l.before = l.before[:last]
-	theirs := len(l.others) - 1
-	l.others[theirs].Close()
-	l.others = l.others[:theirs]
+	l.queues[last].Close()
+	l.estate.Sessions = l.estate.Sessions[:l.queues[last].before]
+	l.queues = l.queues[:last]
 	return true
 }
 
@@ -179,7 +186,7 @@ func (l *leaving) queueBatch(fds []int) error {
 	if err != nil {
 		return err
 	}
-	l.queue, l.others = ours, append(l.others, theirs)
+	l.queue, l.queues = ours, append(l.queues, queue{theirs, l.queuedSessions})
 	return l.queue.SendBatch(fds)
 }
 
@@ -225,8 +232,8 @@ func (l *leaving) send() error {
 	defer ours.Close()
 	defer theirs.Close()
 	first := []int{int(description.Fd()), l.conn.FD()}
-	for _, queue := range l.others {
-		first = append(first, queue.FD())
+	for _, q := range l.queues {
+		first = append(first, q.FD())
 	}
 	if len(first) > fdpass.BatchSize {
 		return errors.New("too many queues")

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"scache/internal/mailsystem"
+)
+
+func TestDisableAll(t *testing.T) {
+	t.Parallel()
+	first, second := newSite(t), newSite(t)
+	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, must(t, "-c", first.etc, "enable", "--all"), "enabled in "+first.etc, "enabled in "+second.etc)
+	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "disabled in "+second.etc)
+	for _, s := range []*site{first, second} {
+		if strings.Contains(s.masterCF(), mailsystem.OurName) {
+			t.Errorf("%s is not disabled", s.etc)
+		}
+	}
+	want(t, must(t, "-c", t.TempDir(), "disable", "--all"), "no mail system")
+	wantError(t, []string{"-c", t.TempDir(), "enable", "--all"}, "main.cf", "option -c")
+	wantError(t, []string{"--socket", "/x", "disable"}, "--socket")
+}
+
+// TestDisableWhilePostfixCannotReload has a main.cf that only Postfix minds.
+func TestDisableWhilePostfixCannotReload(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	before := s.postconf()
+	must(t, "-c", s.etc, "enable")
+	if err := s.Configure(map[string]string{"inet_protocols": "none at all"}); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, []string{"-c", s.etc, "disable"}, "reload: exit status", "Postfix does not use it")
+	must(t, "-c", s.etc, "status")
+	if err := s.Configure(map[string]string{"inet_protocols": "ipv4"}); err != nil {
+		t.Fatal(err)
+	}
+	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	if got := s.postconf(); got != before {
+		t.Errorf("master.cf: %s", got)
+	}
+}
+
+// TestDisableWhileOurServerFails has master(8) wait for a minute after a server that
+// does not even start.
+func TestDisableWhileOurServerFails(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	before := s.postconf()
+	must(t, "-c", s.etc, "enable")
+	s.install("/bin/false")
+	if err := s.Command("reload"); err != nil {
+		t.Fatal(err)
+	}
+	s.throttle()
+	text := s.masterCF()
+	start := time.Now()
+	out := must(t, "-c", s.etc, "disable")
+	want(t, out, "made to forget", "disabled")
+	if strings.Contains(out, "warning") {
+		t.Errorf("after %v: %s", time.Since(start), out)
+	}
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	if got := s.postconf(); got != before {
+		t.Errorf("master.cf: %s\nwant %s", got, before)
+	}
+	if got, want := len(strings.Split(s.masterCF(), "\n")), len(strings.Split(text, "\n")); got != want {
+		t.Errorf("master.cf has %d lines instead of %d", got, want)
+	}
+	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-whole")); !os.IsNotExist(err) {
+		t.Errorf("a copy of master.cf is left: %v", err)
+	}
+	s.send()
+}
+
+func TestDisableAllGoesOnWithoutAnInstance(t *testing.T) {
+	t.Parallel()
+	first := newSite(t)
+	gone := filepath.Join(t.TempDir(), "gone")
+	must(t, "-c", first.etc, "enable")
+	if err := first.Configure(map[string]string{"multi_instance_directories": gone}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", first.etc, "enable")
+	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "warning: "+gone)
+}

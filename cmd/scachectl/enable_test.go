@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"scache/internal/mailsystem"
+)
+
+func TestEnableAndDisable(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	before := s.postconf()
+
+	s.send()
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	out := must(t, "-c", s.etc, "enable", "--dry-run")
+	want(t, out, "nothing was done", s.etc+"/master.cf: let the command of scache unix be "+mailsystem.OurName, "postfix -c "+s.etc+" reload")
+	if s.postconf() != before {
+		t.Fatal("a dry run has changed master.cf")
+	}
+
+	for range 2 { // twice is as good as once
+		must(t, "-c", s.etc, "enable")
+		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+mailsystem.OurName+" ", 1); got != want {
+			t.Errorf("master.cf: %s\nwant %s", got, want)
+		}
+	}
+	want(t, must(t, "-c", s.etc, "enable"), "already enabled")
+	s.send()
+	want(t, must(t, "-c", s.etc, "status"), "ttl limit 1h")
+	want(t, must(t, "-c", s.etc, "list"), `smtp\n[127.0.0.1]:`, `smtp\n127.0.0.1\n`, " sessions\n")
+	want(t, must(t, "-c", s.etc, "config"), "master.cf -o")
+	want(t, must(t, "-c", s.etc, "metrics"), "scache_sessions_saved_total")
+	want(t, must(t, "-c", s.etc, "flush", "127.0.0.1"), "flushed ")
+	want(t, must(t, "-c", s.etc, "save", "endpoint", "by hand", "--property", "a property"), "saved")
+	want(t, must(t, "-c", s.etc, "save", "destination", "some domain", "by hand"), "saved")
+	want(t, must(t, "-c", s.etc, "find", "destination", "some domain"), "endpoint property: a property\n", "character device")
+	screen := newScreen(t, tool, "-c", s.etc, "top")
+	screen.wait("scache test  pid ", "sessions ", "ENDPOINT")
+	screen.tmux("send-keys", "q")
+	screen.wait("ended with 0")
+	if got := s.logged("flush: sessions="); got != 1 {
+		t.Errorf("ours has logged %d flushes", got)
+	}
+
+	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "let the command of scache unix be scache\n", "nothing was done")
+	must(t, "-c", s.etc, "disable")
+	if got := s.postconf(); got != before {
+		t.Errorf("after disable: %s\nwant %s", got, before)
+	}
+	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
+	s.send()
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-saved")); !os.IsNotExist(err) {
+		t.Errorf("the saved entry is still there: %v", err)
+	}
+	// Of stock, the log tells by a warning that ours does not have.
+	reuses, foreign := len(s.Grep("status=sent", "conn_use=")), s.logged(`warning: unrecognized request: "status"`)
+	if reuses < s.sent/2 || foreign < 2 {
+		t.Errorf("%d of %d deliveries reuse a connection; stock was asked %d times", reuses, s.sent, foreign)
+	}
+	if got := s.logged("warning: ") - s.logged("warning: unrecognized request: ") + len(s.Grep("postfix/smtp[", "warning: ")); got > 0 {
+		t.Errorf("%d warnings: %q", got, s.Grep("warning: "))
+	}
+}
+
+// TestEnableRollsBack has a server that passes the trial, and fails under master(8).
+func TestEnableRollsBack(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	before := s.masterCF()
+	s.installForTrials("exit 1")
+	s.throttled = true
+	wantError(t, []string{"-c", s.etc, "enable"}, "after the reload", "does not answer", "the old entry is back")
+	s.wantUntouched(before)
+}
+
+// TestEnableIsInterrupted while the new server says nothing: by somebody, and by the end of
+// whatever listens to it.
+func TestEnableIsInterrupted(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	before := s.masterCF()
+	s.installForTrials("exec sleep 100")
+	for _, by := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
+		cmd := exec.Command(tool, "-c", s.etc, "enable")
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var errOut strings.Builder
+		cmd.Stderr = &errOut
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		if by == syscall.SIGPIPE {
+			stdout.Close()
+		} else {
+			eventually(t, "the entry is the new one", func() bool { return strings.Contains(s.masterCF(), mailsystem.OurName) })
+			cmd.Process.Signal(by)
+		}
+		err = cmd.Wait()
+		if err == nil || !strings.Contains(errOut.String(), "interrupted") || !strings.Contains(errOut.String(), "the old entry is back") {
+			t.Errorf("%v: %v, %s", by, err, errOut.String())
+		}
+		s.wantUntouched(before)
+	}
+}
+
+// TestEnableIsRefused has nothing touched where this server would not serve.
+func TestEnableIsRefused(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	edit := func(from, to string) (undo func()) {
+		t.Helper()
+		text := s.masterCF()
+		s.edit("master.cf", from, to)
+		return func() { s.write("master.cf", text) }
+	}
+	for to, texts := range map[string][]string{
+		"- 10 scache":                  {"process limit of 1"},
+		"- 1 scache -o max_idle=1x":    {`max_idle: "1x"`, "command line"},
+		"- 1 scache -o nonsense":       {"option -o", "nonsense"},
+		"- 1 scache --nonsense":        {"--nonsense"},
+		"- - scache -o max_idle=${x}y": {"process limit of 1", "max_idle", `"y"`},
+	} {
+		undo := edit("- 1 scache", to)
+		start := time.Now()
+		wantError(t, []string{"-c", s.etc, "enable"}, append(texts, "nothing was changed")...)
+		t.Logf("%s: %v", to, time.Since(start))
+		undo()
+	}
+	undo := edit("scache unix", "scache inet")
+	wantError(t, []string{"-c", s.etc, "enable"}, "no entry of this service: scache unix")
+	undo()
+
+	before := s.masterCF()
+	for binary, text := range map[string]string{"/bin/true": "does not answer", "/bin/false": "does not run", "/etc/passwd": "exec format error"} {
+		s.install(binary)
+		wantError(t, []string{"-c", s.etc, "enable"}, text, "nothing was changed")
+	}
+	os.Chmod(filepath.Join(s.Dir, "libexec", mailsystem.OurName), 0o644)
+	wantError(t, []string{"-c", s.etc, "enable"}, "permission denied", "nothing was changed")
+	os.Remove(filepath.Join(s.Dir, "libexec", mailsystem.OurName))
+	wantError(t, []string{"-c", s.etc, "enable"}, "no such file", "make install")
+	s.wantUntouched(before)
+}
+
+func TestEnableWhilePostfixIsStopped(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	want(t, must(t, "-c", s.etc, "enable"), "not running")
+	s.start()
+	s.send()
+	want(t, must(t, "-c", s.etc, "status"), "scache test")
+}
+
+// TestEnableGoesOnAfterAnInterruption has master.cf changed, and Postfix not told.
+func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+	s.edit("master.cf", " 1 scache ", " 1 "+mailsystem.OurName+" ")
+	want(t, must(t, "-c", s.etc, "enable"), "reload", "already enabled")
+	want(t, must(t, "-c", s.etc, "status"), "scache test")
+	s.edit("master.cf", " 1 "+mailsystem.OurName+" ", " 1 scache ")
+	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
+	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
+}
+
+// TestEnableOfAnotherCopy has the entry name one that is not the one installed.
+func TestEnableOfAnotherCopy(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	before := s.postconf()
+	must(t, "-c", s.etc, "enable")
+	s.edit("master.cf", " "+mailsystem.OurName+" ", " ../old/"+mailsystem.OurName+" ")
+	want(t, must(t, "-c", s.etc, "enable"), "enabled")
+	if got := s.postconf(); !strings.Contains(got, " 1 "+mailsystem.OurName+" ") {
+		t.Error(got)
+	}
+	must(t, "-c", s.etc, "disable")
+	if got := s.postconf(); got != before {
+		t.Errorf("after disable: %s", got)
+	}
+}
+
+func TestEnableWithoutAnEntry(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.write("master.cf", strings.ReplaceAll(s.masterCF(), oldEntry, ""))
+	wantError(t, []string{"-c", s.etc, "enable"}, "no entry", "scache unix")
+	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
+}
+
+// TestAnInterruptedCallIsPutRight finds master.cf without the entry.
+func TestAnInterruptedCallIsPutRight(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	before := s.masterCF()
+	for name, text := range map[string]string{"master.cf.scache-whole": before, "master.cf": strings.Replace(before, oldEntry, "", 1)} {
+		s.write(name, text)
+	}
+	if s.postconf() != "" {
+		t.Fatal("there is still an entry")
+	}
+	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
+	if got := s.masterCF(); got != before {
+		t.Errorf("master.cf: %q\nwant %q", got, before)
+	}
+}
+
+func TestEnableTakesRoot(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	for _, command := range []string{"enable", "disable"} {
+		cmd := exec.Command(tool, "-c", s.etc, command)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "takes root") {
+			t.Errorf("%s: %s%s", command, out, errOut)
+		}
+	}
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	s := newRunningSite(t)
+	wantError(t, []string{"-c", s.etc, "restart"}, "stock scache")
+	must(t, "-c", s.etc, "enable")
+	s.send()
+	want(t, must(t, "-c", s.etc, "restart"), "restarted: scache test, pid ", "instead of test, pid ")
+	s.send()
+	if lines := s.Grep("postfix/scache[", "takeover: "); len(lines) != 1 || !strings.HasSuffix(lines[0], " lost=0") {
+		t.Errorf("%q", lines)
+	}
+	if lines := s.Grep("problem talking to service private/scache"); len(lines) > 0 {
+		t.Errorf("%q", lines)
+	}
+}
+
+func TestRestartAll(t *testing.T) {
+	t.Parallel()
+	first, second, third := newSite(t), newSite(t), newSite(t)
+	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc + ", " + third.etc}); err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []*site{first, second} { // the third one does not run
+		s.start()
+	}
+	must(t, "-c", second.etc, "enable")
+	if out := must(t, "-c", first.etc, "restart", "--all"); strings.Count(out, "restarted: ") != 1 {
+		t.Error(out)
+	}
+	want(t, must(t, "-c", t.TempDir(), "restart", "--all"), "no mail system")
+	wantError(t, []string{"--socket", "/x", "restart", "--all"}, "--socket")
+
+	second.install("/bin/false")
+	for _, command := range [][]string{{"-c", second.etc, "restart"}, {"-c", first.etc, "restart", "--all"}} {
+		wantError(t, command, "does not run", "nothing was done")
+	}
+	want(t, must(t, "-c", second.etc, "status"), "scache test")
+}

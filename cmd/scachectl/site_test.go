@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"scache/internal/mailsystem"
+	"scache/internal/postfixtest"
+)
+
+// A site is a private Postfix with the stock cache, and ours beside it.
+type site struct {
+	*postfixtest.Instance
+	t    *testing.T
+	etc  string
+	sent int
+
+	throttled bool // is as it should be
+}
+
+const oldEntry = "scache unix - - y - 1 scache -o connection_cache_ttl_limit=1h -o { syslog_facility = mail }\n"
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	postfixtest.NeedPostfix(t)
+	sink, err := postfixtest.StartSink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	i, err := postfixtest.NewInstance(postfixtest.Config{
+		Master: oldEntry,
+		Main: map[string]string{
+			"relayhost":                           fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
+			"smtp_connection_cache_destinations":  "127.0.0.1",
+			"smtp_connection_cache_time_limit":    "1h",
+			"connection_cache_status_update_time": "1h",
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	s := &site{Instance: i, t: t, etc: filepath.Join(i.Dir, "etc")}
+	s.install(server)
+	return s
+}
+
+// newRunningSite starts it, too.
+func newRunningSite(t *testing.T) *site {
+	t.Helper()
+	s := newSite(t)
+	s.start()
+	return s
+}
+
+func (s *site) start() {
+	s.t.Helper()
+	if err := s.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// install puts a binary where make install would.
+func (s *site) install(binary string) {
+	s.t.Helper()
+	data, err := os.ReadFile(binary)
+	if err == nil {
+		path := filepath.Join(s.Dir, "libexec", mailsystem.OurName)
+		os.Remove(path)
+		err = os.WriteFile(path, data, 0o755)
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// installForTrials installs a server that passes the trial, and does something else under
+// master(8).
+func (s *site) installForTrials(then string) {
+	s.t.Helper()
+	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) " + then + " ;; esac\n"
+	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", mailsystem.OurName), []byte(script), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// send has mail delivered.
+func (s *site) send() {
+	s.t.Helper()
+	const messages = 20
+	s.sent += messages
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := s.Send(ctx, messages, 2, "recipient@example.test"); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.WaitSent(ctx, s.sent); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *site) masterCF() string {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.etc, "master.cf"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// postconf returns the entry and its options as Postfix reads them.
+func (s *site) postconf() string {
+	s.t.Helper()
+	var all string
+	for _, option := range []string{"-M", "-P"} {
+		out, err := exec.Command("postconf", "-c", s.etc, option).Output()
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for line := range strings.Lines(string(out)) {
+			if strings.HasPrefix(line, "scache") {
+				all += strings.Join(strings.Fields(line), " ") + "\n"
+			}
+		}
+	}
+	return all
+}
+
+// logged counts the lines of the cache server with this text.
+func (s *site) logged(text string) int { return len(s.Grep("postfix/scache[", text)) }
+
+// wantUntouched wants a system as it was, and mail delivered.
+func (s *site) wantUntouched(before string) {
+	s.t.Helper()
+	if got := s.masterCF(); got != before {
+		s.t.Errorf("master.cf: %s\nwant %s", got, before)
+	}
+	for _, left := range []string{"master.cf.scache-saved", "master.cf.scache-whole"} {
+		if _, err := os.Stat(filepath.Join(s.etc, left)); !os.IsNotExist(err) {
+			s.t.Errorf("%s is left: %v", left, err)
+		}
+	}
+	s.send()
+	wantError(s.t, []string{"-c", s.etc, "status"}, "stock scache")
+	if lines := s.Grep("throttling"); len(lines) > 0 && !s.throttled {
+		s.t.Errorf("%q", lines)
+	}
+}
+
+// throttle has master(8) start a server that fails, and wait for a minute then.
+func (s *site) throttle() {
+	s.t.Helper()
+	eventually(s.t, "master waits", func() bool {
+		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
+		if err == nil {
+			conn.Close()
+		}
+		return len(s.Grep("bad command startup -- throttling")) > 0
+	})
+}
+
+// edit replaces a text in a file of the configuration.
+func (s *site) edit(name, from, to string) {
+	s.t.Helper()
+	path := filepath.Join(s.etc, name)
+	text, err := os.ReadFile(path)
+	if err != nil || !strings.Contains(string(text), from) {
+		s.t.Fatalf("%v, or no %q in %s", err, from, name)
+	}
+	s.write(name, strings.Replace(string(text), from, to, 1))
+}
+
+// write replaces a file of the configuration in one step: master(8) may be reading it, as
+// postfix reload does not wait for it.
+func (s *site) write(name, text string) {
+	s.t.Helper()
+	path := filepath.Join(s.etc, name)
+	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path)); err != nil {
+		s.t.Fatal(err)
+	}
+}
