@@ -5,7 +5,7 @@
 // Package eventloop waits for many descriptors at once, and calls the handler of
 // each that is ready.
 //
-// A [Loop] is one thread with one epoll(7). It serves descriptors in turns: each
+// A [Loop] is one goroutine with one epoll(7). It serves descriptors in turns: each
 // that is ready is served once in a turn, so that nobody waits for the second
 // request of another one. Descriptors are level-triggered: a handler reads once,
 // and what it leaves brings it back in the next turn. A wait may have an end; the
@@ -24,7 +24,6 @@ package eventloop
 import (
 	"math"
 	"os"
-	"runtime"
 	"sync"
 	"time"
 	"unsafe"
@@ -95,10 +94,9 @@ func New(clock func() time.Duration) (*Loop, error) {
 	return l, nil
 }
 
-// Run calls handlers until Stop. It keeps a thread for itself.
+// Run calls handlers until Stop. It does not lock its thread: where that makes a
+// difference, which is with one client alone, the loop is slower then.
 func (l *Loop) Run() (err error) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	for !l.ended && err == nil {
 		err = l.turn()
 	}

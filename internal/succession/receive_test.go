@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package succession
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
+)
+
+// TestDescriptionsOfOtherVersions reads them, in the order in which their
+// descriptors come.
+func TestDescriptionsOfOtherVersions(t *testing.T) {
+	for _, g := range golden {
+		text, err := os.ReadFile("../../testdata/descriptions/" + g.file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		h, r, err := receive(t, craft(t, text, g.file == "version1", g.descriptors), g.now)
+		if r != g.want || err != nil {
+			t.Fatalf("%s: %+v, %v", g.file, r, err)
+		}
+		if b := h.Bindings[0]; b.Label != "smtp\nexample.test\n" || b.Property != "dest property\n" || b.Endpoint != "smtp\n192.0.2.1\n25\n" || b.TTL < 999*time.Second || b.TTL > 1000*time.Second {
+			t.Errorf("%s: %+v", g.file, b)
+		}
+		last := h.Sessions[len(h.Sessions)-1]
+		if last.Label != "smtp\n192.0.2.1\n25\n" || last.Property != "reuse_count=2\n" || last.TTL < 999*time.Second || last.TTL > 1000*time.Second {
+			t.Errorf("%s: %+v", g.file, last)
+		}
+		if !slices.ContainsFunc(h.Clients, func(c Client) bool { return c.AckDue }) {
+			t.Errorf("%s: nobody owes an acknowledgement", g.file)
+		}
+		h.close()
+	}
+}
+
+// craft returns the end of a message with this description and so many
+// descriptors.
+func craft(t testing.TB, description []byte, old bool, descriptors int) int {
+	t.Helper()
+	f, _ := file(t)
+	defer unix.Close(f)
+	unix.Write(f, description)
+	fds := make([]int, descriptors)
+	for i := range fds {
+		fds[i], _ = file(t)
+	}
+	defer closeAll(fds)
+	ours, theirs := pair(t)
+	defer ours.Close()
+	self, other := pair(t)
+	defer self.Close()
+	defer other.Close()
+	if !old {
+		queue, end := pair(t)
+		defer queue.Close()
+		defer end.Close()
+		ours.SendBatch([]int{f, self.FD(), end.FD()})
+		if descriptors > 0 {
+			queue.SendBatch(fds)
+		}
+		return theirs.FD()
+	}
+	ours.SendBatch([]int{f, self.FD()})
+	sessions := descriptors / 2 // as many as clients
+	for _, group := range [][]int{fds[:sessions], fds[sessions:]} {
+		if len(group) > 0 {
+			unix.SendmsgN(ours.FD(), []byte{0}, unix.UnixRights(group...), nil, 0)
+		}
+	}
+	return theirs.FD()
+}
+
+func pair(t testing.TB) (a, b *fdpass.Socket) {
+	t.Helper()
+	a, b, err := fdpass.SocketPair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+func list(fields ...string) string { return strings.Join(fields, "\x00") + "\x00\x00" }
+
+// TestDescriptionsInBadOrder: what is lost is counted, and nothing stays open.
+func TestDescriptionsInBadOrder(t *testing.T) {
+	header := list("version", "3", "bindings", "1", "sessions", "2", "clients", "1", "news", "x")
+	aSession := list("entry", "session", "descriptors", "1", "label", "e", "property", "p", "deadline", "9000000000", "colour", "red")
+	aClient := list("entry", "client", "descriptors", "1")
+	for name, test := range map[string]struct {
+		description string
+		descriptors int
+		want        Receipt
+		fails       bool
+	}{
+		"attributes, entries and versions that are not known": {header + list("entry", "song", "descriptors", "2", "title", "x") + aClient + list("entry", "binding") + aSession + aSession, 5, Receipt{2, 1, 1, 0}, false},
+		"nothing":                     {"", 0, Receipt{}, true},
+		"no version":                  {list("bindings", "1"), 0, Receipt{}, true},
+		"a version that is no number": {list("version", "new", "sessions", "1"), 0, Receipt{0, 0, 0, 1}, true},
+		"the end comes too early":     {header + aClient + aSession, 4, Receipt{1, 0, 1, 1}, false},
+		"the end in an entry":         {header + aClient + aSession[:20], 4, Receipt{0, 0, 1, 2}, true},
+		"more descriptors in an entry than are known": {list("version", "3", "sessions", "1", "clients", "1") + list("entry", "client", "descriptors", "4") + list("entry", "session", "descriptors", "3", "deadline", "9000000000"), 7, Receipt{1, 0, 1, 0}, false},
+		"too few descriptors":                         {header + aClient + aSession + aSession, 2, Receipt{1, 0, 1, 1}, true},
+		"too many descriptors":                        {header + aClient + aSession + aSession, 9, Receipt{2, 0, 1, 0}, false},
+		"a session without one":                       {header + aClient + list("entry", "session", "label", "e") + aSession, 2, Receipt{1, 0, 1, 1}, false},
+		"a number that is none":                       {header + aClient + list("entry", "session", "descriptors", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
+		"a deadline that is none":                     {header + aClient + list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
+		"an entry of a million":                       {header + list("entry", "x", "descriptors", "1000000"), 3, Receipt{0, 0, 0, 3}, true},
+	} {
+		before := openDescriptors(t)
+		h, r, err := receive(t, craft(t, []byte(test.description), false, test.descriptors), time.Second)
+		if r != test.want || (err != nil) != test.fails {
+			t.Errorf("%s: %+v, %v", name, r, err)
+		}
+		h.close()
+		if after := openDescriptors(t); after != before {
+			t.Errorf("%s: %d descriptors are open, were %d", name, after, before)
+		}
+	}
+}
+
+// TestASilentMessage: whoever sends it is waited for, but not for long, and not
+// when there is something better to do.
+func TestASilentMessage(t *testing.T) {
+	for _, stopped := range []bool{false, true} {
+		ours, theirs := pair(t)
+		stop := make(chan struct{})
+		if stopped {
+			close(stop)
+		}
+		start := time.Now()
+		_, err := Receive(theirs.FD(), &heir{}, zero, nil, stop)
+		if took := time.Since(start); err == nil || stopped && took > patience/2 || took > 20*patience {
+			t.Errorf("stopped: %v: %v after %v", stopped, err, took)
+		}
+		ours.Close()
+	}
+}
+
+// TestAReceiverWithFewFiles cannot have as many descriptors as arrive. It takes
+// what it can have, waits until there are more, and gives up when it has to.
+func TestAReceiverWithFewFiles(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	p := newPlace(t)
+	e, _ := estate(t, 10, 300)
+	if rest, err := Leave(p.route(t), e); err != nil || len(rest) > 0 {
+		t.Fatal(rest, err)
+	}
+	fd := p.message(t)
+	low := limit
+	low.Cur = uint64(openDescriptors(t) + 100)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	time.AfterFunc(100*time.Millisecond, func() { close(stop) })
+	h := &heir{}
+	r, err := Receive(fd, h, zero, nil, stop)
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	h.close()
+	if r.Clients != 10 || r.Sessions == 0 || r.Sessions == 300 || r.Sessions+r.Lost != 300 || err != nil {
+		t.Errorf("got %+v, %v", r, err)
+	}
+
+	e, _ = estate(t, 10, 300)
+	if rest, err := Leave(p.route(t), e); err != nil || len(rest) > 0 {
+		t.Fatal(rest, err)
+	}
+	fd = p.message(t)
+	low.Cur = uint64(openDescriptors(t)) // not even for the description
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(100*time.Millisecond, func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
+	h, r, err = receive(t, fd, 0)
+	h.close()
+	if r.Clients != 10 || r.Sessions != 300 || r.Lost != 0 || err != nil {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// TestTimeGoesOnWhileSomethingIsReceived has a clock that goes on by a second with each look.
+func TestTimeGoesOnWhileSomethingIsReceived(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	e, _ := estate(t, 0, 3)
+	for i := range e.Sessions {
+		e.Sessions[i].TTL = time.Minute
+	}
+	if rest, err := Leave(p.route(t), e); err != nil || len(rest) > 0 {
+		t.Fatal(rest, err)
+	}
+	h, now := &heir{}, time.Hour
+	defer h.close()
+	_, err := Receive(p.message(t), h, func() time.Duration { now += time.Second; return now }, nil, make(chan struct{}))
+	if err != nil || len(h.Sessions) != 3 {
+		t.Fatalf("%v, %+v", err, h.Sessions)
+	}
+	if first, last := h.Sessions[0].TTL, h.Sessions[2].TTL; first >= time.Minute || last >= first {
+		t.Errorf("times to live: %v, and %v for the last one", first, last)
+	}
+}
+
+// FuzzDescription reads any description: it neither crashes nor leaks.
+func FuzzDescription(f *testing.F) {
+	for _, g := range golden {
+		text, err := os.ReadFile("../../testdata/descriptions/" + g.file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text, g.file == "version1", uint8(g.descriptors))
+	}
+	f.Add([]byte(list("version", "2", "sessions", "2147483647")), false, uint8(1))
+	f.Fuzz(func(t *testing.T, text []byte, old bool, descriptors uint8) {
+		before := openDescriptors(t)
+		h, r, _ := receive(t, craft(t, text, old, int(descriptors%50)), time.Hour)
+		h.close()
+		if r.Sessions != len(h.Sessions) || r.Clients != len(h.Clients) || r.Lost < 0 {
+			t.Errorf("%+v", r)
+		}
+		if after := openDescriptors(t); after != before {
+			t.Errorf("%d descriptors are open, were %d", after, before)
+		}
+	})
+}
