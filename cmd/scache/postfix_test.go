@@ -306,12 +306,27 @@ func deliverWithReloads(t *testing.T, scache string, messages int, interval time
 		}
 		sent, connections := i.Sent()
 		if sent != messages {
-			t.Errorf("%d of %d messages were sent", sent, messages)
+			t.Errorf("%d of %d messages were sent; more than once: %q", sent, messages, sentTwice(i))
 		}
 		return connections, i
 	}
 	t.Fatal("Postfix got stuck each time")
 	return 0, nil
+}
+
+// sentTwice returns what is logged about messages that were delivered more than once.
+func sentTwice(i *postfixtest.Instance) (lines []string) {
+	times := map[string]int{}
+	id := func(line string) string { return strings.Fields(line)[5] }
+	for _, line := range i.Grep("status=sent") {
+		times[id(line)]++
+	}
+	for message, n := range times {
+		if n > 1 {
+			lines = append(lines, i.Grep(message)...)
+		}
+	}
+	return lines
 }
 
 func sendWithReloads(i *postfixtest.Instance, messages int, interval time.Duration) error {

@@ -84,7 +84,8 @@ func machine() string {
 	}
 	var u unix.Utsname
 	unix.Uname(&u)
-	return fmt.Sprintf("%d × %s, Linux %s, %s", runtime.NumCPU(), model, unix.ByteSliceToString(u.Release[:]), runtime.Version())
+	release, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
+	return fmt.Sprintf("%d × %s, Linux %s, %s", runtime.NumCPU(), model, release, runtime.Version())
 }
 
 func output(name string, args ...string) string {

@@ -82,7 +82,7 @@ func (d *doctor) checkNames() {
 	for _, p := range mailconf.Parameters {
 		known = append(known, p.Name)
 	}
-	for _, protocol := range []string{"smtp_", "lmtp_", "relay_"} {
+	for _, protocol := range []string{"smtp_", "lmtp_"} {
 		for _, name := range agentParameters {
 			known = append(known, protocol+name)
 		}
@@ -98,7 +98,7 @@ func (d *doctor) checkNames() {
 	slices.Sort(names)
 	found := 0
 	for _, name := range slices.Compact(names) {
-		if strings.Contains(name, "connection_cache_") && !slices.Contains(known, name) {
+		if strings.Contains(name, "connection_cache_") && !slices.Contains(known, name) && !d.RefersTo(name) {
 			found++
 			d.problem("names", "scachectl config shows the names of all parameters", "%s is set, and nobody reads it", name)
 		}
@@ -226,7 +226,7 @@ func (d *doctor) checkConfinement() {
 	}
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/attr/current", pid))
 	label := strings.Trim(string(text), "\x00\n ")
-	if err != nil || label == "" || strings.HasPrefix(label, "unconfined") || label == "kernel" {
+	if err != nil || label == "" || strings.Contains(label, "unconfined") || label == "kernel" {
 		d.ok("confinement", "no mandatory access control confines master(8)")
 		return
 	}

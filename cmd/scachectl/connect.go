@@ -29,8 +29,8 @@ func (c *control) open() (*mailsystem.System, error) {
 	return s, nil
 }
 
-// inInstances does something with the mail system and its other instances, as far as it
-// can, whether or not it fails in some. It may be no failure that none is configured.
+// inInstances does something with the mail system and its other instances, whether or not
+// it fails in some, unless it is interrupted. It may be no failure that none is configured.
 func (c *control) inInstances(out io.Writer, orNone bool, do func(dir string) error) error {
 	system, err := c.open()
 	if orNone && errors.Is(err, os.ErrNotExist) {
@@ -47,6 +47,9 @@ func (c *control) inInstances(out io.Writer, orNone bool, do func(dir string) er
 	for _, dir := range present {
 		if failed := do(dir); failed != nil {
 			err = errors.Join(err, fmt.Errorf("%s: %w", dir, failed))
+		}
+		if errors.Is(err, errInterrupted) {
+			break
 		}
 	}
 	return err

@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -93,4 +94,43 @@ func TestDisableAllGoesOnWithoutAnInstance(t *testing.T) {
 	}
 	must(t, "-c", first.etc, "enable")
 	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "warning: "+gone)
+}
+
+// TestThePackageStaysWhereItIsUsed has a second instance that cannot be reloaded when the
+// package is to be removed.
+func TestThePackageStaysWhereItIsUsed(t *testing.T) {
+	t.Parallel()
+	script, err := os.ReadFile("../../internal/packaging/debian/scache-go.prerm")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := newRunningSite(t), newRunningSite(t)
+	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", first.etc, "enable", "--all")
+	remove := func() (said string, err error) {
+		// What follows is about the units of the machine.
+		switching, _, found := strings.Cut(string(script), "	# The units")
+		if !found {
+			t.Fatal("the script has changed")
+		}
+		cmd := exec.Command("sh", "-c", switching+"fi", "prerm", "remove")
+		cmd.Env = append(os.Environ(), "MAIL_CONFIG="+first.etc, "PATH="+filepath.Dir(tool)+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	for protocols, stays := range map[string]bool{"none at all": true, "ipv4": false} {
+		if err := second.Configure(map[string]string{"inet_protocols": protocols}); err != nil {
+			t.Fatal(err)
+		}
+		out, err := remove()
+		if stays != (err != nil) || stays != strings.Contains(out, "Postfix in "+second.etc+" still uses this server") {
+			t.Errorf("%s: %v, %s", protocols, err, out)
+		}
+		if !stays {
+			wantError(t, []string{"-c", second.etc, "status"}, "stock scache")
+			must(t, "-c", first.etc, "enable", "--all")
+		}
+	}
 }

@@ -46,6 +46,10 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("%v, %v", findings, err)
 	}
 
+	s.edit("main.cf", "connection_cache_status_update_time = 1h", "bulk_smtp_connection_cache_destinations = a.example\nconnection_cache_status_update_time = 1h")
+	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h -o smtp_connection_cache_destinations=$bulk_smtp_connection_cache_destinations")
+	s.doctor(true, "ok +names")
+
 	s.edit("main.cf", "connection_cache_status_update_time = 1h", "connection_cache_status_update_tim = 1h\nsmtp_connection_cache_on_demand = no")
 	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limt=1h")
 	s.doctor(false, "problem +names .*connection_cache_status_update_tim is set", "problem +names .*connection_cache_ttl_limt is set",

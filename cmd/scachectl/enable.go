@@ -96,6 +96,9 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	if one.System, err = one.open(); err != nil {
 		return err
 	}
+	if s.dryRun && one.Interrupted() {
+		return fmt.Errorf("an earlier call was interrupted, and left master.cf without the entry: without --dry-run, it comes back first")
+	}
 	if !s.dryRun {
 		if one.restored, err = one.Restore(); err != nil {
 			return err
@@ -324,23 +327,22 @@ func (s *switcher) answers(command string) bool {
 	return err == nil || errors.Is(err, client.ErrStock)
 }
 
-// findServer returns this server's command for master.cf, and where it is.
+// findServer returns this server's command for master.cf, and where it is: where the build
+// says, or else below the directory of Postfix's own servers.
 func (s *switcher) findServer() (command, path string, err error) {
 	directory, err := s.DaemonDirectory()
 	if err != nil {
 		return "", "", err
 	}
-	command = mailsystem.OurName
-	if _, err := os.Stat(filepath.Join(directory, command)); err != nil {
-		if command, err = filepath.Rel(directory, filepath.Join(libexec, "scache")); err != nil {
-			return "", "", err
+	path = filepath.Join(libexec, "scache")
+	if _, err := os.Stat(path); err != nil {
+		path = filepath.Join(directory, mailsystem.OurName)
+		if _, other := os.Stat(path); other != nil {
+			return "", "", fmt.Errorf("%w (make install puts it there)", err)
 		}
 	}
-	path = filepath.Join(directory, command)
-	if _, err := os.Stat(path); err != nil {
-		return "", "", fmt.Errorf("%w (make install puts it there)", err)
-	}
-	return command, path, nil
+	command, err = filepath.Rel(directory, path)
+	return command, path, err
 }
 
 // step does something and says so, or only says what it would do.

@@ -115,6 +115,31 @@ func TestEnableIsInterrupted(t *testing.T) {
 	}
 }
 
+// TestEnableAllIsInterrupted in the first instance, and leaves the other one alone.
+func TestEnableAllIsInterrupted(t *testing.T) {
+	t.Parallel()
+	first, second := newRunningSite(t), newSite(t)
+	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
+		t.Fatal(err)
+	}
+	before := []string{first.masterCF(), second.masterCF()}
+	first.installForTrials("exec sleep 100")
+	cmd := exec.Command(tool, "-c", first.etc, "enable", "--all")
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the entry is the new one", func() bool { return strings.Contains(first.masterCF(), mailsystem.OurName) })
+	cmd.Process.Signal(syscall.SIGINT)
+	if err := cmd.Wait(); err == nil || !strings.Contains(errOut.String(), "interrupted") {
+		t.Errorf("%v, %s", err, errOut.String())
+	}
+	if first.masterCF() != before[0] || second.masterCF() != before[1] {
+		t.Errorf("%s\n%s", first.masterCF(), second.masterCF())
+	}
+}
+
 // TestEnableIsRefused has nothing touched where this server would not serve.
 func TestEnableIsRefused(t *testing.T) {
 	t.Parallel()
@@ -212,6 +237,7 @@ func TestAnInterruptedCallIsPutRight(t *testing.T) {
 	if s.postconf() != "" {
 		t.Fatal("there is still an entry")
 	}
+	wantError(t, []string{"-c", s.etc, "disable", "--dry-run"}, "interrupted", "without --dry-run")
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 	if got := s.masterCF(); got != before {
 		t.Errorf("master.cf: %q\nwant %q", got, before)

@@ -112,6 +112,7 @@ func tellingPart(format string) (part string) {
 // plainPage returns the text of a manual page, with single blanks.
 func plainPage(t *testing.T, file string) string {
 	t.Helper()
+	needMandoc(t)
 	out, err := exec.Command("mandoc", "-T", "utf8", "-O", "width=1000", file).Output()
 	if err != nil {
 		t.Fatal(err)

@@ -44,7 +44,7 @@ func TestPostfixWithoutNoise(t *testing.T) {
 	if n := noise(); n < 2 {
 		t.Errorf("postconf has nothing to say of unknown parameters: %d", n)
 	}
-	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h -o { lmtp_lhlo_name = $connection_cache_goodbye $connection_cache_endpoint_limits }")
+	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h -o lmtp_lhlo_name=$connection_cache_goodbye$connection_cache_endpoint_limits")
 	if n := noise(); n > 0 {
 		t.Errorf("%d times: unused parameter", n)
 	}

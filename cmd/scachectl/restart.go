@@ -44,15 +44,32 @@ func (c *control) restartAll(out io.Writer) error {
 	}
 	return c.inInstances(out, true, func(dir string) error {
 		one := &control{dir: dir, patience: promptly}
-		if _, silent := one.status(); silent != nil {
-			return nil
+		if _, err := one.status(); err != nil {
+			return one.excuse(err)
 		}
 		return one.restartAndSay(out)
 	})
 }
 
+// excuse returns nothing if this server need not answer, and else its error.
+func (c *control) excuse(silence error) error {
+	system, err := c.open()
+	if err != nil {
+		return err
+	}
+	if running, err := system.Running(); !running || errors.Is(silence, client.ErrStock) {
+		return err
+	}
+	if _, _, err := system.Enabled(); errors.Is(err, mailsystem.ErrNotEnabled) || errors.Is(err, mailsystem.ErrNoEntry) {
+		return nil
+	}
+	return silence
+}
+
 func (c *control) restartAndSay(out io.Writer) error {
-	if err := c.tryInstalled(); err != nil {
+	if err := c.tryInstalled(); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w\nThe entry names a server that is not there; nothing was done: scachectl enable finds the one that is installed", err)
+	} else if err != nil {
 		return fmt.Errorf("%w\nThe installed server would not serve; nothing was done", err)
 	}
 	before, after, err := c.restart()

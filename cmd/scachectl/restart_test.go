@@ -3,8 +3,12 @@
 package main
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"scache/internal/mailsystem"
 )
 
 func TestRestart(t *testing.T) {
@@ -44,4 +48,13 @@ func TestRestartAll(t *testing.T) {
 		wantError(t, command, "does not run", "nothing was done")
 	}
 	want(t, must(t, "-c", second.etc, "status"), "scache test")
+
+	os.Remove(filepath.Join(second.Dir, "libexec", mailsystem.OurName))
+	wantError(t, []string{"-c", second.etc, "restart"}, "no such file", "scachectl enable finds")
+
+	second.installForTrials("exec sleep 100")
+	if err := second.Command("reload"); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, []string{"-c", first.etc, "restart", "--all"}, second.etc, "nobody has answered")
 }

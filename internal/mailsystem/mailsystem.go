@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -106,6 +107,17 @@ func (s *System) Instances() (present, missing []string, err error) {
 		}
 	}
 	return present, missing, nil
+}
+
+// RefersTo tells whether main.cf or master.cf has the value of a parameter somewhere.
+func (s *System) RefersTo(parameter string) bool {
+	value := regexp.MustCompile(`\$[({]?` + regexp.QuoteMeta(parameter) + `\b`)
+	for _, name := range []string{"main.cf", "master.cf"} {
+		if text, err := os.ReadFile(filepath.Join(s.Directory, name)); err == nil && value.Match(text) {
+			return true
+		}
+	}
+	return false
 }
 
 // Running tells whether the system runs. "postfix status" would speak of all
