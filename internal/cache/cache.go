@@ -52,7 +52,7 @@ type Config struct {
 	// any lock held, and must not block.
 	Alive func(fd int) bool
 
-	// Close closes descriptors. It is called without any lock held, and with
+	// Close closes descriptors. It is called without the lock of the cache held, and with
 	// everything that one operation has ended.
 	Close func([]Ended)
 }

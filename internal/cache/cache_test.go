@@ -509,6 +509,17 @@ func TestWhatHasEndedIsNotRestored(t *testing.T) {
 	}
 }
 
+// TestANewerBindingIsNotShortened by one that a predecessor has left.
+func TestANewerBindingIsNotShortened(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.session(10*time.Second, "e")
+	w.binding(2*time.Second, "d", "p", "e")
+	w.RestoreBinding(SavedBinding{Age: time.Second, TTL: 100 * time.Millisecond, Label: "d", Property: "p", Endpoint: "e"})
+	w.sleep(time.Second)
+	w.destination(t, "d")
+}
+
 // TestWhatEndsIsTold with the labels, for whoever counts.
 func TestWhatEndsIsTold(t *testing.T) {
 	t.Parallel()

@@ -64,12 +64,17 @@ func (c *Cache) RestoreTotals(t Totals) {
 	c.waited.Add(t.Waited)
 }
 
-// RestoreBinding saves a binding of another cache.
+// RestoreBinding saves a binding of another cache, unless it was saved here meanwhile,
+// and lives longer.
 func (c *Cache) RestoreBinding(b SavedBinding) {
 	now := c.lock()
 	defer c.unlock()
+	label, property, endpoint := []byte(b.Label), []byte(b.Property), []byte(b.Endpoint)
+	if saved := c.binding(label, property, endpoint); saved != nil && saved.end >= now+b.TTL {
+		return
+	}
 	if b.TTL > 0 {
-		c.saveBinding(now, now-b.Age, b.TTL, []byte(b.Label), []byte(b.Property), []byte(b.Endpoint))
+		c.saveBinding(now, now-b.Age, b.TTL, label, property, endpoint)
 	}
 }
 

@@ -13,7 +13,7 @@
 //
 // There are three kinds of streams, by who waits: a [Socket] is for an event
 // loop and never waits, a [Conn] lets a goroutine wait, and a [Blocking] a
-// thread. Whole batches of descriptors travel by [SendBatch].
+// thread. Whole batches of descriptors travel by [Socket.SendBatch].
 package fdpass
 
 import (

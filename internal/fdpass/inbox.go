@@ -16,11 +16,6 @@ var (
 	ErrLost    = errors.New("a file descriptor was sent, but this process has too many open files")
 )
 
-// IsRefusal tells whether an error is one of Take.
-func IsRefusal(err error) bool {
-	return err == ErrNone || err == ErrCompany || err == ErrLost
-}
-
 // An inbox keeps the descriptor that arrives on a stream until somebody takes
 // it.
 type inbox struct {

@@ -28,7 +28,7 @@ func (l Limit) String() string {
 	case l.TTL == 0:
 		return strconv.Itoa(l.Sessions)
 	}
-	return fmt.Sprintf("%d/%v", l.Sessions, l.TTL)
+	return fmt.Sprintf("%d/%ds", l.Sessions, l.TTL/time.Second)
 }
 
 // Rules say which limit an endpoint has: the first one that matches its label counts.

@@ -18,7 +18,7 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 		"smtp\n192.0.2.1\n25\n0\n":       "1",
 		"smtp\n192.0.2.77\n25\n0\n":      "2/5s",
 		"smtp\n::ffff:192.0.2.77\n25\n0": "2/5s",
-		"smtp\n2001:db8::1\n25\n0\n":     "3/1m0s",
+		"smtp\n2001:db8::1\n25\n0\n":     "3/60s",
 		"lmtp\nunix:/path\n":             "",
 		"lmtp\n/run/lmtp\n":              "5",
 		"lmtp\nunix:x/y\n":               "6",

@@ -37,9 +37,9 @@ type Options struct {
 	usage string
 }
 
-// ParseOptions reads the command line, without the name of the program. With an
+// parseOptions reads the command line, without the name of the program. With an
 // error, which has all that is wrong, it returns what it could read.
-func ParseOptions(args []string) (*Options, error) {
+func parseOptions(args []string) (*Options, error) {
 	o := &Options{}
 	f := pflag.NewFlagSet("scache", pflag.ContinueOnError)
 	f.SetOutput(io.Discard)

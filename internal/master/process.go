@@ -67,7 +67,7 @@ func Start(args []string, env func(string) string) (*Process, error) {
 	// handler, as they would inherit that the signal is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var err error
-	p.Options, err = ParseOptions(args[1:])
+	p.Options, err = parseOptions(args[1:])
 	if verbose, err := strconv.Atoi(env("MAIL_VERBOSE")); err == nil {
 		p.Options.Verbose += verbose
 	}

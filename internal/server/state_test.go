@@ -159,6 +159,42 @@ func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
 	w.wantWarning(t, "timeout")
 }
 
+// TestWhatCannotBeGoneOnWith, as another version may have left it, ends the conversation.
+func TestWhatCannotBeGoneOnWith(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		state   succession.State
+		session bool
+		unread  string
+		warning string
+	}{
+		{succession.DescriptorDue, false, "request\x00save_endp", "request that waits for a descriptor is missing"},
+		{succession.DescriptorDue, false, "\x00\x00", "request that waits for a descriptor is missing"},
+		{succession.DescriptorDue, true, "request\x00save_endp\x00\x00", "does not go with its state"},
+		{succession.DummyDue, false, "", "does not go with its state"},
+		{"odd", false, "", "unknown state"},
+	} {
+		w := newWorld(t)
+		worker := stillWorker(t, w)
+		p, fd := newPeer(t)
+		c := newConversation(fd)
+		c.gone = func(bool) { close(p.gone) }
+		c.state, c.unread = test.state, []byte(test.unread)
+		r, session := pipe(t)
+		if c.session = none; test.session {
+			c.session = session
+		} else {
+			unix.Close(session)
+		}
+		worker.count.Add(1)
+		w.register()
+		worker.begin(c)
+		p.wantEnd()
+		w.wantWarning(t, test.warning)
+		wantClosed(t, r)
+	}
+}
+
 // TestMostRequestsOfATurn: others are served in between.
 func TestMostRequestsOfATurn(t *testing.T) {
 	t.Parallel()

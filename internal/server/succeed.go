@@ -158,7 +158,8 @@ func (c *conversation) check() error {
 	case hasSession != needsSession:
 		return errors.New("a session in hand does not go with its state")
 	case c.state == succession.DescriptorDue:
-		if c.request = c.scan.Size(c.unread); c.request == 0 {
+		const empty = 1 // what a list without attributes takes
+		if c.request = c.scan.Size(c.unread); c.request <= empty {
 			return errors.New("the request that waits for a descriptor is missing")
 		}
 	case c.state != succession.BetweenRequests && !needsSession:
