@@ -271,7 +271,7 @@ func TestEndpointsHaveLimits(t *testing.T) {
 	}{
 		"smtp\n192.0.2.1\n25\n0\n":    {1, "1", time.Hour},
 		"smtp\n198.51.100.1\n25\n0\n": {3, "3", time.Hour},
-		"lmtp\n198.51.100.1\n25\n0\n": {5, "0/2m0s", 2 * time.Minute},
+		"lmtp\n198.51.100.1\n25\n0\n": {5, "0/120s", 2 * time.Minute},
 	} {
 		var remotes []int
 		for range 5 {

@@ -286,7 +286,8 @@ func TestReloadsCostNothing(t *testing.T) {
 // waits for room in the log socket of postlogd(8), and postlogd for room in its
 // status channel to master, until its watchdog bites; and a machine that is busy with other
 // things may start no delivery agents in the time that the queue manager gives them. Such
-// a run does not count.
+// a run does not count. And where a delivery agent has not opened a message yet when its
+// queue manager is gone, the next queue manager may have another agent deliver it, too.
 func deliverWithReloads(t *testing.T, scache string, messages int, interval time.Duration) (int, *postfixtest.Instance) {
 	t.Helper()
 	for range 5 {
@@ -305,8 +306,10 @@ func deliverWithReloads(t *testing.T, scache string, messages int, interval time
 			t.Fatal(err)
 		}
 		sent, connections := i.Sent()
-		if sent != messages {
-			t.Errorf("%d of %d messages were sent; more than once: %q", sent, messages, sentTwice(i))
+		if sent < messages {
+			t.Errorf("%d of %d messages were sent", sent, messages)
+		} else if sent > messages {
+			t.Logf("sent more than once: %q", sentTwice(i))
 		}
 		return connections, i
 	}
