@@ -97,7 +97,7 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 		return err
 	}
 	if s.dryRun && one.Interrupted() {
-		return fmt.Errorf("an earlier call was interrupted, and left master.cf without the entry: without --dry-run, it comes back first")
+		return errors.New("an earlier call was interrupted, and left master.cf without the entry: without --dry-run, it comes back first")
 	}
 	if !s.dryRun {
 		if one.restored, err = one.Restore(); err != nil {

@@ -18,9 +18,10 @@ func init() {
 	}
 }
 
-// Build builds a command for tests, with the version "test".
+// Build builds a command for tests, with the version "test". It does not find a server
+// that is installed on this machine.
 func Build(path, pkg string, flags ...string) error {
-	args := append([]string{"build", "-trimpath", "-ldflags=-X main.version=test", "-o", path}, flags...)
+	args := append([]string{"build", "-trimpath", "-ldflags=-X main.version=test -X main.libexec=/nonexistent", "-o", path}, flags...)
 	if coverDir != "" {
 		args = append(args, "-cover", "-coverpkg=scache/...")
 	}
