@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"scache/internal/mailsystem"
 )
 
@@ -349,16 +351,32 @@ func (i *Instance) Close() error {
 }
 
 // FreePort returns a loopback port that nobody listens on: one that the kernel does not
-// give to connections, and that nobody else is likely to be given.
+// give to connections, and that no other test gets while this process lives.
 func FreePort() (port int, err error) {
 	for range 100 {
 		port = 20000 + rand.IntN(12000)
+		if err = reserve(port); err != nil {
+			continue
+		}
 		var l net.Listener
 		if l, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
 			return port, l.Close()
 		}
 	}
 	return 0, err
+}
+
+// reserve marks a port as taken, by a name that the kernel gives to one socket at a time.
+func reserve(port int) error {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@scache-test-port-" + strconv.Itoa(port)}); err != nil {
+		unix.Close(fd)
+		return err
+	}
+	return nil // it stays open
 }
 
 // waitFor waits until something accepts connections at an address.
