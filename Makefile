@@ -45,7 +45,6 @@ fuzz:
 
 # What the tests cover, by package.
 cover:
-	@.ci/install gcc libc6-dev
 	.ci/cover
 
 # A release: source, binaries, packages, a bill of materials, checksums.

@@ -285,9 +285,9 @@ func TestReloadsCostNothing(t *testing.T) {
 // Postfix itself may get stuck on the way, with any scache: at a reload, master
 // waits for room in the log socket of postlogd(8), and postlogd for room in its
 // status channel to master, until its watchdog bites; and a machine that is busy with other
-// things may start no delivery agents in the time that the queue manager gives them. Such
-// a run does not count. And where a delivery agent has not opened a message yet when its
-// queue manager is gone, the next queue manager may have another agent deliver it, too.
+// things may start no delivery agents in the time that the queue manager gives them. And
+// where a delivery agent has not opened a message yet when its queue manager is gone, the
+// next queue manager may have another agent deliver it, too. Such a run does not count.
 func deliverWithReloads(t *testing.T, scache string, messages int, interval time.Duration) (int, *postfixtest.Instance) {
 	t.Helper()
 	for range 5 {
@@ -306,14 +306,16 @@ func deliverWithReloads(t *testing.T, scache string, messages int, interval time
 			t.Fatal(err)
 		}
 		sent, connections := i.Sent()
-		if sent < messages {
+		if sent > messages {
+			t.Logf("messages were sent more than once: once more: %q", sentTwice(i))
+			continue
+		}
+		if sent != messages {
 			t.Errorf("%d of %d messages were sent", sent, messages)
-		} else if sent > messages {
-			t.Logf("sent more than once: %q", sentTwice(i))
 		}
 		return connections, i
 	}
-	t.Fatal("Postfix got stuck each time")
+	t.Fatal("no run counts")
 	return 0, nil
 }
 

@@ -109,28 +109,39 @@ func TestThePackageStaysWhereItIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	must(t, "-c", first.etc, "enable", "--all")
+	// What follows is about the units of the machine.
+	switching, _, found := strings.Cut(string(script), "	# The units")
+	if !found {
+		t.Fatal("the script has changed")
+	}
 	remove := func() (said string, err error) {
-		// What follows is about the units of the machine.
-		switching, _, found := strings.Cut(string(script), "	# The units")
-		if !found {
-			t.Fatal("the script has changed")
-		}
 		cmd := exec.Command("sh", "-c", switching+"fi", "prerm", "remove")
 		cmd.Env = append(os.Environ(), "MAIL_CONFIG="+first.etc, "PATH="+filepath.Dir(tool)+":"+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	for protocols, stays := range map[string]bool{"none at all": true, "ipv4": false} {
+	wantStay := func(s *site) {
+		t.Helper()
+		if out, err := remove(); err == nil || !strings.Contains(out, "Postfix in "+s.etc+" still uses this server") {
+			t.Errorf("%v, %s", err, out)
+		}
+	}
+	configure := func(protocols string) {
+		t.Helper()
 		if err := second.Configure(map[string]string{"inet_protocols": protocols}); err != nil {
 			t.Fatal(err)
 		}
-		out, err := remove()
-		if stays != (err != nil) || stays != strings.Contains(out, "Postfix in "+second.etc+" still uses this server") {
-			t.Errorf("%s: %v, %s", protocols, err, out)
-		}
-		if !stays {
-			wantError(t, []string{"-c", second.etc, "status"}, "stock scache")
-			must(t, "-c", first.etc, "enable", "--all")
-		}
 	}
+	configure("none at all")
+	wantStay(second)
+	configure("ipv4")
+	if out, err := remove(); err != nil {
+		t.Errorf("%v, %s", err, out)
+	}
+	wantError(t, []string{"-c", second.etc, "status"}, "stock scache")
+
+	must(t, "-c", first.etc, "enable")
+	first.edit("main.cf", "relayhost =", "relayhost") // postconf knows no instances then
+	wantStay(first)
+	first.edit("main.cf", "relayhost", "relayhost =")
 }

@@ -91,27 +91,33 @@ func TestEnableIsInterrupted(t *testing.T) {
 	before := s.masterCF()
 	s.installForTrials("exec sleep 100")
 	for _, by := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
-		cmd := exec.Command(tool, "-c", s.etc, "enable")
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var errOut strings.Builder
-		cmd.Stderr = &errOut
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		if by == syscall.SIGPIPE {
-			stdout.Close()
-		} else {
-			eventually(t, "the entry is the new one", func() bool { return strings.Contains(s.masterCF(), mailsystem.OurName) })
-			cmd.Process.Signal(by)
-		}
-		err = cmd.Wait()
-		if err == nil || !strings.Contains(errOut.String(), "interrupted") || !strings.Contains(errOut.String(), "the old entry is back") {
-			t.Errorf("%v: %v, %s", by, err, errOut.String())
-		}
+		s.interruptEnable(by)
 		s.wantUntouched(before)
+	}
+}
+
+// interruptEnable interrupts enable after it has changed master.cf, and wants it to go back.
+func (s *site) interruptEnable(by syscall.Signal, options ...string) {
+	s.t.Helper()
+	cmd := exec.Command(tool, append([]string{"-c", s.etc, "enable"}, options...)...)
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var errOut strings.Builder
+	cmd.Stderr = &errOut
+	if err := cmd.Start(); err != nil {
+		s.t.Fatal(err)
+	}
+	if by == syscall.SIGPIPE {
+		stdout.Close()
+	} else {
+		eventually(s.t, "the entry is the new one", func() bool { return strings.Contains(s.masterCF(), mailsystem.OurName) })
+		cmd.Process.Signal(by)
+	}
+	err = cmd.Wait()
+	if err == nil || !strings.Contains(errOut.String(), "interrupted") || !strings.Contains(errOut.String(), "the old entry is back") {
+		s.t.Errorf("%v: %v, %s", by, err, errOut.String())
 	}
 }
 
@@ -124,17 +130,7 @@ func TestEnableAllIsInterrupted(t *testing.T) {
 	}
 	before := []string{first.masterCF(), second.masterCF()}
 	first.installForTrials("exec sleep 100")
-	cmd := exec.Command(tool, "-c", first.etc, "enable", "--all")
-	var errOut strings.Builder
-	cmd.Stderr = &errOut
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the entry is the new one", func() bool { return strings.Contains(first.masterCF(), mailsystem.OurName) })
-	cmd.Process.Signal(syscall.SIGINT)
-	if err := cmd.Wait(); err == nil || !strings.Contains(errOut.String(), "interrupted") {
-		t.Errorf("%v, %s", err, errOut.String())
-	}
+	first.interruptEnable(syscall.SIGINT, "--all")
 	if first.masterCF() != before[0] || second.masterCF() != before[1] {
 		t.Errorf("%s\n%s", first.masterCF(), second.masterCF())
 	}

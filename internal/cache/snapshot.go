@@ -69,13 +69,14 @@ func (c *Cache) RestoreTotals(t Totals) {
 func (c *Cache) RestoreBinding(b SavedBinding) {
 	now := c.lock()
 	defer c.unlock()
+	if b.TTL <= 0 {
+		return
+	}
 	label, property, endpoint := []byte(b.Label), []byte(b.Property), []byte(b.Endpoint)
 	if saved := c.binding(label, property, endpoint); saved != nil && saved.end >= now+b.TTL {
 		return
 	}
-	if b.TTL > 0 {
-		c.saveBinding(now, now-b.Age, b.TTL, label, property, endpoint)
-	}
+	c.saveBinding(now, now-b.Age, b.TTL, label, property, endpoint)
 }
 
 // RestoreSession saves a session of another cache, and takes its descriptor

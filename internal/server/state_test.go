@@ -51,11 +51,16 @@ func (w *worker) meetStill(t testing.TB) (c *conversation, p *peer) {
 	t.Helper()
 	p, fd := newPeer(t)
 	c = w.meet(fd)
+	w.beginStill(c, p)
+	return c, p
+}
+
+// beginStill begins a conversation with a peer, in whatever state it is.
+func (w *worker) beginStill(c *conversation, p *peer) {
 	c.gone = func(bool) { close(p.gone) }
 	w.count.Add(1)
 	w.register()
 	w.begin(c)
-	return c, p
 }
 
 // states are those that the full conversation is in after each turn.
@@ -146,11 +151,8 @@ func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
 	worker := stillWorker(t, w)
 	p, fd := newPeer(t)
 	c := newConversation(fd)
-	c.gone = func(bool) { close(p.gone) }
 	c.unread, c.left = []byte("request\x00find"), -time.Second
-	worker.count.Add(1)
-	w.register()
-	worker.begin(c)
+	worker.beginStill(c, p)
 	if left := c.watch.Left(); left > time.Millisecond {
 		t.Errorf("%v are left", left)
 	}
@@ -178,20 +180,17 @@ func TestWhatCannotBeGoneOnWith(t *testing.T) {
 		worker := stillWorker(t, w)
 		p, fd := newPeer(t)
 		c := newConversation(fd)
-		c.gone = func(bool) { close(p.gone) }
 		c.state, c.unread = test.state, []byte(test.unread)
-		r, session := pipe(t)
-		if c.session = none; test.session {
-			c.session = session
-		} else {
-			unix.Close(session)
+		r := -1
+		if test.session {
+			r, c.session = pipe(t)
 		}
-		worker.count.Add(1)
-		w.register()
-		worker.begin(c)
+		worker.beginStill(c, p)
 		p.wantEnd()
 		w.wantWarning(t, test.warning)
-		wantClosed(t, r)
+		if test.session {
+			wantClosed(t, r)
+		}
 	}
 }
 
