@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
+	"scache/internal/control"
 	"scache/internal/fdpass"
-	"scache/internal/operator"
 	"scache/internal/postfixtest"
 )
 
@@ -291,7 +291,7 @@ func TestCountsGoOn(t *testing.T) {
 		after.Connections != before.Connections+2 { // those of the two predecessors
 		t.Errorf("before: %+v\nafter: %+v", before, after)
 	}
-	hits, err := c.Hits(operator.LevelEndpoint)
+	hits, err := c.Hits(control.LevelEndpoint)
 	if err != nil || len(hits) != 2 || hits[0].Label != "e" || hits[0].Hits != 1 || hits[0].Saves != 2 || hits[1].Misses != 1 || hits[0].Counted <= 0 {
 		t.Errorf("%+v, %v", hits, err)
 	}

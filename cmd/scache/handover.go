@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/fdpass"
+	"scache/internal/handover"
 	"scache/internal/master"
 	"scache/internal/server"
-	"scache/internal/succession"
 )
 
 // enlargeTable makes the kernel enlarge the table of descriptors once for all. In a
@@ -39,13 +39,13 @@ func handOver(p *master.Process, s *server.Server) {
 		s.CloseSessions(estate.Sessions)
 		return
 	}
-	rest, err := succession.Leave(succession.Route{
+	rest, err := handover.Leave(handover.Route{
 		Path: p.Socket(), Owner: owner, Now: server.BootTime(),
-		NextInLine: func() (succession.Client, error) {
+		NextInLine: func() (handover.Client, error) {
 			for {
 				fd, err := p.NextInLine()
 				if err != nil {
-					return succession.Client{}, err
+					return handover.Client{}, err
 				}
 				if c, ok := s.Meet(fd); ok {
 					clients++

@@ -19,8 +19,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
+	"scache/internal/control"
 	"scache/internal/fdpass"
-	"scache/internal/operator"
 	"scache/internal/postfixtest"
 )
 
@@ -115,7 +115,7 @@ func TestSoak(t *testing.T) {
 // what became of it, when nothing is cached any more.
 func (s *soak) wantAllAccountedFor(t *testing.T, c *client.Client) {
 	t.Helper()
-	var st operator.Status
+	var st control.Status
 	eventually(t, "the cache is empty", func() (empty bool) {
 		var err error
 		if st, err = c.Status(); err != nil {

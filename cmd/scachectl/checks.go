@@ -58,7 +58,7 @@ func (d *doctor) checkValues() {
 	}
 	path, err := d.CommandPath(d.entry.Command)
 	if !d.enabled() {
-		s := &switcher{control: d.control, System: d.System}
+		s := &switcher{site: d.site, System: d.System}
 		_, path, err = s.findServer()
 	}
 	if err == nil {

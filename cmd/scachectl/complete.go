@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
 // completionLimit is how long a person who presses a key is kept waiting.
@@ -16,7 +16,7 @@ const completionLimit = time.Second
 
 // completeLabels offers the domains and addresses that are cached, and the labels of
 // what has none, for so many arguments, or any number.
-func (c *control) completeLabels(arguments int) cobra.CompletionFunc {
+func (c *site) completeLabels(arguments int) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if arguments >= 0 && len(args) >= arguments {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -27,7 +27,7 @@ func (c *control) completeLabels(arguments int) cobra.CompletionFunc {
 
 // completeWholeLabels offers the labels as they are, for the requests of delivery
 // agents.
-func (c *control) completeWholeLabels(arguments int) cobra.CompletionFunc {
+func (c *site) completeWholeLabels(arguments int) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) >= arguments {
 			return nil, cobra.ShellCompDirectiveNoFileComp
@@ -36,7 +36,7 @@ func (c *control) completeWholeLabels(arguments int) cobra.CompletionFunc {
 	}
 }
 
-func (c *control) offer(name func(label string) string) ([]string, cobra.ShellCompDirective) {
+func (c *site) offer(name func(label string) string) ([]string, cobra.ShellCompDirective) {
 	c.patience = completionLimit
 	all, err := c.list()
 	if err != nil {
@@ -44,10 +44,10 @@ func (c *control) offer(name func(label string) string) ([]string, cobra.ShellCo
 	}
 	var names []string
 	for _, b := range all.Bindings {
-		names = append(names, operator.Escape(name(b.Destination)), operator.Escape(name(b.Endpoint)))
+		names = append(names, control.Escape(name(b.Destination)), control.Escape(name(b.Endpoint)))
 	}
 	for _, s := range all.Sessions {
-		names = append(names, operator.Escape(name(s.Endpoint)))
+		names = append(names, control.Escape(name(s.Endpoint)))
 	}
 	slices.Sort(names)
 	return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp

@@ -22,7 +22,7 @@ type setting struct {
 	Error  string `json:"error,omitempty"`
 }
 
-func newConfigCommand(c *control) *cobra.Command {
+func newConfigCommand(c *site) *cobra.Command {
 	asJSON := false
 	cmd := terse("config", "Show the parameters that the server reads", func(cmd *cobra.Command) error {
 		system, err := c.open()

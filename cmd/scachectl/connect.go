@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"scache/internal/client"
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // timeout bounds a conversation. It includes the time that master(8) takes to
@@ -21,8 +21,8 @@ import (
 const timeout = 10 * time.Second
 
 // open returns the mail system.
-func (c *control) open() (*mailsystem.System, error) {
-	s, err := mailsystem.Open(c.dir)
+func (c *site) open() (*postfix.System, error) {
+	s, err := postfix.Open(c.dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w (option -c tells another directory)", err)
 	}
@@ -31,7 +31,7 @@ func (c *control) open() (*mailsystem.System, error) {
 
 // inInstances does something with the mail system and its other instances, whether or not
 // it fails in some, unless it is interrupted. It may be no failure that none is configured.
-func (c *control) inInstances(out io.Writer, orNone bool, do func(dir string) error) error {
+func (c *site) inInstances(out io.Writer, orNone bool, do func(dir string) error) error {
 	system, err := c.open()
 	if orNone && errors.Is(err, os.ErrNotExist) {
 		_, err = fmt.Fprintf(out, "no mail system is configured: %v\n", err)
@@ -56,7 +56,7 @@ func (c *control) inInstances(out io.Writer, orNone bool, do func(dir string) er
 }
 
 // path returns where the server's socket is.
-func (c *control) path() (string, error) {
+func (c *site) path() (string, error) {
 	if c.socket != "" {
 		return c.socket, nil
 	}
@@ -101,7 +101,7 @@ func explain(path string, err error) error {
 }
 
 // ask connects, and has the server asked something.
-func (c *control) ask(question func(*client.Client) error) error {
+func (c *site) ask(question func(*client.Client) error) error {
 	path, err := c.path()
 	if err != nil {
 		return err

@@ -11,16 +11,16 @@ import (
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
 // contents is what a cache holds.
 type contents struct {
-	Bindings []operator.Binding `json:"bindings"`
-	Sessions []operator.Session `json:"sessions"`
+	Bindings []control.Binding `json:"bindings"`
+	Sessions []control.Session `json:"sessions"`
 }
 
-func (c *control) list() (all contents, err error) {
+func (c *site) list() (all contents, err error) {
 	err = c.ask(func(cl *client.Client) error {
 		all.Bindings, all.Sessions, err = cl.List()
 		return err
@@ -62,13 +62,13 @@ func (all contents) labels(text string) (labels []string) {
 
 // escaped returns the same with labels and properties as they are shown.
 func (all contents) escaped() contents {
-	shown := contents{Bindings: []operator.Binding{}, Sessions: []operator.Session{}} // in JSON: empty, not null
+	shown := contents{Bindings: []control.Binding{}, Sessions: []control.Session{}} // in JSON: empty, not null
 	for _, b := range all.Bindings {
-		b.Destination, b.Endpoint, b.Property = operator.Escape(b.Destination), operator.Escape(b.Endpoint), operator.Escape(b.Property)
+		b.Destination, b.Endpoint, b.Property = control.Escape(b.Destination), control.Escape(b.Endpoint), control.Escape(b.Property)
 		shown.Bindings = append(shown.Bindings, b)
 	}
 	for _, s := range all.Sessions {
-		s.Endpoint, s.Property = operator.Escape(s.Endpoint), operator.Escape(s.Property)
+		s.Endpoint, s.Property = control.Escape(s.Endpoint), control.Escape(s.Property)
 		shown.Sessions = append(shown.Sessions, s)
 	}
 	return shown
@@ -79,7 +79,7 @@ type endpoint struct {
 	label, remote string // the remote address of the oldest session
 	limit         string
 	sessions      int
-	age, left     operator.Seconds // of the session that was saved first, and of the one that ends last
+	age, left     control.Seconds // of the session that was saved first, and of the one that ends last
 }
 
 // endpoints returns the endpoints in the order of their labels.
@@ -131,7 +131,7 @@ func addOrder(cmd *cobra.Command, o *order) {
 
 // arrange sorts rows, those first that have most of it, and returns not more of them
 // than a limit, if there is one. Rows that are equal stay as they are.
-func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age, left operator.Seconds)) []R {
+func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age, left control.Seconds)) []R {
 	value := func(r R) int64 {
 		sessions, age, left := key(r)
 		return map[order]int64{"sessions": int64(sessions), "age": int64(age), "left": int64(left)}[o]
@@ -143,12 +143,12 @@ func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age
 	return rows
 }
 
-func keyOfBinding(b operator.Binding) (int, operator.Seconds, operator.Seconds) {
+func keyOfBinding(b control.Binding) (int, control.Seconds, control.Seconds) {
 	return 0, b.Age, b.Left
 }
-func keyOfSession(s operator.Session) (int, operator.Seconds, operator.Seconds) {
+func keyOfSession(s control.Session) (int, control.Seconds, control.Seconds) {
 	return 1, s.Age, s.Left
 }
-func keyOfEndpoint(e endpoint) (int, operator.Seconds, operator.Seconds) {
+func keyOfEndpoint(e endpoint) (int, control.Seconds, control.Seconds) {
 	return e.sessions, e.age, e.left
 }

@@ -10,19 +10,19 @@ import (
 	"testing"
 	"time"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 func TestDisableAll(t *testing.T) {
 	t.Parallel()
-	first, second := newSite(t), newSite(t)
+	first, second := newFixture(t), newFixture(t)
 	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
 		t.Fatal(err)
 	}
 	want(t, must(t, "-c", first.etc, "enable", "--all"), "enabled in "+first.etc, "enabled in "+second.etc)
 	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "disabled in "+second.etc)
-	for _, s := range []*site{first, second} {
-		if strings.Contains(s.masterCF(), mailsystem.OurName) {
+	for _, s := range []*fixture{first, second} {
+		if strings.Contains(s.masterCF(), postfix.OurName) {
 			t.Errorf("%s is not disabled", s.etc)
 		}
 	}
@@ -34,7 +34,7 @@ func TestDisableAll(t *testing.T) {
 // TestDisableWhilePostfixCannotReload has a main.cf that only Postfix minds.
 func TestDisableWhilePostfixCannotReload(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	before := s.postconf()
 	must(t, "-c", s.etc, "enable")
 	if err := s.Configure(map[string]string{"inet_protocols": "none at all"}); err != nil {
@@ -56,7 +56,7 @@ func TestDisableWhilePostfixCannotReload(t *testing.T) {
 // does not even start.
 func TestDisableWhileOurServerFails(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	before := s.postconf()
 	must(t, "-c", s.etc, "enable")
 	s.install("/bin/false")
@@ -86,7 +86,7 @@ func TestDisableWhileOurServerFails(t *testing.T) {
 
 func TestDisableAllGoesOnWithoutAnInstance(t *testing.T) {
 	t.Parallel()
-	first := newSite(t)
+	first := newFixture(t)
 	gone := filepath.Join(t.TempDir(), "gone")
 	must(t, "-c", first.etc, "enable")
 	if err := first.Configure(map[string]string{"multi_instance_directories": gone}); err != nil {
@@ -104,7 +104,7 @@ func TestThePackageStaysWhereItIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	first, second := newRunningSite(t), newRunningSite(t)
+	first, second := newRunningFixture(t), newRunningFixture(t)
 	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestThePackageStaysWhereItIsUsed(t *testing.T) {
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
-	wantStay := func(s *site) {
+	wantStay := func(s *fixture) {
 		t.Helper()
 		if out, err := remove(); err == nil || !strings.Contains(out, "Postfix in "+s.etc+" still uses this server") {
 			t.Errorf("%v, %s", err, out)

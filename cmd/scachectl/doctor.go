@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
-	"scache/internal/mailsystem"
-	"scache/internal/operator"
+	"scache/internal/control"
+	"scache/internal/postfix"
 )
 
 // A finding is what doctor says about one thing.
@@ -24,7 +24,7 @@ type finding struct {
 	Do    string `json:"do,omitempty"`
 }
 
-func newDoctorCommand(c *control) *cobra.Command {
+func newDoctorCommand(c *site) *cobra.Command {
 	asJSON := false
 	cmd := terse("doctor", "Look for what is wrong or unusual, and say what to do", func(cmd *cobra.Command) error {
 		d, err := c.examine()
@@ -50,17 +50,17 @@ what to do. It changes nothing. Some of it takes root. With a problem, it fails.
 
 // A doctor examines one mail system.
 type doctor struct {
-	*mailsystem.System
-	control   *control
-	entry     mailsystem.Entry
-	status    operator.Status
+	*postfix.System
+	site      *site
+	entry     postfix.Entry
+	status    control.Status
 	statusErr error // why there is none
 	running   bool  // Postfix
 	findings  []finding
 }
 
 // examine makes all checks, in the order in which one leads to the next.
-func (c *control) examine() (*doctor, error) {
+func (c *site) examine() (*doctor, error) {
 	if c.socket != "" {
 		return nil, errSocket
 	}
@@ -68,7 +68,7 @@ func (c *control) examine() (*doctor, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &doctor{System: system, control: c}
+	d := &doctor{System: system, site: c}
 	if d.running, err = d.Running(); err != nil && os.Geteuid() == 0 {
 		return nil, err
 	}
@@ -123,7 +123,7 @@ func (d *doctor) print(w io.Writer) error {
 }
 
 // enabled tells whether the entry is this server's.
-func (d *doctor) enabled() bool { return mailsystem.IsOurs(d.entry.Command) }
+func (d *doctor) enabled() bool { return postfix.IsOurs(d.entry.Command) }
 
 // answered tells whether this server has said how it does.
 func (d *doctor) answered() bool { return d.statusErr == nil }

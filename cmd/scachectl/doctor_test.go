@@ -14,11 +14,11 @@ import (
 	"syscall"
 	"testing"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // doctor runs it, and wants it to succeed or not.
-func (s *site) doctor(healthy bool, patterns ...string) {
+func (s *fixture) doctor(healthy bool, patterns ...string) {
 	s.t.Helper()
 	out, errOut, ok := ctl(s.t, "-c", s.etc, "doctor")
 	if ok != healthy {
@@ -33,13 +33,13 @@ func (s *site) doctor(healthy bool, patterns ...string) {
 
 func TestDoctor(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.doctor(true, "note +entry .*another server: scache$", "note +answer .*not running")
 	s.start()
 	s.doctor(true, "note +entry", "ok +configuration", "ok +socket", "ok +answer")
 	must(t, "-c", s.etc, "enable")
 	s.send()
-	s.doctor(true, "ok +entry .*this server: "+mailsystem.OurName, "ok +configuration .*trial; the process limit is 1", "ok +names", "ok +agents .*127.0.0.1",
+	s.doctor(true, "ok +entry .*this server: "+postfix.OurName, "ok +configuration .*trial; the process limit is 1", "ok +names", "ok +agents .*127.0.0.1",
 		"ok +versions .*scache test", "ok +socket .*for postfix only", "ok +answer", "ok +confinement", "ok +limits", "ok +rates", "ok +log .*maillog")
 	var findings []finding
 	if err := json.Unmarshal([]byte(must(t, "-c", s.etc, "doctor", "--json")), &findings); err != nil || len(findings) < 10 {
@@ -61,7 +61,7 @@ func TestDoctor(t *testing.T) {
 
 func TestDoctorSeesAThrottledServer(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	must(t, "-c", s.etc, "enable")
 	s.edit("main.cf", "connection_cache_status_update_time = 1h", "connection_cache_status_update_time = soon")
 	if err := s.Command("reload"); err != nil {
@@ -77,7 +77,7 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 // TestAnotherBinaryIsInstalled has an upgrade that nobody has put in place.
 func TestAnotherBinaryIsInstalled(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	must(t, "-c", s.etc, "enable")
 	const note = "The installed binary is another one (scache test): scachectl restart puts it in place.\n"
 	if out := must(t, "-c", s.etc, "status"); strings.Contains(out, note) {
@@ -95,7 +95,7 @@ func TestAnotherBinaryIsInstalled(t *testing.T) {
 
 func TestDoctorSeesOpenDoors(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	private := filepath.Join(s.Dir, "queue/private")
 	if err := os.Chmod(private, 0o755); err != nil {
 		t.Fatal(err)

@@ -18,7 +18,7 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/fdpass"
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // libexec is where the server is installed, in a directory of its own, and is set
@@ -38,7 +38,7 @@ var (
 // taken back then, or brought to its end.
 var interruptions = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
 
-func newEnableCommand(c *control) *cobra.Command {
+func newEnableCommand(c *site) *cobra.Command {
 	cmd := newSwitchCommand(c, "enable", "Switch the mail system to this server", (*switcher).enable)
 	cmd.Long = `enable first has this server look at its configuration, as the scache entry in
 master.cf and main.cf have it, and serve one client with that. If anything is wrong,
@@ -49,7 +49,7 @@ is interrupted, the old entry comes back.`
 	return cmd
 }
 
-func newDisableCommand(c *control) *cobra.Command {
+func newDisableCommand(c *site) *cobra.Command {
 	cmd := newSwitchCommand(c, "disable", "Switch the mail system back to the server of before", (*switcher).disable)
 	cmd.Long = `disable puts back the command that the scache entry in master.cf had before enable,
 reloads Postfix if it runs, and waits until the old server answers. If that does not,
@@ -58,10 +58,10 @@ fails: Postfix goes on with this server then, although master.cf has the old one
 	return cmd
 }
 
-func newSwitchCommand(c *control, use, short string, do func(*switcher) error) *cobra.Command {
+func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cobra.Command {
 	dryRun, all := false, false
 	cmd := terse(use, short, func(cmd *cobra.Command) error {
-		s := &switcher{control: c, dryRun: dryRun, out: cmd.OutOrStdout()}
+		s := &switcher{site: c, dryRun: dryRun, out: cmd.OutOrStdout()}
 		if all {
 			return c.inInstances(s.out, use == "disable", func(dir string) error { return s.in(dir, do) })
 		}
@@ -74,8 +74,8 @@ func newSwitchCommand(c *control, use, short string, do func(*switcher) error) *
 
 // A switcher switches a mail system between servers.
 type switcher struct {
-	*control
-	*mailsystem.System
+	*site
+	*postfix.System
 	dryRun      bool
 	out         io.Writer
 	restored    bool            // master.cf was put back, and Postfix does not know
@@ -86,7 +86,7 @@ type switcher struct {
 // first puts right what an earlier call may have left half-way.
 func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	one := *s
-	one.control = &control{dir: dir}
+	one.site = &site{dir: dir}
 	switch {
 	case s.socket != "":
 		return errSocket
@@ -129,7 +129,7 @@ func (s *switcher) enable() error {
 	if err != nil {
 		return err
 	}
-	ours := mailsystem.IsOurs(entry.Command)
+	ours := postfix.IsOurs(entry.Command)
 	if ours && s.isAt(entry.Command, path) {
 		return s.settle(entry.Command, "already enabled")
 	}
@@ -189,7 +189,7 @@ func (s *switcher) change(old, command string, running bool) error {
 	if undo := s.put(old); undo != nil {
 		return fmt.Errorf("%w; and the old entry could not be put back: %v: please look at master.cf: its command was %q", err, undo, old)
 	}
-	if !mailsystem.IsOurs(old) {
+	if !postfix.IsOurs(old) {
 		s.DropSaved() // it is of no use any more
 	}
 	if undo := s.use(old, running); undo != nil {
@@ -203,14 +203,14 @@ func (s *switcher) change(old, command string, running bool) error {
 // to look at, but ours is not the better one.
 func (s *switcher) disable() error {
 	entry, err := s.Entry()
-	if errors.Is(err, mailsystem.ErrNoEntry) {
+	if errors.Is(err, postfix.ErrNoEntry) {
 		s.conclude("not enabled")
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	if !mailsystem.IsOurs(entry.Command) {
+	if !postfix.IsOurs(entry.Command) {
 		return s.settle(entry.Command, "not enabled")
 	}
 	command, err := s.SavedCommand()
@@ -252,9 +252,9 @@ func (s *switcher) settle(command, conclusion string) error {
 		return err
 	}
 	switch {
-	case !mailsystem.IsOurs(command):
+	case !postfix.IsOurs(command):
 		// How another server is doing is none of our business.
-		if running && (s.restored || s.answers(mailsystem.OurName)) {
+		if running && (s.restored || s.answers(postfix.OurName)) {
 			return s.disabled(command, running, conclusion)
 		}
 	case running && !s.waitFor(command, promptly):
@@ -319,9 +319,9 @@ func (s *switcher) waitFor(command string, limit time.Duration) bool {
 func (s *switcher) answers(command string) bool {
 	_, err := s.status()
 	switch {
-	case mailsystem.IsOurs(command):
+	case postfix.IsOurs(command):
 		return err == nil
-	case command == mailsystem.StockCommand:
+	case command == postfix.StockCommand:
 		return errors.Is(err, client.ErrStock)
 	}
 	return err == nil || errors.Is(err, client.ErrStock)
@@ -336,7 +336,7 @@ func (s *switcher) findServer() (command, path string, err error) {
 	}
 	path = filepath.Join(libexec, "scache")
 	if _, err := os.Stat(path); err != nil {
-		path = filepath.Join(directory, mailsystem.OurName)
+		path = filepath.Join(directory, postfix.OurName)
 		if _, other := os.Stat(path); other != nil {
 			return "", "", fmt.Errorf("%w (make install puts it there)", err)
 		}

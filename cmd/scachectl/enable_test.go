@@ -11,25 +11,25 @@ import (
 	"testing"
 	"time"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 func TestEnableAndDisable(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	before := s.postconf()
 
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	out := must(t, "-c", s.etc, "enable", "--dry-run")
-	want(t, out, "nothing was done", s.etc+"/master.cf: let the command of scache unix be "+mailsystem.OurName, "postfix -c "+s.etc+" reload")
+	want(t, out, "nothing was done", s.etc+"/master.cf: let the command of scache unix be "+postfix.OurName, "postfix -c "+s.etc+" reload")
 	if s.postconf() != before {
 		t.Fatal("a dry run has changed master.cf")
 	}
 
 	for range 2 { // twice is as good as once
 		must(t, "-c", s.etc, "enable")
-		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+mailsystem.OurName+" ", 1); got != want {
+		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+postfix.OurName+" ", 1); got != want {
 			t.Errorf("master.cf: %s\nwant %s", got, want)
 		}
 	}
@@ -75,7 +75,7 @@ func TestEnableAndDisable(t *testing.T) {
 // TestEnableRollsBack has a server that passes the trial, and fails under master(8).
 func TestEnableRollsBack(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	before := s.masterCF()
 	s.installForTrials("exit 1")
 	s.throttled = true
@@ -87,7 +87,7 @@ func TestEnableRollsBack(t *testing.T) {
 // whatever listens to it.
 func TestEnableIsInterrupted(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	before := s.masterCF()
 	s.installForTrials("exec sleep 100")
 	for _, by := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
@@ -97,7 +97,7 @@ func TestEnableIsInterrupted(t *testing.T) {
 }
 
 // interruptEnable interrupts enable after it has changed master.cf, and wants it to go back.
-func (s *site) interruptEnable(by syscall.Signal, options ...string) {
+func (s *fixture) interruptEnable(by syscall.Signal, options ...string) {
 	s.t.Helper()
 	cmd := exec.Command(tool, append([]string{"-c", s.etc, "enable"}, options...)...)
 	stdout, err := cmd.StdoutPipe()
@@ -112,7 +112,7 @@ func (s *site) interruptEnable(by syscall.Signal, options ...string) {
 	if by == syscall.SIGPIPE {
 		stdout.Close()
 	} else {
-		eventually(s.t, "the entry is the new one", func() bool { return strings.Contains(s.masterCF(), mailsystem.OurName) })
+		eventually(s.t, "the entry is the new one", func() bool { return strings.Contains(s.masterCF(), postfix.OurName) })
 		cmd.Process.Signal(by)
 	}
 	err = cmd.Wait()
@@ -124,7 +124,7 @@ func (s *site) interruptEnable(by syscall.Signal, options ...string) {
 // TestEnableAllIsInterrupted in the first instance, and leaves the other one alone.
 func TestEnableAllIsInterrupted(t *testing.T) {
 	t.Parallel()
-	first, second := newRunningSite(t), newSite(t)
+	first, second := newRunningFixture(t), newFixture(t)
 	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +139,7 @@ func TestEnableAllIsInterrupted(t *testing.T) {
 // TestEnableIsRefused has nothing touched where this server would not serve.
 func TestEnableIsRefused(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	edit := func(from, to string) (undo func()) {
 		t.Helper()
 		text := s.masterCF()
@@ -168,16 +168,16 @@ func TestEnableIsRefused(t *testing.T) {
 		s.install(binary)
 		wantError(t, []string{"-c", s.etc, "enable"}, text, "nothing was changed")
 	}
-	os.Chmod(filepath.Join(s.Dir, "libexec", mailsystem.OurName), 0o644)
+	os.Chmod(filepath.Join(s.Dir, "libexec", postfix.OurName), 0o644)
 	wantError(t, []string{"-c", s.etc, "enable"}, "permission denied", "nothing was changed")
-	os.Remove(filepath.Join(s.Dir, "libexec", mailsystem.OurName))
+	os.Remove(filepath.Join(s.Dir, "libexec", postfix.OurName))
 	wantError(t, []string{"-c", s.etc, "enable"}, "no such file", "make install")
 	s.wantUntouched(before)
 }
 
 func TestEnableWhilePostfixIsStopped(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	want(t, must(t, "-c", s.etc, "enable"), "not running")
 	s.start()
 	s.send()
@@ -187,12 +187,12 @@ func TestEnableWhilePostfixIsStopped(t *testing.T) {
 // TestEnableGoesOnAfterAnInterruption has master.cf changed, and Postfix not told.
 func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
-	s.edit("master.cf", " 1 scache ", " 1 "+mailsystem.OurName+" ")
+	s.edit("master.cf", " 1 scache ", " 1 "+postfix.OurName+" ")
 	want(t, must(t, "-c", s.etc, "enable"), "reload", "already enabled")
 	want(t, must(t, "-c", s.etc, "status"), "scache test")
-	s.edit("master.cf", " 1 "+mailsystem.OurName+" ", " 1 scache ")
+	s.edit("master.cf", " 1 "+postfix.OurName+" ", " 1 scache ")
 	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 }
@@ -200,12 +200,12 @@ func TestEnableGoesOnAfterAnInterruption(t *testing.T) {
 // TestEnableOfAnotherCopy has the entry name one that is not the one installed.
 func TestEnableOfAnotherCopy(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	before := s.postconf()
 	must(t, "-c", s.etc, "enable")
-	s.edit("master.cf", " "+mailsystem.OurName+" ", " ../old/"+mailsystem.OurName+" ")
+	s.edit("master.cf", " "+postfix.OurName+" ", " ../old/"+postfix.OurName+" ")
 	want(t, must(t, "-c", s.etc, "enable"), "enabled")
-	if got := s.postconf(); !strings.Contains(got, " 1 "+mailsystem.OurName+" ") {
+	if got := s.postconf(); !strings.Contains(got, " 1 "+postfix.OurName+" ") {
 		t.Error(got)
 	}
 	must(t, "-c", s.etc, "disable")
@@ -216,7 +216,7 @@ func TestEnableOfAnotherCopy(t *testing.T) {
 
 func TestEnableWithoutAnEntry(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	s.write("master.cf", strings.ReplaceAll(s.masterCF(), oldEntry, ""))
 	wantError(t, []string{"-c", s.etc, "enable"}, "no entry", "scache unix")
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
@@ -225,7 +225,7 @@ func TestEnableWithoutAnEntry(t *testing.T) {
 // TestAnInterruptedCallIsPutRight finds master.cf without the entry.
 func TestAnInterruptedCallIsPutRight(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	before := s.masterCF()
 	for name, text := range map[string]string{"master.cf.scache-whole": before, "master.cf": strings.Replace(before, oldEntry, "", 1)} {
 		s.write(name, text)
@@ -242,7 +242,7 @@ func TestAnInterruptedCallIsPutRight(t *testing.T) {
 
 func TestEnableTakesRoot(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	for _, command := range []string{"enable", "disable"} {
 		cmd := exec.Command(tool, "-c", s.etc, command)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}

@@ -8,10 +8,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
-func newFlushCommand(c *control) *cobra.Command {
+func newFlushCommand(c *site) *cobra.Command {
 	all, dryRun, asJSON := false, false, false
 	cmd := &cobra.Command{
 		Use:   "flush LABEL... | --all",
@@ -55,7 +55,7 @@ Connections in use by a delivery agent are not in the cache, and stay.` + labelH
 
 // flush flushes what the texts mean, and everything if there is none. In a dry run it
 // counts only.
-func (c *control) flush(texts []string, dryRun bool) (f operator.Flushed, err error) {
+func (c *site) flush(texts []string, dryRun bool) (f control.Flushed, err error) {
 	err = c.ask(func(cl *client.Client) error {
 		if len(texts) == 0 && !dryRun {
 			f, err = cl.FlushAll()
@@ -67,14 +67,14 @@ func (c *control) flush(texts []string, dryRun bool) (f operator.Flushed, err er
 			return err
 		}
 		if len(texts) == 0 {
-			f = operator.Flushed{Sessions: int64(len(sessions)), Bindings: int64(len(bindings))}
+			f = control.Flushed{Sessions: int64(len(sessions)), Bindings: int64(len(bindings))}
 			return nil
 		}
 		var labels []string
 		for _, text := range texts {
 			found := all.labels(text)
 			if len(found) == 0 {
-				return fmt.Errorf("nothing is cached for %s: it is neither a label, nor the domain or address in one (see scachectl list)", operator.Escape(text))
+				return fmt.Errorf("nothing is cached for %s: it is neither a label, nor the domain or address in one (see scachectl list)", control.Escape(text))
 			}
 			labels = append(labels, found...)
 		}
@@ -89,7 +89,7 @@ func (c *control) flush(texts []string, dryRun bool) (f operator.Flushed, err er
 }
 
 // count returns what would be flushed with these labels.
-func (all contents) count(labels []string) (f operator.Flushed) {
+func (all contents) count(labels []string) (f control.Flushed) {
 	named, bound := map[string]bool{}, map[string]bool{}
 	for _, label := range labels {
 		named[label] = true

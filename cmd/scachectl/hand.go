@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
 const labelHelp = `
@@ -26,14 +26,14 @@ const stockToo = " It works with the stock server, too."
 // unescapeAll unescapes all texts in their places.
 func unescapeAll(texts []string) (err error) {
 	for i, text := range texts {
-		if texts[i], err = operator.Unescape(text); err != nil {
+		if texts[i], err = control.Unescape(text); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func newSaveCommand(c *control) *cobra.Command {
+func newSaveCommand(c *site) *cobra.Command {
 	save := &cobra.Command{Use: "save", Short: "Save a session or a binding by hand"}
 	ttl, property, fd := int32(0), "", 0
 	endpoint := &cobra.Command{
@@ -79,7 +79,7 @@ func newSaveCommand(c *control) *cobra.Command {
 	return save
 }
 
-func (c *control) save(w io.Writer, save func(*client.Client) (client.Status, error)) error {
+func (c *site) save(w io.Writer, save func(*client.Client) (client.Status, error)) error {
 	return c.ask(func(cl *client.Client) error {
 		status, err := save(cl)
 		if err != nil {
@@ -93,7 +93,7 @@ func (c *control) save(w io.Writer, save func(*client.Client) (client.Status, er
 	})
 }
 
-func newFindCommand(c *control) *cobra.Command {
+func newFindCommand(c *site) *cobra.Command {
 	find := &cobra.Command{
 		Use:   "find",
 		Short: "Find a session by hand, which takes it out of the cache and closes it",
@@ -133,9 +133,9 @@ func describe(w io.Writer, level string, f client.Found) error {
 	}
 	defer unix.Close(f.FD)
 	if level == "destination" {
-		fmt.Fprintf(w, "destination property: %s\n", operator.Escape(f.DestinationProperty))
+		fmt.Fprintf(w, "destination property: %s\n", control.Escape(f.DestinationProperty))
 	}
-	fmt.Fprintf(w, "endpoint property: %s\n", operator.Escape(f.Property))
+	fmt.Fprintf(w, "endpoint property: %s\n", control.Escape(f.Property))
 	_, err := fmt.Fprintf(w, "descriptor: %s\n", fileType(f.FD))
 	return err
 }

@@ -12,27 +12,27 @@ import (
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
 // counts are what hits can be sorted by.
 var counts = []struct {
 	name  string
-	value func(operator.Hits) int64
+	value func(control.Hits) int64
 }{
 	{"lookups", lookups},
-	{"misses", func(h operator.Hits) int64 { return h.Misses }},
-	{"hits", func(h operator.Hits) int64 { return h.Hits }},
-	{"saves", func(h operator.Hits) int64 { return h.Saves }},
-	{"expired", func(h operator.Hits) int64 { return h.Expired }},
-	{"dead", func(h operator.Hits) int64 { return h.Dead }},
-	{"flushed", func(h operator.Hits) int64 { return h.Flushed }},
+	{"misses", func(h control.Hits) int64 { return h.Misses }},
+	{"hits", func(h control.Hits) int64 { return h.Hits }},
+	{"saves", func(h control.Hits) int64 { return h.Saves }},
+	{"expired", func(h control.Hits) int64 { return h.Expired }},
+	{"dead", func(h control.Hits) int64 { return h.Dead }},
+	{"flushed", func(h control.Hits) int64 { return h.Flushed }},
 }
 
-func lookups(h operator.Hits) int64 { return h.Hits + h.Misses }
+func lookups(h control.Hits) int64 { return h.Hits + h.Misses }
 
-func newHitsCommand(c *control) *cobra.Command {
-	level, sort, limit, asJSON := operator.LevelDestination, "misses", 20, false
+func newHitsCommand(c *site) *cobra.Command {
+	level, sort, limit, asJSON := control.LevelDestination, "misses", 20, false
 	var names []string
 	for _, count := range counts {
 		names = append(names, count.name)
@@ -41,7 +41,7 @@ func newHitsCommand(c *control) *cobra.Command {
 		if !slices.Contains(names, sort) {
 			return usageError(fmt.Errorf("--sort %s: want one of %s", sort, strings.Join(names, ", ")))
 		}
-		if level != operator.LevelDestination && level != operator.LevelEndpoint {
+		if level != control.LevelDestination && level != control.LevelEndpoint {
 			return usageError(fmt.Errorf("--by %s: want destination or endpoint", level))
 		}
 		all, err := c.hits(level)
@@ -49,15 +49,15 @@ func newHitsCommand(c *control) *cobra.Command {
 			return err
 		}
 		value := counts[slices.Index(names, sort)].value
-		slices.SortStableFunc(all, func(a, b operator.Hits) int { return cmp.Compare(value(b), value(a)) })
+		slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(value(b), value(a)) })
 		shown := all
 		if limit > 0 {
 			shown = all[:min(limit, len(all))]
 		}
 		if asJSON {
-			shown = append([]operator.Hits{}, shown...)
+			shown = append([]control.Hits{}, shown...)
 			for i := range shown {
-				shown[i].Label = operator.Escape(shown[i].Label)
+				shown[i].Label = control.Escape(shown[i].Label)
 			}
 			return writeJSON(cmd.OutOrStdout(), shown)
 		}
@@ -81,11 +81,11 @@ receiver's.`
 	flags.IntVar(&limit, "limit", limit, "not more rows than `number`; 0 is all")
 	flags.BoolVar(&asJSON, "json", false, "as JSON; times are in seconds")
 	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{operator.LevelDestination, operator.LevelEndpoint}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{control.LevelDestination, control.LevelEndpoint}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func (c *control) hits(level string) (all []operator.Hits, err error) {
+func (c *site) hits(level string) (all []control.Hits, err error) {
 	err = c.ask(func(cl *client.Client) error {
 		all, err = cl.Hits(level)
 		return err
@@ -93,14 +93,14 @@ func (c *control) hits(level string) (all []operator.Hits, err error) {
 	return all, err
 }
 
-func printHits(w io.Writer, level string, all int, shown []operator.Hits) {
+func printHits(w io.Writer, level string, all int, shown []control.Hits) {
 	heading := strings.ToUpper(level) + "\tLOOKUPS\tHITS\tMISSES\tHIT RATE\tSAVES\tEXPIRED\tDEAD\tFLUSHED\tERROR\tCOUNTED"
-	if level == operator.LevelEndpoint {
+	if level == control.LevelEndpoint {
 		heading += "\tLIMIT"
 	}
-	printTable(w, heading, all, shown, func(h operator.Hits) []any {
-		cells := []any{operator.Escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
-		if level == operator.LevelEndpoint {
+	printTable(w, heading, all, shown, func(h control.Hits) []any {
+		cells := []any{control.Escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
+		if level == control.LevelEndpoint {
 			cells = append(cells, cmp.Or(h.Limit, "-"))
 		}
 		return cells

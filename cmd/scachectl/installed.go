@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"os"
 
-	"scache/internal/mailsystem"
-	"scache/internal/operator"
+	"scache/internal/control"
+	"scache/internal/postfix"
 )
 
 // installed is the binary that Postfix would start now.
@@ -18,7 +18,7 @@ type installed struct {
 }
 
 // findInstalled returns the binary that the entry names, beside the server that runs.
-func findInstalled(system *mailsystem.System, s operator.Status) (i installed, err error) {
+func findInstalled(system *postfix.System, s control.Status) (i installed, err error) {
 	if i.Path, i.Version, err = system.Installed(); err != nil {
 		return i, err
 	}

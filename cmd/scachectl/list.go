@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
 // A listing is how the contents are shown.
@@ -20,7 +20,7 @@ type listing struct {
 	verbose bool
 }
 
-func newListCommand(c *control) *cobra.Command {
+func newListCommand(c *site) *cobra.Command {
 	l, asJSON := listing{order: "label"}, false
 	cmd := &cobra.Command{
 		Use:   "list [LABEL]",
@@ -69,16 +69,16 @@ func (l listing) print(w io.Writer, all contents) error {
 	if l.verbose {
 		heading += "\tPROPERTY"
 	}
-	printTable(w, heading, len(all.Bindings), arrange(all.Bindings, l.order, l.limit, keyOfBinding), func(b operator.Binding) []any {
-		return l.cells(b.Property, operator.Escape(b.Destination), operator.Escape(b.Endpoint), round(b.Age), round(b.Left))
+	printTable(w, heading, len(all.Bindings), arrange(all.Bindings, l.order, l.limit, keyOfBinding), func(b control.Binding) []any {
+		return l.cells(b.Property, control.Escape(b.Destination), control.Escape(b.Endpoint), round(b.Age), round(b.Left))
 	})
 	if l.verbose {
-		printTable(w, "ENDPOINT\tREMOTE\tAGE\tLEFT\tPROPERTY", len(all.Sessions), arrange(all.Sessions, l.order, l.limit, keyOfSession), func(s operator.Session) []any {
-			return l.cells(s.Property, operator.Escape(s.Endpoint), remote(s.Remote), round(s.Age), round(s.Left))
+		printTable(w, "ENDPOINT\tREMOTE\tAGE\tLEFT\tPROPERTY", len(all.Sessions), arrange(all.Sessions, l.order, l.limit, keyOfSession), func(s control.Session) []any {
+			return l.cells(s.Property, control.Escape(s.Endpoint), remote(s.Remote), round(s.Age), round(s.Left))
 		})
 	} else {
 		printTable(w, "ENDPOINT\tSESSIONS\tLIMIT\tREMOTE\tAGE\tLEFT", len(endpoints), arrange(endpoints, l.order, l.limit, keyOfEndpoint), func(e endpoint) []any {
-			return []any{operator.Escape(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), round(e.age), round(e.left)}
+			return []any{control.Escape(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), round(e.age), round(e.left)}
 		})
 	}
 	_, err := fmt.Fprintln(w, total)
@@ -88,7 +88,7 @@ func (l listing) print(w io.Writer, all contents) error {
 // cells adds the property where it is wanted.
 func (l listing) cells(property string, cells ...any) []any {
 	if l.verbose {
-		return append(cells, operator.Escape(property))
+		return append(cells, control.Escape(property))
 	}
 	return cells
 }

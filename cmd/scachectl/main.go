@@ -12,14 +12,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // version is set by the build.
 var version = "unknown"
 
-// A control is what all commands have in common: where the server is.
-type control struct {
+// A site is what all commands have in common: where the server is.
+type site struct {
 	socket string
 	dir    string // of main.cf and master.cf
 
@@ -54,7 +54,7 @@ func usageError(err error) error {
 }
 
 func newCommand() *cobra.Command {
-	c := &control{}
+	c := &site{}
 	root := &cobra.Command{
 		Use:   "scachectl",
 		Short: "Look into the connection cache of Postfix, and install it",
@@ -66,7 +66,7 @@ server's own socket, and switches the mail system to this server and back.`,
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "the server's `path`, instead of the one that main.cf tells")
-	flags.StringVarP(&c.dir, "config", "c", "", "the `directory` of main.cf (default: $MAIL_CONFIG, or "+mailsystem.DefaultDirectory+")")
+	flags.StringVarP(&c.dir, "config", "c", "", "the `directory` of main.cf (default: $MAIL_CONFIG, or "+postfix.DefaultDirectory+")")
 	root.MarkFlagDirname("config")
 	root.MarkFlagFilename("socket")
 	root.AddCommand(

@@ -15,7 +15,7 @@ import (
 	"scache/internal/metrics"
 )
 
-func newMetricsCommand(c *control) *cobra.Command {
+func newMetricsCommand(c *site) *cobra.Command {
 	output, hits := "-", false
 	cmd := terse("metrics", "Print metrics for Prometheus", func(cmd *cobra.Command) error {
 		text, err := writeMetrics(&metrics.Collector{Sources: c.sources, Hits: hits})
@@ -43,7 +43,7 @@ that tells Prometheus by itself, see scache_exporter.`
 }
 
 // sources returns the servers that metrics are about.
-func (c *control) sources() []metrics.Source {
+func (c *site) sources() []metrics.Source {
 	switch {
 	case c.socket != "":
 		return []metrics.Source{{Instance: c.socket, Socket: c.socket}}

@@ -11,7 +11,7 @@ import (
 // TestThePathOfCron has none of the directories of Postfix's commands.
 func TestThePathOfCron(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	cmd := exec.Command(tool, "-c", s.etc, "config")
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	if _, errOut, ok := run(cmd); !ok {
@@ -23,7 +23,7 @@ func TestThePathOfCron(t *testing.T) {
 // that refers to it, as the manual page says.
 func TestPostfixWithoutNoise(t *testing.T) {
 	t.Parallel()
-	s := newSite(t)
+	s := newFixture(t)
 	if err := s.Configure(map[string]string{"connection_cache_goodbye": "QUIT", "connection_cache_endpoint_limits": "192.0.2.0/24=2/5s"}); err != nil {
 		t.Fatal(err)
 	}

@@ -12,13 +12,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // restartLimit is how long the next process may take to answer.
 const restartLimit = 10 * time.Second
 
-func newRestartCommand(c *control) *cobra.Command {
+func newRestartCommand(c *site) *cobra.Command {
 	all := false
 	cmd := terse("restart", "Put the installed binary in the place of the running one", func(cmd *cobra.Command) error {
 		if all {
@@ -38,12 +38,12 @@ serves, and the others are left alone.`
 
 // restartAll restarts the servers of this mail system and of its other instances, as far as
 // they are ours and run.
-func (c *control) restartAll(out io.Writer) error {
+func (c *site) restartAll(out io.Writer) error {
 	if c.socket != "" {
 		return errSocket
 	}
 	return c.inInstances(out, true, func(dir string) error {
-		one := &control{dir: dir, patience: promptly}
+		one := &site{dir: dir, patience: promptly}
 		if _, err := one.status(); err != nil {
 			return one.excuse(err)
 		}
@@ -52,7 +52,7 @@ func (c *control) restartAll(out io.Writer) error {
 }
 
 // excuse returns nothing if this server need not answer, and else its error.
-func (c *control) excuse(silence error) error {
+func (c *site) excuse(silence error) error {
 	system, err := c.open()
 	if err != nil {
 		return err
@@ -60,13 +60,13 @@ func (c *control) excuse(silence error) error {
 	if running, err := system.Running(); !running || errors.Is(silence, client.ErrStock) {
 		return err
 	}
-	if _, _, err := system.Enabled(); errors.Is(err, mailsystem.ErrNotEnabled) || errors.Is(err, mailsystem.ErrNoEntry) {
+	if _, _, err := system.Enabled(); errors.Is(err, postfix.ErrNotEnabled) || errors.Is(err, postfix.ErrNoEntry) {
 		return nil
 	}
 	return silence
 }
 
-func (c *control) restartAndSay(out io.Writer) error {
+func (c *site) restartAndSay(out io.Writer) error {
 	if err := c.tryInstalled(); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("%w\nThe entry names a server that is not there; nothing was done: scachectl enable finds the one that is installed", err)
 	} else if err != nil {
@@ -82,7 +82,7 @@ func (c *control) restartAndSay(out io.Writer) error {
 }
 
 // tryInstalled has the server that the entry names serve one client, where that can be tried.
-func (c *control) tryInstalled() error {
+func (c *site) tryInstalled() error {
 	if c.socket != "" || os.Geteuid() != 0 {
 		return nil
 	}
@@ -91,7 +91,7 @@ func (c *control) tryInstalled() error {
 		return err
 	}
 	entry, path, err := system.Enabled()
-	if errors.Is(err, mailsystem.ErrNotEnabled) {
+	if errors.Is(err, postfix.ErrNotEnabled) {
 		return nil // the daemon that is asked to restart says what there is to say
 	}
 	if err != nil {
@@ -108,7 +108,7 @@ type glance struct {
 }
 
 // restart asks for a restart, and waits for the next process.
-func (c *control) restart() (before, after glance, err error) {
+func (c *site) restart() (before, after glance, err error) {
 	if err := c.ask(func(cl *client.Client) error {
 		if before, err = look(cl); err != nil {
 			return err

@@ -8,12 +8,12 @@ import (
 	"strings"
 	"testing"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 func TestRestart(t *testing.T) {
 	t.Parallel()
-	s := newRunningSite(t)
+	s := newRunningFixture(t)
 	wantError(t, []string{"-c", s.etc, "restart"}, "stock scache")
 	must(t, "-c", s.etc, "enable")
 	s.send()
@@ -29,11 +29,11 @@ func TestRestart(t *testing.T) {
 
 func TestRestartAll(t *testing.T) {
 	t.Parallel()
-	first, second, third := newSite(t), newSite(t), newSite(t)
+	first, second, third := newFixture(t), newFixture(t), newFixture(t)
 	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc + ", " + third.etc}); err != nil {
 		t.Fatal(err)
 	}
-	for _, s := range []*site{first, second} { // the third one does not run
+	for _, s := range []*fixture{first, second} { // the third one does not run
 		s.start()
 	}
 	must(t, "-c", second.etc, "enable")
@@ -49,7 +49,7 @@ func TestRestartAll(t *testing.T) {
 	}
 	want(t, must(t, "-c", second.etc, "status"), "scache test")
 
-	os.Remove(filepath.Join(second.Dir, "libexec", mailsystem.OurName))
+	os.Remove(filepath.Join(second.Dir, "libexec", postfix.OurName))
 	wantError(t, []string{"-c", second.etc, "restart"}, "no such file", "scachectl enable finds")
 
 	second.installForTrials("exec sleep 100")

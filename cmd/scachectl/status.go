@@ -12,10 +12,10 @@ import (
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
-func newStatusCommand(c *control) *cobra.Command {
+func newStatusCommand(c *site) *cobra.Command {
 	asJSON := false
 	cmd := terse("status", "Show what the server holds and what it has done", func(cmd *cobra.Command) error {
 		s, err := c.status()
@@ -41,12 +41,12 @@ func newStatusCommand(c *control) *cobra.Command {
 
 // fullStatus is what the server says, and what is installed.
 type fullStatus struct {
-	operator.Status
+	control.Status
 	Installed *installed `json:"installed,omitempty"`
 }
 
 // installed returns the binary that is installed, if that can be found out.
-func (c *control) installed(s operator.Status) *installed {
+func (c *site) installed(s control.Status) *installed {
 	system, err := c.open()
 	if err != nil {
 		return nil
@@ -58,7 +58,7 @@ func (c *control) installed(s operator.Status) *installed {
 	return &i
 }
 
-func (c *control) status() (s operator.Status, err error) {
+func (c *site) status() (s control.Status, err error) {
 	err = c.ask(func(cl *client.Client) error {
 		s, err = cl.Status()
 		return err
@@ -112,7 +112,7 @@ settings: ttl limit %v, client timeout %v, liveness check %s, goodbye %s, announ
 }
 
 // round writes a time with as many digits as are of interest.
-func round(s operator.Seconds) time.Duration {
+func round(s control.Seconds) time.Duration {
 	d := time.Duration(s)
 	if d < time.Minute {
 		return d.Round(100 * time.Millisecond)

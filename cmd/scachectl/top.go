@@ -24,8 +24,8 @@ const (
 	maxInterval = time.Minute
 )
 
-func newTopCommand(c *control) *cobra.Command {
-	w := watcher{control: c, order: "sessions", interval: time.Second}
+func newTopCommand(c *site) *cobra.Command {
+	w := watcher{site: c, order: "sessions", interval: time.Second}
 	batch := 0
 	cmd := terse("top", "Watch the server", func(cmd *cobra.Command) error {
 		if w.interval < minInterval || w.interval > maxInterval {
@@ -48,7 +48,7 @@ instead and back, + and - change the interval, and any other key looks at once.`
 
 // A watcher looks at the server again and again.
 type watcher struct {
-	*control
+	*site
 	order     order
 	hits      bool // instead of endpoints with sessions
 	interval  time.Duration

@@ -10,25 +10,25 @@ import (
 	"time"
 
 	"scache/internal/client"
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
 // A view is what top shows at one moment.
 type view struct {
 	at     time.Time
-	status operator.Status
+	status control.Status
 	contents
-	hits []operator.Hits
+	hits []control.Hits
 	err  error
 }
 
-func (c *control) look() (v view) {
+func (c *site) look() (v view) {
 	v.err = c.ask(func(cl *client.Client) (err error) {
 		if v.status, err = cl.Status(); err != nil {
 			return err
 		}
 		v.at = time.Now()
-		if v.hits, err = cl.Hits(operator.LevelDestination); err != nil {
+		if v.hits, err = cl.Hits(control.LevelDestination); err != nil {
 			return err
 		}
 		v.Bindings, v.Sessions, err = cl.List()
@@ -45,7 +45,7 @@ const headerLines = 8
 func (w *watcher) lines(rows int) []string {
 	s, was, seconds := w.now.status, w.last.status, w.now.at.Sub(w.last.at).Seconds()
 	if was.PID != s.PID { // what happened since it was started
-		was, seconds = operator.Status{}, time.Duration(max(s.Counted, s.Uptime)).Seconds()
+		was, seconds = control.Status{}, time.Duration(max(s.Counted, s.Uptime)).Seconds()
 	}
 	seconds = max(seconds, 0.001)
 	rate := func(now, before int64) string { return fmt.Sprintf("%.0f/s", float64(now-before)/seconds) }
@@ -78,7 +78,7 @@ func (w *watcher) lines(rows int) []string {
 func (v view) endpointLines(o order) []string {
 	lines := []string{fmt.Sprintf("%8s %7s %7s  %s", "SESSIONS", "AGE", "LEFT", "ENDPOINT")}
 	for _, e := range arrange(v.endpoints(), o, 0, keyOfEndpoint) {
-		lines = append(lines, fmt.Sprintf("%8d %7v %7v  %s", e.sessions, round(e.age), round(e.left), strings.TrimSpace(operator.Escape(e.label)+"  "+e.remote)))
+		lines = append(lines, fmt.Sprintf("%8d %7v %7v  %s", e.sessions, round(e.age), round(e.left), strings.TrimSpace(control.Escape(e.label)+"  "+e.remote)))
 	}
 	return lines
 }
@@ -86,9 +86,9 @@ func (v view) endpointLines(o order) []string {
 // hitLines returns the destinations, those with most misses first, below a heading.
 func (v view) hitLines() []string {
 	lines := []string{fmt.Sprintf("%8s %8s %8s %8s %8s  %s", "MISSES", "HITS", "SAVES", "EXPIRED", "DEAD", "DESTINATION")}
-	slices.SortStableFunc(v.hits, func(a, b operator.Hits) int { return cmp.Compare(b.Misses, a.Misses) })
+	slices.SortStableFunc(v.hits, func(a, b control.Hits) int { return cmp.Compare(b.Misses, a.Misses) })
 	for _, h := range v.hits {
-		lines = append(lines, fmt.Sprintf("%8d %8d %8d %8d %8d  %s", h.Misses, h.Hits, h.Saves, h.Expired, h.Dead, operator.Escape(h.Label)))
+		lines = append(lines, fmt.Sprintf("%8d %8d %8d %8d %8d  %s", h.Misses, h.Hits, h.Saves, h.Expired, h.Dead, control.Escape(h.Label)))
 	}
 	return lines
 }

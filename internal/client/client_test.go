@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"scache/internal/control"
 	"scache/internal/fdpass"
-	"scache/internal/operator"
 )
 
 // A script is what a server does: it hears a list for each "<", says what begins with
@@ -160,17 +160,17 @@ func TestOperatorsRequests(t *testing.T) {
 	if b, s, err := c.List(); len(b) != 1 || len(s) != 2 || s[0].Endpoint != "a" || err != nil {
 		t.Errorf("%+v, %+v, %v", b, s, err)
 	}
-	want := []operator.Hits{{Label: "x"}, {Label: "y", Misses: 3}}
-	if h, err := c.Hits(operator.LevelEndpoint); !slices.Equal(h, want) || err != nil {
+	want := []control.Hits{{Label: "x"}, {Label: "y", Misses: 3}}
+	if h, err := c.Hits(control.LevelEndpoint); !slices.Equal(h, want) || err != nil {
 		t.Errorf("%+v, %v", h, err)
 	}
-	if f, err := c.Flush("a", "b"); f != (operator.Flushed{Sessions: 2, Bindings: 1}) || err != nil {
+	if f, err := c.Flush("a", "b"); f != (control.Flushed{Sessions: 2, Bindings: 1}) || err != nil {
 		t.Errorf("%+v, %v", f, err)
 	}
-	if f, err := c.Flush(); f != (operator.Flushed{}) || err != nil {
+	if f, err := c.Flush(); f != (control.Flushed{}) || err != nil {
 		t.Errorf("nothing to flush: %+v, %v", f, err)
 	}
-	if f, err := c.FlushAll(); f != (operator.Flushed{Sessions: 7}) || err != nil {
+	if f, err := c.FlushAll(); f != (control.Flushed{Sessions: 7}) || err != nil {
 		t.Errorf("%+v, %v", f, err)
 	}
 	if err := c.Restart(); err != nil {

@@ -9,7 +9,7 @@ import (
 	"strings"
 
 	"scache/attr"
-	"scache/internal/operator"
+	"scache/internal/control"
 )
 
 // ErrStock is the error of an operator's request to a server that does not know
@@ -17,39 +17,39 @@ import (
 var ErrStock = errors.New("the server does not know this request: it is the stock scache, or one like it")
 
 // Status asks for the state of the server.
-func (c *Client) Status() (s operator.Status, err error) {
-	list, err := c.operate(operator.RequestStatus)
+func (c *Client) Status() (s control.Status, err error) {
+	list, err := c.operate(control.RequestStatus)
 	if err == nil {
-		err = operator.Decode(list, &s)
+		err = control.Decode(list, &s)
 	}
 	return s, err
 }
 
 // List asks for all that is in the cache, in the order of the labels and, of
 // each, in the order in which it would be found.
-func (c *Client) List() (bindings []operator.Binding, sessions []operator.Session, err error) {
-	err = c.entries(operator.RequestList, func(entry any) {
+func (c *Client) List() (bindings []control.Binding, sessions []control.Session, err error) {
+	err = c.entries(control.RequestList, func(entry any) {
 		switch entry := entry.(type) {
-		case operator.Binding:
+		case control.Binding:
 			bindings = append(bindings, entry)
-		case operator.Session:
+		case control.Session:
 			sessions = append(sessions, entry)
 		}
 	})
-	slices.SortStableFunc(bindings, func(a, b operator.Binding) int { return strings.Compare(a.Destination, b.Destination) })
-	slices.SortStableFunc(sessions, func(a, b operator.Session) int { return strings.Compare(a.Endpoint, b.Endpoint) })
+	slices.SortStableFunc(bindings, func(a, b control.Binding) int { return strings.Compare(a.Destination, b.Destination) })
+	slices.SortStableFunc(sessions, func(a, b control.Session) int { return strings.Compare(a.Endpoint, b.Endpoint) })
 	return bindings, sessions, err
 }
 
 // Hits asks for the counts of the busiest labels of a level, and returns them in the
 // order of the labels.
-func (c *Client) Hits(level string) (all []operator.Hits, err error) {
-	err = c.entries(operator.RequestHits, func(entry any) {
-		if h, ok := entry.(operator.Hits); ok {
+func (c *Client) Hits(level string) (all []control.Hits, err error) {
+	err = c.entries(control.RequestHits, func(entry any) {
+		if h, ok := entry.(control.Hits); ok {
 			all = append(all, h)
 		}
 	}, "level", level)
-	slices.SortFunc(all, func(a, b operator.Hits) int { return strings.Compare(a.Label, b.Label) })
+	slices.SortFunc(all, func(a, b control.Hits) int { return strings.Compare(a.Label, b.Label) })
 	return all, err
 }
 
@@ -63,11 +63,11 @@ func (c *Client) entries(request string, each func(entry any), attributes ...str
 		if err != nil {
 			return err
 		}
-		entry, err := operator.DecodeEntry(list)
+		entry, err := control.DecodeEntry(list)
 		if err != nil {
 			return err
 		}
-		if entry == (operator.End{}) {
+		if entry == (control.End{}) {
 			return nil
 		}
 		each(entry)
@@ -77,7 +77,7 @@ func (c *Client) entries(request string, each func(entry any), attributes ...str
 // Restart makes the server leave everything to a new process, this client
 // included.
 func (c *Client) Restart() error {
-	_, err := c.operate(operator.RequestRestart)
+	_, err := c.operate(control.RequestRestart)
 	return err
 }
 
@@ -85,10 +85,10 @@ func (c *Client) Restart() error {
 const labelsSize = attr.DefaultMaxSize / 2
 
 // FlushAll drops everything.
-func (c *Client) FlushAll() (operator.Flushed, error) { return c.flush(nil) }
+func (c *Client) FlushAll() (control.Flushed, error) { return c.flush(nil) }
 
 // Flush drops the destinations and endpoints with these labels.
-func (c *Client) Flush(labels ...string) (total operator.Flushed, err error) {
+func (c *Client) Flush(labels ...string) (total control.Flushed, err error) {
 	for len(labels) > 0 {
 		var attributes []string
 		for size := 0; len(labels) > 0 && size < labelsSize; labels = labels[1:] {
@@ -105,10 +105,10 @@ func (c *Client) Flush(labels ...string) (total operator.Flushed, err error) {
 	return total, nil
 }
 
-func (c *Client) flush(attributes []string) (f operator.Flushed, err error) {
-	list, err := c.operate(operator.RequestFlush, attributes...)
+func (c *Client) flush(attributes []string) (f control.Flushed, err error) {
+	list, err := c.operate(control.RequestFlush, attributes...)
 	if err == nil {
-		err = operator.Decode(list, &f)
+		err = control.Decode(list, &f)
 	}
 	return f, err
 }

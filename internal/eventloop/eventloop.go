@@ -51,23 +51,23 @@ type Handler interface {
 	// write, written. At its end, and after an error, it can be both.
 	Ready()
 
-	// TimedOut is called when the time of Limit is over.
+	// TimedOut is called when the time of SetTimeout is over.
 	TimedOut()
 }
 
 // A Loop calls handlers.
 type Loop struct {
-	clock   func() time.Duration
-	epoll   int
-	wake    Watch    // an eventfd(2), for Post
-	watches []*Watch // by descriptor
-	added   uint32
-	wheel   *timerwheel.Wheel
-	now     time.Duration // of this turn
-	alone   uint64        // the id of what was ready last, if nothing else was
-	spinEnd time.Duration // until when the loop looks again before it sleeps
-	events  [turnSize]unix.EpollEvent
-	ended   bool
+	clock    func() time.Duration
+	epoll    int
+	wake     Watch    // an eventfd(2), for Post
+	watches  []*Watch // by descriptor
+	added    uint32
+	wheel    *timerwheel.Wheel
+	now      time.Duration // of this turn
+	lastOnly uint64        // the id of what was ready last, if nothing else was
+	spinEnd  time.Duration // until when the loop looks again before it sleeps
+	events   [turnSize]unix.EpollEvent
+	ended    bool
 
 	mu     sync.Mutex
 	posted []func()
@@ -95,7 +95,7 @@ func New(clock func() time.Duration) (*Loop, error) {
 }
 
 // Run calls handlers until Stop. It does not keep a thread for itself: the kernel would
-// leave that on one processor, which costs a client alone half of its throughput.
+// leave that on one processor, which costs a single client half of its throughput.
 func (l *Loop) Run() (err error) {
 	for !l.ended && err == nil {
 		err = l.turn()
@@ -168,40 +168,40 @@ func (l *Loop) turn() error {
 // wait waits until a descriptor is ready, or there is something else to do.
 func (l *Loop) wait() (n int, err error) {
 	for {
-		n, err = l.look()
+		n, err = l.poll()
 		l.now = l.clock()
 		switch {
 		case err != nil:
 			return 0, err
 		case n > 0:
-			l.found(n)
+			l.noteReady(n)
 			return n, nil
 		case l.now >= l.spinEnd:
 			n, err = l.sleep()
 			l.now = l.clock()
-			l.found(n)
+			l.noteReady(n)
 			return n, err
 		}
 		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
 }
 
-// found decides whether to look again after this turn, in which n descriptors are ready.
-func (l *Loop) found(n int) {
-	alone := uint64(0)
+// noteReady decides whether to look again after this turn, in which n descriptors are ready.
+func (l *Loop) noteReady(n int) {
+	lastOnly := uint64(0)
 	if n == 1 {
-		alone = id(&l.events[0])
+		lastOnly = id(&l.events[0])
 	}
 	l.spinEnd = l.now
-	if n == 1 && alone == l.alone {
+	if n == 1 && lastOnly == l.lastOnly {
 		l.spinEnd += spin
 	}
-	l.alone = alone
+	l.lastOnly = lastOnly
 }
 
 // look returns how many descriptors are ready now. The scheduler of the runtime
 // need not know of a call that does not wait.
-func (l *Loop) look() (int, error) {
+func (l *Loop) poll() (int, error) {
 	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), turnSize, 0, 0, 0)
 	switch err {
 	case 0:

@@ -210,7 +210,7 @@ func TestARemovedDescriptorIsSilent(t *testing.T) {
 	}
 	defer unix.Close(copied)
 	w.do(func() {
-		h.Limit(0)
+		h.SetTimeout(0)
 		h.Remove()
 		unix.Close(h.fd)
 	})
@@ -266,12 +266,12 @@ func TestLimits(t *testing.T) {
 	h.timedOut = func() { ended <- time.Now() }
 	start := time.Now()
 	w.do(func() {
-		if h.Left() != 0 {
+		if h.Remaining() != 0 {
 			t.Error("there is no limit yet")
 		}
-		h.Limit(time.Hour)
-		h.Limit(50 * time.Millisecond)
-		if left := h.Left(); left <= 0 || left > 50*time.Millisecond {
+		h.SetTimeout(time.Hour)
+		h.SetTimeout(50 * time.Millisecond)
+		if left := h.Remaining(); left <= 0 || left > 50*time.Millisecond {
 			t.Errorf("%v are left", left)
 		}
 	})
@@ -279,8 +279,8 @@ func TestLimits(t *testing.T) {
 		t.Errorf("ended after %v", waited)
 	}
 	w.do(func() {
-		h.Limit(20 * time.Millisecond)
-		h.NoLimit()
+		h.SetTimeout(20 * time.Millisecond)
+		h.ClearTimeout()
 	})
 	select {
 	case <-ended:
@@ -289,17 +289,17 @@ func TestLimits(t *testing.T) {
 	}
 	start = time.Now()
 	w.do(func() {
-		h.Limit(20 * time.Millisecond)
-		h.NoLimit()
-		h.Limit(40 * time.Millisecond)
-		h.Limit(80 * time.Millisecond)
+		h.SetTimeout(20 * time.Millisecond)
+		h.ClearTimeout()
+		h.SetTimeout(40 * time.Millisecond)
+		h.SetTimeout(80 * time.Millisecond)
 	})
 	if waited := (<-ended).Sub(start); waited < 80*time.Millisecond {
 		t.Errorf("a limit that was prolonged ended after %v", waited)
 	}
 	w.do(func() {
-		if h.Left() != 0 {
-			t.Errorf("%v are left of a limit that has ended", h.Left())
+		if h.Remaining() != 0 {
+			t.Errorf("%v are left of a limit that has ended", h.Remaining())
 		}
 	})
 }
@@ -402,7 +402,7 @@ func (l still) add(t *testing.T) (other int) {
 	h, buf := &handler{fd: fds[0]}, make([]byte, 1)
 	h.ready = func() {
 		unix.Read(h.fd, buf)
-		h.Limit(time.Second)
+		h.SetTimeout(time.Second)
 	}
 	if err := l.Add(&h.Watch, h.fd, h); err != nil {
 		t.Fatal(err)

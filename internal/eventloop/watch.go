@@ -16,14 +16,14 @@ import (
 // A Watch is a descriptor that a loop waits for. The zero Watch is ready for
 // Add; most often it is a field of its handler.
 type Watch struct {
-	loop    *Loop
-	handler Handler
-	id      uint64 // its number and its descriptor
-	fd      int
-	end     time.Duration // of the wait, or 0
-	timer   timerwheel.Timer
-	rings   time.Duration // when the timer ends
-	writes  bool
+	loop     *Loop
+	handler  Handler
+	id       uint64 // its number and its descriptor
+	fd       int
+	deadline time.Duration // of the wait, or 0
+	timer    timerwheel.Timer
+	timerAt  time.Duration // when the timer ends
+	writes   bool
 }
 
 // Add makes the loop wait until the descriptor can be read.
@@ -64,44 +64,44 @@ func (w *Watch) WaitToWrite(on bool) error {
 	return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLIN)
 }
 
-// Limit makes the wait end after this time from the beginning of the turn, with
+// SetTimeout makes the wait end after this time from the beginning of the turn, with
 // a call of TimedOut. It replaces an earlier limit.
-func (w *Watch) Limit(d time.Duration) {
-	w.end = w.loop.now + d
-	if !w.timer.Running() || w.end < w.rings {
-		w.ring()
+func (w *Watch) SetTimeout(d time.Duration) {
+	w.deadline = w.loop.now + d
+	if !w.timer.Running() || w.deadline < w.timerAt {
+		w.rearm()
 	}
 }
 
-// ring starts the timer. It is left alone when the wait ends or is prolonged, which
-// happens with each request, and sees to it when it ends, which is seldom.
-func (w *Watch) ring() {
-	w.rings = w.end
-	w.loop.wheel.Start(&w.timer, w.rings)
+// rearm starts the timer. The timer is not touched when the deadline moves, which happens
+// with every request. When it fires, it is restarted if the deadline is later.
+func (w *Watch) rearm() {
+	w.timerAt = w.deadline
+	w.loop.wheel.Start(&w.timer, w.timerAt)
 }
 
 // TimerEnded is for the timer wheel.
 func (w *Watch) TimerEnded() {
 	switch {
-	case w.end == 0:
-	case w.end > w.loop.now:
-		w.ring()
+	case w.deadline == 0:
+	case w.deadline > w.loop.now:
+		w.rearm()
 	default:
-		w.end = 0
+		w.deadline = 0
 		w.handler.TimedOut()
 	}
 }
 
-// Left returns what is left of the time of Limit, or 0 where there is no limit.
-func (w *Watch) Left() time.Duration {
-	if w.end == 0 {
+// Remaining returns what is left of the time of SetTimeout, or 0 where there is no timeout.
+func (w *Watch) Remaining() time.Duration {
+	if w.deadline == 0 {
 		return 0
 	}
-	return max(w.end-w.loop.now, 1)
+	return max(w.deadline-w.loop.now, 1)
 }
 
-// NoLimit makes the wait last.
-func (w *Watch) NoLimit() { w.end = 0 }
+// ClearTimeout makes the wait last until the descriptor is ready.
+func (w *Watch) ClearTimeout() { w.deadline = 0 }
 
 func (w *Watch) control(op int, events uint32) error {
 	e := unix.EpollEvent{Events: events, Fd: int32(w.id), Pad: int32(w.id >> 32)}

@@ -16,18 +16,18 @@ import (
 // Options are the generic options of a Postfix daemon, as master(8) gives them
 // from the master.cf entry of the service, and those for use without it.
 type Options struct {
-	Chroot      bool     // -c
-	Debugger    bool     // -D
-	MaxIdle     string   // -i
-	OneProcess  bool     // -l
-	ServiceName string   // -n
-	Overrides   []string // -o
-	Sockets     int      // -s
-	StandAlone  bool     // -S
-	Transport   string   // -t
-	Jailed      bool     // -u: the user is mail_owner
-	Verbose     int      // -v
-	Stderr      bool     // -V
+	Chroot       bool     // -c
+	Debugger     bool     // -D
+	MaxIdle      string   // -i
+	OneProcess   bool     // -l
+	ServiceName  string   // -n
+	Overrides    []string // -o
+	Sockets      int      // -s
+	StandAlone   bool     // -S
+	Transport    string   // -t
+	Unprivileged bool     // -u: the user is mail_owner
+	Verbose      int      // -v
+	Stderr       bool     // -V
 
 	Listen  string // --listen: a socket of our own, without Postfix
 	Check   bool   // --check: look whether all is right, and serve nobody
@@ -54,7 +54,7 @@ func parseOptions(args []string) (*Options, error) {
 	f.CountVarP(&o.Verbose, "verbose", "v", "log more; may be repeated")
 	f.BoolVarP(&o.Stderr, "stderr", "V", false, "log to standard error, too")
 	f.BoolVarP(&o.Chroot, "chroot", "c", false, "chroot to queue_directory")
-	f.BoolVarP(&o.Jailed, "unprivileged", "u", false, "run as mail_owner")
+	f.BoolVarP(&o.Unprivileged, "unprivileged", "u", false, "run as mail_owner")
 	f.StringVarP(&o.ServiceName, "name", "n", "", "the `name` of the service")
 	f.StringVarP(&o.Transport, "transport", "t", "", "the transport `type` of the service")
 	f.IntVarP(&o.Sockets, "sockets", "s", 1, "the `number` of listening sockets")

@@ -178,7 +178,7 @@ func (p *Process) EnterJail() error {
 	if r.Err != nil {
 		return r.Err
 	}
-	if p.Options.Jailed {
+	if p.Options.Unprivileged {
 		j.owner = owner
 	} else if uid, _, err := lookup(owner); err == nil {
 		p.owner = uid // for who connects: this process need not become it

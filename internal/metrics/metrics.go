@@ -12,8 +12,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"scache/internal/client"
+	"scache/internal/control"
 	"scache/internal/histogram"
-	"scache/internal/operator"
 )
 
 // A Source is one server.
@@ -89,14 +89,14 @@ func (c *Collector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (c *Collector) collect(s Source, ch chan<- prometheus.Metric) {
-	var status operator.Status
-	hits := map[string][]operator.Hits{}
+	var status control.Status
+	hits := map[string][]control.Hits{}
 	start := time.Now()
 	err := client.Ask(s.Socket, Limit, func(cl *client.Client) (err error) {
 		if status, err = cl.Status(); err != nil || !c.Hits {
 			return err
 		}
-		for _, level := range []string{operator.LevelDestination, operator.LevelEndpoint} {
+		for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
 			if hits[level], err = cl.Hits(level); err != nil {
 				return err
 			}
@@ -139,7 +139,7 @@ func (w writer) histogram(d *prometheus.Desc, v histogram.Values) {
 	w.ch <- prometheus.MustNewConstHistogram(d, uint64(v.Count()), v.Sum.Seconds(), v.Cumulative(), w.instance)
 }
 
-func (w writer) status(s operator.Status, now time.Time) {
+func (w writer) status(s control.Status, now time.Time) {
 	w.gauge(build, 1, s.Version)
 	w.gauge(started, float64(now.Add(-time.Duration(s.Uptime)).UnixMilli())/1000)
 	for d, value := range map[*prometheus.Desc]int64{
@@ -165,11 +165,11 @@ func (w writer) status(s operator.Status, now time.Time) {
 }
 
 // hits tells of those with the most lookups.
-func (w writer) hits(level string, all []operator.Hits) {
-	slices.SortStableFunc(all, func(a, b operator.Hits) int { return cmp.Compare(b.Hits+b.Misses, a.Hits+a.Misses) })
+func (w writer) hits(level string, all []control.Hits) {
+	slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(b.Hits+b.Misses, a.Hits+a.Misses) })
 	for _, h := range all[:min(top, len(all))] {
 		for event, n := range map[string]int64{"hit": h.Hits, "miss": h.Misses, "save": h.Saves, "expired": h.Expired, "dead": h.Dead, "flushed": h.Flushed} {
-			w.counter(topEvents, n, level, operator.Escape(h.Label), event)
+			w.counter(topEvents, n, level, control.Escape(h.Label), event)
 		}
 	}
 }

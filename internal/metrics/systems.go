@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // Systems returns the servers of the mail systems in these directories, or, if there
@@ -18,7 +18,7 @@ func Systems(directories []string) []Source {
 	directories = distinct(directories)
 	if len(directories) == 0 {
 		directories = []string{""}
-		if system, err := mailsystem.Open(""); err == nil {
+		if system, err := postfix.Open(""); err == nil {
 			if present, missing, err := system.Instances(); err == nil {
 				directories = distinct(append(present, missing...))
 			}
@@ -50,9 +50,9 @@ func distinct(directories []string) (all []string) {
 }
 
 func system(directory string) Source {
-	system, err := mailsystem.Open(directory)
+	system, err := postfix.Open(directory)
 	if err != nil {
-		return Source{Instance: filepath.Base(cmp.Or(directory, mailsystem.DefaultDirectory))}
+		return Source{Instance: filepath.Base(cmp.Or(directory, postfix.DefaultDirectory))}
 	}
 	name, _ := system.Config.String("multi_instance_name")
 	socket, _ := system.Socket()
@@ -65,9 +65,9 @@ func system(directory string) Source {
 
 // installedVersion returns the version of our binary that the entry names, "unknown" if it
 // does not run, or nothing if the entry is another server's.
-func installedVersion(system *mailsystem.System) string {
+func installedVersion(system *postfix.System) string {
 	_, version, err := system.Installed()
-	if errors.Is(err, mailsystem.ErrNotEnabled) || errors.Is(err, mailsystem.ErrNoEntry) {
+	if errors.Is(err, postfix.ErrNotEnabled) || errors.Is(err, postfix.ErrNoEntry) {
 		return ""
 	}
 	return cmp.Or(version, "unknown")

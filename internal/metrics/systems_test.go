@@ -8,7 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // TestNoTwoInstancesHaveOneName although their directories have, and one is given twice.
@@ -43,12 +43,12 @@ func TestTheInstalledBinaryIsTold(t *testing.T) {
 	for i, test := range []struct{ command, binary, want string }{
 		{"scache", "", ""},
 		{"", "", ""},
-		{"x/" + mailsystem.OurName, "", "unknown"},
-		{"x/" + mailsystem.OurName, "#!/bin/sh\nexit 1\n", "unknown"},
-		{"x/" + mailsystem.OurName, "#!/bin/sh\necho scache 7\n", "7"},
+		{"x/" + postfix.OurName, "", "unknown"},
+		{"x/" + postfix.OurName, "#!/bin/sh\nexit 1\n", "unknown"},
+		{"x/" + postfix.OurName, "#!/bin/sh\necho scache 7\n", "7"},
 	} {
-		os.MkdirAll(filepath.Join(dir, "x", filepath.Dir(mailsystem.OurName)), 0o755)
-		binary := filepath.Join(dir, "x", mailsystem.OurName)
+		os.MkdirAll(filepath.Join(dir, "x", filepath.Dir(postfix.OurName)), 0o755)
+		binary := filepath.Join(dir, "x", postfix.OurName)
 		os.Remove(binary)
 		entry := ""
 		if test.command != "" {

@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 )
 
 // An Instance is a Postfix mail system of its own: in a temporary directory,
@@ -202,7 +202,7 @@ func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) 
 
 // Command runs "postfix start", "postfix reload" or the like for the instance.
 func (i *Instance) Command(command string) error {
-	system, err := mailsystem.Open(i.path("etc"))
+	system, err := postfix.Open(i.path("etc"))
 	if err == nil {
 		err = system.Postfix(command)
 	}

@@ -15,7 +15,7 @@ import (
 	"scache/attr"
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
-	"scache/internal/succession"
+	"scache/internal/handover"
 )
 
 // A conversation is what the server and one client say to each other. All that
@@ -27,7 +27,7 @@ type conversation struct {
 	socket *fdpass.Socket
 	gone   func(counts bool) // to be called when the client is gone, or nil if it was
 
-	state     succession.State
+	state     handover.State
 	session   int    // the descriptor in hand, or none, by the state
 	ackDue    bool   // the client has yet to acknowledge a descriptor
 	unread    []byte // what the client has said, and was not understood yet
@@ -44,7 +44,7 @@ type conversation struct {
 const none = -1
 
 func newConversation(fd int) *conversation {
-	return &conversation{socket: fdpass.NewSocket(fd), session: none, state: succession.BetweenRequests}
+	return &conversation{socket: fdpass.NewSocket(fd), session: none, state: handover.BetweenRequests}
 }
 
 // requestsPerTurn bounds what one client has answered while others wait.
@@ -84,7 +84,7 @@ func (c *conversation) turn() error {
 
 // read reads what has arrived, behind what is there already.
 func (c *conversation) read() error {
-	if c.full || c.listing != nil || c.state == succession.DescriptorGoing {
+	if c.full || c.listing != nil || c.state == handover.DescriptorGoing {
 		return nil // there is something else to do first
 	}
 	in := c.worker.in[:]
@@ -116,13 +116,13 @@ func (c *conversation) advance() (err error) {
 		case c.listing != nil:
 			err = c.continueListing()
 			more = c.listing == nil // others are served meanwhile
-		case c.state == succession.BetweenRequests:
+		case c.state == handover.BetweenRequests:
 			more, err = c.answerNext()
-		case c.state == succession.DescriptorDue:
+		case c.state == handover.DescriptorDue:
 			more, err = c.takeDescriptor()
-		case c.state == succession.DummyDue:
+		case c.state == handover.DummyDue:
 			more, err = c.hearDummy()
-		case c.state == succession.DescriptorGoing:
+		case c.state == handover.DescriptorGoing:
 			more, err = c.sendDescriptor()
 		}
 		if err == nil && len(c.worker.out) > maxOut {
@@ -161,7 +161,7 @@ func (c *conversation) answerNext() (more bool, err error) {
 	}
 	consumed := size
 	err = c.answer(list)
-	if c.state == succession.DescriptorDue {
+	if c.state == handover.DescriptorDue {
 		c.request, consumed = size, 0
 	}
 	c.unread = c.unread[consumed:]
@@ -176,7 +176,7 @@ func (c *conversation) takeDescriptor() (more bool, err error) {
 	}
 	list := c.worker.parse(c.unread[:c.request])
 	c.unread, c.request = c.unread[c.request+1:], 0
-	c.state = succession.BetweenRequests
+	c.state = handover.BetweenRequests
 	c.save(list[1:])
 	return true, nil
 }
@@ -193,7 +193,7 @@ func (c *conversation) hearDummy() (more bool, err error) {
 	}
 	c.unread = c.unread[size:]
 	c.refuseDescriptor()
-	c.state = succession.DescriptorGoing
+	c.state = handover.DescriptorGoing
 	return true, nil
 }
 
@@ -208,7 +208,7 @@ func (c *conversation) sendDescriptor() (more bool, err error) {
 		return false, nil
 	case nil:
 		c.drop()
-		c.state, c.ackDue = succession.BetweenRequests, true
+		c.state, c.ackDue = handover.BetweenRequests, true
 		return true, nil
 	default:
 		return false, err
@@ -279,17 +279,17 @@ func (c *conversation) flush() error {
 // request is waited for with a limit.
 func (c *conversation) wait() error {
 	if c.inRequest() {
-		c.watch.Limit(c.worker.Timeout)
+		c.watch.SetTimeout(c.worker.Timeout)
 	} else {
-		c.watch.NoLimit()
+		c.watch.ClearTimeout()
 	}
 	// What there is to do without the client is done in the next turn: most often there
 	// is room to write by then, and else nothing to do.
-	return c.watch.WaitToWrite(len(c.unwritten) > 0 || c.state == succession.DescriptorGoing || c.full || c.listing != nil)
+	return c.watch.WaitToWrite(len(c.unwritten) > 0 || c.state == handover.DescriptorGoing || c.full || c.listing != nil)
 }
 
 func (c *conversation) inRequest() bool {
-	return c.state != succession.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 || c.listing != nil
+	return c.state != handover.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 || c.listing != nil
 }
 
 // drop closes the descriptor in hand.

@@ -7,14 +7,14 @@ import (
 
 	"scache/attr"
 	"scache/internal/cache"
-	"scache/internal/hits"
-	"scache/internal/operator"
-	"scache/internal/succession"
+	"scache/internal/control"
+	"scache/internal/handover"
+	"scache/internal/topk"
 )
 
 // Hits counts what happens to the busiest destinations and endpoints.
 type Hits struct {
-	destinations, endpoints *hits.Table
+	destinations, endpoints *topk.Table
 	now                     func() time.Duration
 }
 
@@ -23,25 +23,25 @@ const hitsSize = 1000
 
 // NewHits returns what has counted nothing yet.
 func NewHits(now func() time.Duration) *Hits {
-	return &Hits{hits.New(hitsSize, now), hits.New(hitsSize, now), now}
+	return &Hits{topk.New(hitsSize, now), topk.New(hitsSize, now), now}
 }
 
 // found counts a lookup, by an endpoint or a destination. A session that was found by
 // a destination is one of its endpoint, too.
-func (h *Hits) found(table *hits.Table, label []byte, s cache.Session, ok bool) {
+func (h *Hits) found(table *topk.Table, label []byte, s cache.Session, ok bool) {
 	if !ok {
-		table.Count(label, hits.Miss)
+		table.Count(label, topk.Miss)
 		return
 	}
-	table.Count(label, hits.Hit)
+	table.Count(label, topk.Hit)
 	if table == h.destinations {
-		h.endpoints.CountString(s.Endpoint, hits.Hit)
+		h.endpoints.CountString(s.Endpoint, topk.Hit)
 	}
 }
 
 // ended counts what the cache has ended.
 func (h *Hits) ended(e cache.Ended) {
-	event := [...]hits.Event{cache.Expired: hits.Expired, cache.Evicted: hits.Flushed, cache.Flushed: hits.Flushed, cache.Dead: hits.Dead}[e.Why]
+	event := [...]topk.Event{cache.Expired: topk.Expired, cache.Evicted: topk.Flushed, cache.Flushed: topk.Flushed, cache.Dead: topk.Dead}[e.Why]
 	if e.Endpoint != "" {
 		h.endpoints.CountString(e.Endpoint, event)
 	}
@@ -51,28 +51,28 @@ func (h *Hits) ended(e cache.Ended) {
 }
 
 // table returns the one of a level.
-func (h *Hits) table(level string) *hits.Table {
+func (h *Hits) table(level string) *topk.Table {
 	switch level {
-	case operator.LevelDestination:
+	case control.LevelDestination:
 		return h.destinations
-	case operator.LevelEndpoint:
+	case control.LevelEndpoint:
 		return h.endpoints
 	}
 	return nil
 }
 
 // leave returns what another process goes on with.
-func (h *Hits) leave() (all []succession.Hits) {
-	for _, level := range []string{operator.LevelDestination, operator.LevelEndpoint} {
+func (h *Hits) leave() (all []handover.Hits) {
+	for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
 		for _, e := range h.table(level).Entries() {
-			all = append(all, succession.Hits{Level: level, Entry: e, Age: h.now() - e.Since})
+			all = append(all, handover.Hits{Level: level, Entry: e, Age: h.now() - e.Since})
 		}
 	}
 	return all
 }
 
-// RestoreHits is for package succession.
-func (h *heir) RestoreHits(left succession.Hits) {
+// RestoreHits is for package handover.
+func (h *heir) RestoreHits(left handover.Hits) {
 	h.serveClients() // sessions come before, and these are nothing to wait for
 	if table := h.Hits.table(left.Level); table != nil {
 		left.Since = h.Hits.now() - left.Age
@@ -82,13 +82,13 @@ func (h *heir) RestoreHits(left succession.Hits) {
 
 // tellHits begins to answer an operator who asks for the counts of a level.
 func (c *conversation) tellHits(list attr.List) {
-	var table *hits.Table
+	var table *topk.Table
 	err := list.Expect("level")
 	if err == nil {
 		table = c.worker.Hits.table(string(list[0].Value))
 	}
 	if table == nil {
-		c.refuse(operator.RequestHits, err)
+		c.refuse(control.RequestHits, err)
 		return
 	}
 	c.listing = &listing{hits: table.Entries(), byEndpoint: table == c.worker.Hits.endpoints}
@@ -96,16 +96,16 @@ func (c *conversation) tellHits(list attr.List) {
 }
 
 // listHits says some of the counts.
-func (w *worker) listHits(all []hits.Entry, byEndpoint bool) {
+func (w *worker) listHits(all []topk.Entry, byEndpoint bool) {
 	now := w.Hits.now()
 	for _, e := range all {
 		limit := ""
 		if byEndpoint {
 			limit = w.Limits.For(e.Label).String()
 		}
-		operator.EncodeEntry(w.encode, operator.Hits{
-			Label: e.Label, Hits: e.Counts[hits.Hit], Misses: e.Counts[hits.Miss], Saves: e.Counts[hits.Save], Expired: e.Counts[hits.Expired],
-			Dead: e.Counts[hits.Dead], Flushed: e.Counts[hits.Flushed], Error: e.Error, Limit: limit, Counted: operator.Seconds(now - e.Since),
+		control.EncodeEntry(w.encode, control.Hits{
+			Label: e.Label, Hits: e.Counts[topk.Hit], Misses: e.Counts[topk.Miss], Saves: e.Counts[topk.Save], Expired: e.Counts[topk.Expired],
+			Dead: e.Counts[topk.Dead], Flushed: e.Counts[topk.Flushed], Error: e.Error, Limit: limit, Counted: control.Seconds(now - e.Since),
 		})
 		w.encode.End()
 	}

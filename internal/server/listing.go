@@ -4,8 +4,8 @@ package server
 
 import (
 	"scache/attr"
-	"scache/internal/hits"
-	"scache/internal/operator"
+	"scache/internal/control"
+	"scache/internal/topk"
 )
 
 // A listing is the reply to a request to list the cache. It is long, and so it is
@@ -13,7 +13,7 @@ import (
 type listing struct {
 	destinations, endpoints []string // that are still to be listed
 	skip                    int      // what was listed of the first of them
-	hits                    []hits.Entry
+	hits                    []topk.Entry
 	byEndpoint              bool // the hits
 }
 
@@ -23,7 +23,7 @@ const listingStep = 50
 // tellAll begins to answer an operator who asks for all that is in the cache.
 func (c *conversation) tellAll(list attr.List) {
 	if err := list.Expect(); err != nil {
-		c.refuse(operator.RequestList, err)
+		c.refuse(control.RequestList, err)
 		return
 	}
 	destinations, endpoints := c.worker.Cache.Labels()
@@ -51,7 +51,7 @@ func (c *conversation) continueListing() error {
 			l.hits = l.hits[n:]
 			listed += n
 		default:
-			operator.EncodeEntry(w.encode, operator.End{})
+			control.EncodeEntry(w.encode, control.End{})
 			c.listing = nil
 			return w.encode.End()
 		}
@@ -73,7 +73,7 @@ func (l *listing) advance(labels []string, n, most int) []string {
 func (w *worker) listBindings(label string, skip, most int) int {
 	list := w.Cache.Bindings(label, skip, most)
 	for _, b := range list {
-		operator.EncodeEntry(w.encode, operator.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: operator.Seconds(b.Age), Left: operator.Seconds(b.Left)})
+		control.EncodeEntry(w.encode, control.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: control.Seconds(b.Age), Left: control.Seconds(b.Left)})
 		w.encode.End()
 	}
 	return len(list)
@@ -83,7 +83,7 @@ func (w *worker) listSessions(label string, skip, most int) int {
 	list := w.Cache.Sessions(label, skip, most, remoteAddress)
 	limit := w.Limits.For(label).String()
 	for _, s := range list {
-		operator.EncodeEntry(w.encode, operator.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Limit: limit, Age: operator.Seconds(s.Age), Left: operator.Seconds(s.Left)})
+		control.EncodeEntry(w.encode, control.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Limit: limit, Age: control.Seconds(s.Age), Left: control.Seconds(s.Left)})
 		w.encode.End()
 	}
 	return len(list)

@@ -11,41 +11,41 @@ import (
 
 	"scache/attr"
 	"scache/internal/cache"
+	"scache/internal/control"
 	"scache/internal/histogram"
-	"scache/internal/operator"
 )
 
 // operatorRequests are those of an operator.
 var operatorRequests = map[string]func(*conversation, attr.List){
-	operator.RequestStatus:  (*conversation).tellStatus,
-	operator.RequestList:    (*conversation).tellAll,
-	operator.RequestFlush:   (*conversation).flushCache,
-	operator.RequestRestart: (*conversation).restart,
-	operator.RequestHits:    (*conversation).tellHits,
+	control.RequestStatus:  (*conversation).tellStatus,
+	control.RequestList:    (*conversation).tellAll,
+	control.RequestFlush:   (*conversation).flushCache,
+	control.RequestRestart: (*conversation).restart,
+	control.RequestHits:    (*conversation).tellHits,
 }
 
 // tellStatus answers an operator who asks how the server is doing.
 func (c *conversation) tellStatus(list attr.List) {
 	if err := list.Expect(); err != nil {
-		c.refuse(operator.RequestStatus, err)
+		c.refuse(control.RequestStatus, err)
 		return
 	}
 	out := c.worker.encode
 	out.Int("status", statusOK)
-	operator.Encode(out, c.worker.status())
+	control.Encode(out, c.worker.status())
 	out.End()
 }
 
-func (s *Server) status() operator.Status {
+func (s *Server) status() control.Status {
 	size, totals := s.Cache.Size(), s.Cache.Totals()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return operator.Status{
+	return control.Status{
 		Version: s.Version,
 		PID:     int64(os.Getpid()),
-		Uptime:  operator.Seconds(time.Since(s.Started)),
+		Uptime:  control.Seconds(time.Since(s.Started)),
 
-		Counted: operator.Seconds(s.counted()),
+		Counted: control.Seconds(s.counted()),
 
 		Clients:     int64(s.clients),
 		Connections: int64(s.connections),
@@ -78,8 +78,8 @@ func (s *Server) status() operator.Status {
 		Took:   s.took(),
 
 		SessionLimit:  int64(s.Cache.Limit()),
-		TTLLimit:      operator.Seconds(s.Cache.TTLLimit),
-		ClientTimeout: operator.Seconds(s.Timeout),
+		TTLLimit:      control.Seconds(s.Cache.TTLLimit),
+		ClientTimeout: control.Seconds(s.Timeout),
 		LivenessCheck: s.LivenessCheck,
 		Goodbye:       s.Goodbye != "",
 		Announces:     s.Announce,
@@ -116,7 +116,7 @@ func (c *conversation) flushCache(list attr.List) {
 	var labels []string
 	for _, a := range list {
 		if string(a.Name) != "label" {
-			c.refuse(operator.RequestFlush, list.Expect("label"))
+			c.refuse(control.RequestFlush, list.Expect("label"))
 			return
 		}
 		labels = append(labels, string(a.Value))
@@ -130,14 +130,14 @@ func (c *conversation) flushCache(list attr.List) {
 	c.worker.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
 	out := c.worker.encode
 	out.Int("status", statusOK)
-	operator.Encode(out, operator.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)})
+	control.Encode(out, control.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)})
 	out.End()
 }
 
 // restart makes this process leave everything to a new one, this client included.
 func (c *conversation) restart(list attr.List) {
 	if err := list.Expect(); err != nil || c.worker.Restart == nil {
-		c.refuse(operator.RequestRestart, err)
+		c.refuse(control.RequestRestart, err)
 		return
 	}
 	c.worker.Log.Info("restart: asked for by an operator")

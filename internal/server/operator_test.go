@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
+	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/histogram"
-	"scache/internal/operator"
 )
 
 func (w *world) operator(t *testing.T) *client.Client {
@@ -76,10 +76,10 @@ func TestStatus(t *testing.T) {
 		t.Errorf("%d waited, %d took", got.Waited.Count(), got.Took.Count())
 	}
 	got.Uptime, got.Counted, got.PID, got.SessionLimit, got.Waited, got.Took = 0, 0, 0, 0, histogram.Values{}, histogram.Values{}
-	want := operator.Status{
+	want := control.Status{
 		Version: "1.2", Clients: 1, Connections: 1,
 		Destinations: 1, PeakSessions: 1, PeakEndpoints: 1, PeakDestinations: 1,
-		DestinationHits: 1, EndpointMisses: 1, Saved: 1, ClientTimeout: operator.Seconds(time.Minute),
+		DestinationHits: 1, EndpointMisses: 1, Saved: 1, ClientTimeout: control.Seconds(time.Minute),
 	}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -95,20 +95,20 @@ func TestListAndFlush(t *testing.T) {
 	if err != nil || len(bindings) != 1 || len(sessions) != 2 {
 		t.Fatalf("%+v, %+v, %v", bindings, sessions, err)
 	}
-	if got, want := bindings[0], (operator.Binding{Destination: "smtp\nd\n", Endpoint: "smtp\ne\n", Property: "dp\n", Left: operator.Seconds(100 * time.Second)}); got != want {
+	if got, want := bindings[0], (control.Binding{Destination: "smtp\nd\n", Endpoint: "smtp\ne\n", Property: "dp\n", Left: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := sessions[0], (operator.Session{Endpoint: "smtp\ne\n", Property: "ep\n", Remote: remotes[0], Left: operator.Seconds(100 * time.Second)}); got != want {
+	if got, want := sessions[0], (control.Session{Endpoint: "smtp\ne\n", Property: "ep\n", Remote: remotes[0], Left: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, step := range []struct {
-		flush func() (operator.Flushed, error)
-		want  operator.Flushed
+		flush func() (control.Flushed, error)
+		want  control.Flushed
 	}{
-		{func() (operator.Flushed, error) { return c.Flush("nothing") }, operator.Flushed{}},
-		{func() (operator.Flushed, error) { return c.Flush("smtp\ne\n") }, operator.Flushed{Sessions: 2}},
-		{c.FlushAll, operator.Flushed{Bindings: 1}},
-		{c.FlushAll, operator.Flushed{}},
+		{func() (control.Flushed, error) { return c.Flush("nothing") }, control.Flushed{}},
+		{func() (control.Flushed, error) { return c.Flush("smtp\ne\n") }, control.Flushed{Sessions: 2}},
+		{c.FlushAll, control.Flushed{Bindings: 1}},
+		{c.FlushAll, control.Flushed{}},
 	} {
 		if got, err := step.flush(); got != step.want || err != nil {
 			t.Errorf("got %+v, %v, want %+v", got, err, step.want)
@@ -127,17 +127,17 @@ func TestFlushOfManyLabels(t *testing.T) {
 	for range 3 {
 		w.save(t, c)
 	}
-	if got, err := c.Flush("nothing", "smtp\nd\n", "smtp\ne\n", "smtp\nd\n"); got != (operator.Flushed{Sessions: 3, Bindings: 1}) || err != nil {
+	if got, err := c.Flush("nothing", "smtp\nd\n", "smtp\ne\n", "smtp\nd\n"); got != (control.Flushed{Sessions: 3, Bindings: 1}) || err != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 	long := make([]string, 3)
 	for i := range long {
 		long[i] = strings.Repeat("x", 30_000)
 	}
-	if got, err := c.Flush(long...); got != (operator.Flushed{}) || err != nil {
+	if got, err := c.Flush(long...); got != (control.Flushed{}) || err != nil {
 		t.Errorf("more than one request holds: %+v, %v", got, err)
 	}
-	if got, err := c.Flush(); got != (operator.Flushed{}) || err != nil {
+	if got, err := c.Flush(); got != (control.Flushed{}) || err != nil {
 		t.Errorf("no label at all: %+v, %v", got, err)
 	}
 	w.save(t, c)
@@ -173,10 +173,10 @@ func TestHits(t *testing.T) {
 	if _, err := c.Flush("smtp\nd\n"); err != nil {
 		t.Fatal(err)
 	}
-	for level, want := range map[string][]operator.Hits{
-		operator.LevelDestination: {{Label: "smtp\nd\n", Hits: 2, Misses: 1, Saves: 4, Expired: 1, Flushed: 1, Counted: operator.Seconds(time.Hour)}},
-		operator.LevelEndpoint: {{Label: "smtp\ne\n", Hits: 2, Saves: 4, Expired: 1, Flushed: 1, Counted: operator.Seconds(time.Hour)},
-			{Label: "smtp\nx\n", Misses: 3, Counted: operator.Seconds(time.Hour)}},
+	for level, want := range map[string][]control.Hits{
+		control.LevelDestination: {{Label: "smtp\nd\n", Hits: 2, Misses: 1, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)}},
+		control.LevelEndpoint: {{Label: "smtp\ne\n", Hits: 2, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)},
+			{Label: "smtp\nx\n", Misses: 3, Counted: control.Seconds(time.Hour)}},
 	} {
 		if got, err := c.Hits(level); !slices.Equal(got, want) || err != nil {
 			t.Errorf("%s: %+v, %v, want %+v", level, got, err, want)
@@ -195,7 +195,7 @@ func TestManyHits(t *testing.T) {
 	for i := range hitsSize + 200 {
 		w.Hits.endpoints.CountString(fmt.Sprint(i), 0)
 	}
-	if got, err := c.Hits(operator.LevelEndpoint); len(got) != hitsSize || err != nil {
+	if got, err := c.Hits(control.LevelEndpoint); len(got) != hitsSize || err != nil {
 		t.Errorf("%d, %v", len(got), err)
 	}
 }

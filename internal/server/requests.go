@@ -12,8 +12,8 @@ import (
 	"scache/attr"
 	"scache/internal/cache"
 	"scache/internal/fdpass"
-	"scache/internal/hits"
-	"scache/internal/succession"
+	"scache/internal/handover"
+	"scache/internal/topk"
 )
 
 // The status of a reply.
@@ -45,7 +45,7 @@ func (c *conversation) answer(list attr.List) error {
 	case "save_endp":
 		c.saveEndpoint(list)
 		return nil
-	case succession.Request:
+	case handover.Request:
 		return c.takeOver(list)
 	}
 	c.refuseDescriptor()
@@ -77,7 +77,7 @@ func (c *conversation) saveEndpoint(list attr.List) {
 		c.reply(statusBad)
 		return
 	}
-	c.state = succession.DescriptorDue
+	c.state = handover.DescriptorDue
 	c.worker.encode.String("dummy", "")
 	c.worker.encode.End()
 }
@@ -98,7 +98,7 @@ func (c *conversation) save(list attr.List) {
 		return
 	}
 	c.worker.Cache.SaveSession(ttl, list[1].Value, list[2].Value, fd)
-	c.worker.Hits.endpoints.Count(list[1].Value, hits.Save)
+	c.worker.Hits.endpoints.Count(list[1].Value, topk.Save)
 	c.reply(statusOK)
 }
 
@@ -110,7 +110,7 @@ func (c *conversation) saveDestination(list attr.List) {
 		return
 	}
 	c.worker.Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
-	c.worker.Hits.destinations.Count(list[1].Value, hits.Save)
+	c.worker.Hits.destinations.Count(list[1].Value, topk.Save)
 	c.reply(statusOK)
 }
 
@@ -161,7 +161,7 @@ func (c *conversation) findDestination(list attr.List) {
 
 // give takes a session in hand until the client asks for it.
 func (c *conversation) give(s cache.Session) {
-	c.session, c.state = s.FD, succession.DummyDue
+	c.session, c.state = s.FD, handover.DummyDue
 }
 
 // reply encodes a reply. What comes from requests holds no NUL, and fits.

@@ -195,7 +195,7 @@ func (w *worker) begin(c *conversation) {
 	case err != nil:
 		c.end(err)
 	case c.left != 0 && c.inRequest():
-		c.watch.Limit(max(c.left, 1)) // it may be over
+		c.watch.SetTimeout(max(c.left, 1)) // it may be over
 	}
 }
 

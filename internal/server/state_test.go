@@ -15,7 +15,7 @@ import (
 
 	"scache/attr"
 	"scache/internal/eventloop"
-	"scache/internal/succession"
+	"scache/internal/handover"
 )
 
 // still returns a conversation of a loop that does not run, and its other end.
@@ -64,20 +64,20 @@ func (w *worker) beginStill(c *conversation, p *peer) {
 }
 
 // states are those that the full conversation is in after each turn.
-var states = []succession.State{
-	succession.BetweenRequests, // find_dest, a miss
-	succession.BetweenRequests, // save_dest
-	succession.DescriptorDue,   // save_endp
-	succession.BetweenRequests, // the descriptor
-	succession.DummyDue,        // find_dest
-	succession.BetweenRequests, // the dummy
-	succession.BetweenRequests, // the acknowledgement
-	succession.BetweenRequests, // find_endp, a miss
-	succession.DescriptorDue,
-	succession.BetweenRequests,
-	succession.DummyDue,
-	succession.BetweenRequests,
-	succession.BetweenRequests, // the acknowledgement and a miss
+var states = []handover.State{
+	handover.BetweenRequests, // find_dest, a miss
+	handover.BetweenRequests, // save_dest
+	handover.DescriptorDue,   // save_endp
+	handover.BetweenRequests, // the descriptor
+	handover.DummyDue,        // find_dest
+	handover.BetweenRequests, // the dummy
+	handover.BetweenRequests, // the acknowledgement
+	handover.BetweenRequests, // find_endp, a miss
+	handover.DescriptorDue,
+	handover.BetweenRequests,
+	handover.DummyDue,
+	handover.BetweenRequests,
+	handover.BetweenRequests, // the acknowledgement and a miss
 }
 
 // TestAConversationInEveryState cuts each turn at every place.
@@ -106,7 +106,7 @@ func TestAConversationInEveryState(t *testing.T) {
 				if said < len(whole) && c.state != before && i != len(fullConversation)-1 {
 					t.Fatalf("cut at %d, turn %d, %d of %d bytes: %s", cut, i, said, len(whole), c.state)
 				}
-				if limited, in := c.watch.Left() > 0, c.inRequest(); limited != in {
+				if limited, in := c.watch.Remaining() > 0, c.inRequest(); limited != in {
 					t.Fatalf("cut at %d, turn %d: in a request: %v, with a limit: %v", cut, i, in, limited)
 				}
 			}
@@ -120,7 +120,7 @@ func TestAConversationInEveryState(t *testing.T) {
 				unix.Close(got)
 			}
 		}
-		if len(c.unread) > 0 || c.session != none || c.watch.Left() != 0 {
+		if len(c.unread) > 0 || c.session != none || c.watch.Remaining() != 0 {
 			t.Errorf("cut at %d: %+v", cut, c)
 		}
 		unix.Close(fd)
@@ -136,7 +136,7 @@ func TestTheLimitOfAWaitIsExact(t *testing.T) {
 	c, p := still(t, w)
 	p.say(`request\0find_endp\0lab`)
 	c.Ready()
-	if left := c.watch.Left(); left != w.Timeout {
+	if left := c.watch.Remaining(); left != w.Timeout {
 		t.Errorf("%v are left", left)
 	}
 	c.TimedOut()
@@ -153,7 +153,7 @@ func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
 	c := newConversation(fd)
 	c.unread, c.left = []byte("request\x00find"), -time.Second
 	worker.beginStill(c, p)
-	if left := c.watch.Left(); left > time.Millisecond {
+	if left := c.watch.Remaining(); left > time.Millisecond {
 		t.Errorf("%v are left", left)
 	}
 	c.TimedOut()
@@ -165,15 +165,15 @@ func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
 func TestWhatCannotBeGoneOnWith(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		state   succession.State
+		state   handover.State
 		session bool
 		unread  string
 		warning string
 	}{
-		{succession.DescriptorDue, false, "request\x00save_endp", "request that waits for a descriptor is missing"},
-		{succession.DescriptorDue, false, "\x00\x00", "request that waits for a descriptor is missing"},
-		{succession.DescriptorDue, true, "request\x00save_endp\x00\x00", "does not go with its state"},
-		{succession.DummyDue, false, "", "does not go with its state"},
+		{handover.DescriptorDue, false, "request\x00save_endp", "request that waits for a descriptor is missing"},
+		{handover.DescriptorDue, false, "\x00\x00", "request that waits for a descriptor is missing"},
+		{handover.DescriptorDue, true, "request\x00save_endp\x00\x00", "does not go with its state"},
+		{handover.DummyDue, false, "", "does not go with its state"},
 		{"odd", false, "", "unknown state"},
 	} {
 		w := newWorld(t)
@@ -224,8 +224,8 @@ func TestAReplyThatDoesNotFitWaits(t *testing.T) {
 			break
 		}
 	}
-	if len(c.unwritten) == 0 || len(c.unwritten) > 4*maxOut || c.watch.Left() != w.Timeout || c.listing == nil {
-		t.Fatalf("%d bytes wait, for %v", len(c.unwritten), c.watch.Left())
+	if len(c.unwritten) == 0 || len(c.unwritten) > 4*maxOut || c.watch.Remaining() != w.Timeout || c.listing == nil {
+		t.Fatalf("%d bytes wait, for %v", len(c.unwritten), c.watch.Remaining())
 	}
 	heard := make(chan int)
 	go func() {

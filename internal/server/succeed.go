@@ -12,7 +12,7 @@ import (
 
 	"scache/attr"
 	"scache/internal/cache"
-	"scache/internal/succession"
+	"scache/internal/handover"
 )
 
 // takeovers are those in progress. Each is received in a goroutine of its own,
@@ -58,7 +58,7 @@ func (c *conversation) takeOver(list attr.List) error {
 		err = errors.New("unexpected request")
 	}
 	if err != nil {
-		c.warn(fmt.Errorf("request %s: %w", succession.Request, err))
+		c.warn(fmt.Errorf("request %s: %w", handover.Request, err))
 		c.reply(statusBad)
 		return nil
 	}
@@ -73,7 +73,7 @@ func (s *Server) receive(fd int) {
 	h := &heir{Server: s}
 	// Clients wait for the sessions to be there, but not for ever.
 	inTime := time.AfterFunc(clientsWait, h.serveClients)
-	r, err := succession.Receive(fd, h, BootTime, announcement, s.takeovers.stopping)
+	r, err := handover.Receive(fd, h, BootTime, announcement, s.takeovers.stopping)
 	inTime.Stop()
 	h.serveClients()
 	if err != nil {
@@ -94,11 +94,11 @@ type heir struct {
 	*Server
 	mu      sync.Mutex
 	serving bool
-	waiting []succession.Client
+	waiting []handover.Client
 }
 
-// RestoreCounts is for package succession.
-func (h *heir) RestoreCounts(c succession.Counts) {
+// RestoreCounts is for package handover.
+func (h *heir) RestoreCounts(c handover.Counts) {
 	h.Cache.RestoreTotals(c.Totals)
 	h.workers[0].took.Add(c.Took)
 	h.Server.mu.Lock()
@@ -110,14 +110,14 @@ func (h *heir) RestoreCounts(c succession.Counts) {
 	h.since = time.Now().Add(-max(c.Age, h.counted()))
 }
 
-// RestoreBinding is for package succession.
+// RestoreBinding is for package handover.
 func (h *heir) RestoreBinding(b cache.SavedBinding) { h.Cache.RestoreBinding(b) }
 
-// RestoreSession is for package succession.
+// RestoreSession is for package handover.
 func (h *heir) RestoreSession(s cache.SavedSession) { h.Cache.RestoreSession(s) }
 
-// RestoreClient is for package succession.
-func (h *heir) RestoreClient(c succession.Client) {
+// RestoreClient is for package handover.
+func (h *heir) RestoreClient(c handover.Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.serving {
@@ -140,7 +140,7 @@ func (h *heir) serveClients() {
 }
 
 // resume goes on with a client. It was counted by whoever has accepted it.
-func (s *Server) resume(left succession.Client) {
+func (s *Server) resume(left handover.Client) {
 	c := newConversation(left.FD)
 	c.gone = s.Came()
 	c.state, c.session, c.ackDue = left.State, left.Session, left.AckDue
@@ -153,16 +153,16 @@ func (s *Server) resume(left succession.Client) {
 // check tells whether a conversation that was left can be gone on with.
 func (c *conversation) check() error {
 	hasSession := c.session != none
-	needsSession := c.state == succession.DummyDue || c.state == succession.DescriptorGoing
+	needsSession := c.state == handover.DummyDue || c.state == handover.DescriptorGoing
 	switch {
 	case hasSession != needsSession:
 		return errors.New("a session in hand does not go with its state")
-	case c.state == succession.DescriptorDue:
+	case c.state == handover.DescriptorDue:
 		const empty = 1 // what a list without attributes takes
 		if c.request = c.scan.Size(c.unread); c.request <= empty {
 			return errors.New("the request that waits for a descriptor is missing")
 		}
-	case c.state != succession.BetweenRequests && !needsSession:
+	case c.state != handover.BetweenRequests && !needsSession:
 		return fmt.Errorf("unknown state %q", c.state)
 	}
 	return nil
@@ -170,7 +170,7 @@ func (c *conversation) check() error {
 
 // Leave stops serving, and returns what there is to go on with. The server does
 // not accept clients any more, and is of no use afterwards.
-func (s *Server) Leave() *succession.Estate {
+func (s *Server) Leave() *handover.Estate {
 	// A client that has not said anything yet may be a predecessor of ours, who
 	// has left something that is not taken over yet.
 	s.all(func(w *worker) {
@@ -181,7 +181,7 @@ func (s *Server) Leave() *succession.Estate {
 		}
 	})
 	s.takeovers.stop()
-	e := &succession.Estate{}
+	e := &handover.Estate{}
 	var mu sync.Mutex
 	s.all(func(w *worker) {
 		mu.Lock()
@@ -200,23 +200,23 @@ func (s *Server) Leave() *succession.Estate {
 	e.Bindings, e.Sessions, e.Hits = all.Bindings, all.Sessions, s.Hits.leave()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e.Counts = succession.Counts{Totals: all.Totals, Connections: s.connections, Refused: s.refused, Lost: s.lost, LostLines: s.lostLines + s.Log.Lost(),
+	e.Counts = handover.Counts{Totals: all.Totals, Connections: s.connections, Refused: s.refused, Lost: s.lost, LostLines: s.lostLines + s.Log.Lost(),
 		Took: s.took(), Age: s.counted()}
 	return e
 }
 
 // leave turns a conversation into what another process can go on with.
-func (c *conversation) leave() (succession.Client, bool) {
+func (c *conversation) leave() (handover.Client, bool) {
 	w := c.worker
 	if !c.finishListing() {
 		c.end(errors.New("the list that it asks for is too long to be left to the next process; connection closed"))
-		return succession.Client{}, false
+		return handover.Client{}, false
 	}
-	left := c.watch.Left()
+	left := c.watch.Remaining()
 	w.remove(c)
 	c.discount(true)
 	c.refuseDescriptor()
-	return succession.Client{
+	return handover.Client{
 		FD: c.socket.FD(), State: c.state, Session: c.session, AckDue: c.ackDue,
 		Unread: c.unread, Unwritten: c.unwritten, Left: left,
 	}, true
@@ -224,12 +224,12 @@ func (c *conversation) leave() (succession.Client, bool) {
 
 // Meet returns what there is to go on with a client from the accept queue who
 // has not been talked to.
-func (s *Server) Meet(fd int) (succession.Client, bool) {
+func (s *Server) Meet(fd int) (handover.Client, bool) {
 	c := s.meet(fd)
 	if c == nil {
-		return succession.Client{}, false
+		return handover.Client{}, false
 	}
-	return succession.Client{FD: fd, State: c.state, Session: none, Unwritten: c.unwritten}, true
+	return handover.Client{FD: fd, State: c.state, Session: none, Unwritten: c.unwritten}, true
 }
 
 // CloseSessions closes sessions that could not be left.

@@ -3,7 +3,7 @@
 package server
 
 // A server that goes on where another one has stopped. What is left in bad order
-// is tested in package succession, and whole processes in the command.
+// is tested in package handover, and whole processes in the command.
 
 import (
 	"net"
@@ -16,7 +16,7 @@ import (
 
 	"scache/attr"
 	"scache/internal/fdpass"
-	"scache/internal/succession"
+	"scache/internal/handover"
 )
 
 // takesOver makes a server take over what others leave.
@@ -43,7 +43,7 @@ func handOver(t *testing.T, from, to *world) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rest, err := succession.Leave(succession.Route{Path: path, Owner: owner, Now: BootTime()}, from.Leave()); err != nil || len(rest) > 0 {
+	if rest, err := handover.Leave(handover.Route{Path: path, Owner: owner, Now: BootTime()}, from.Leave()); err != nil || len(rest) > 0 {
 		t.Fatal(rest, err)
 	}
 	fd, err := fdpass.Accept(int(f.Fd()))

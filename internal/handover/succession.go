@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package succession is what a process leaves to the next one: clients in the
+// Package handover is what a process leaves to the next one: clients in the
 // middle of whatever they were saying, bindings, sessions, and counts.
 //
 // A process that is to be replaced leaves all it has to one that does not exist
@@ -20,14 +20,14 @@
 //
 // [Leave] is the one end and [Receive] the other. The description is read by
 // older and newer versions: see description.go.
-package succession
+package handover
 
 import (
 	"time"
 
 	"scache/internal/cache"
 	"scache/internal/histogram"
-	"scache/internal/hits"
+	"scache/internal/topk"
 )
 
 // Request is the name of the request.
@@ -45,7 +45,7 @@ type Estate struct {
 // Hits are the counts of a label, of one level.
 type Hits struct {
 	Level string
-	hits.Entry
+	topk.Entry
 	Age time.Duration // since counting began
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package operator has what a connection cache server tells its operator: the
+// Package control has what a connection cache server tells its operator: the
 // requests beside those of Postfix, and what their replies say.
 //
 // A request is a list like those of Postfix's own clients:
@@ -13,7 +13,7 @@
 //	request=restart                 status=0: then another process goes on, and loses nothing
 //
 // A server that does not know a request answers status=1, as the stock one does.
-package operator
+package control
 
 import (
 	"fmt"

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package hits counts what happens to the busiest labels: in bounded memory, however
+// Package topk counts what happens to the busiest labels: in bounded memory, however
 // many there are, by the algorithm Space-Saving (Metwally, Agrawal and El Abbadi,
 // 2005). A label that is not among those that are counted takes the place of the one
 // with the fewest events, and inherits their number as its error: a label has had at
 // least as many events as its counts say, and at most so many and its error. Whatever
 // makes up more than one event in size is certainly among them.
-package hits
+package topk
 
 import (
 	"sync"

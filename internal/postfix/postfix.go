@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package mailsystem is one Postfix installation as its administrator has it: its
+// Package postfix is one Postfix installation as its administrator has it: its
 // parameters, its entry for the connection cache in master.cf, whether it runs, and
 // what it is told.
 //
 // Everything that changes a system can be interrupted at any point, and leaves the
 // old file or the new one.
-package mailsystem
+package postfix
 
 import (
 	"cmp"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-package mailsystem_test
+package postfix_test
 
 import (
 	"os"
@@ -10,11 +10,11 @@ import (
 	"strings"
 	"testing"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 	"scache/internal/postfixtest"
 )
 
-func newInstance(t *testing.T, master string) (*postfixtest.Instance, *mailsystem.System) {
+func newInstance(t *testing.T, master string) (*postfixtest.Instance, *postfix.System) {
 	t.Helper()
 	postfixtest.NeedPostfix(t)
 	i, err := postfixtest.NewInstance(postfixtest.Config{Master: master})
@@ -22,7 +22,7 @@ func newInstance(t *testing.T, master string) (*postfixtest.Instance, *mailsyste
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { i.Close() })
-	s, err := mailsystem.Open(filepath.Join(i.Dir, "etc"))
+	s, err := postfix.Open(filepath.Join(i.Dir, "etc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func TestFactsOfAnInstallation(t *testing.T) {
 	if err := i.Configure(map[string]string{"multi_instance_directories": s.Directory + ", " + gone}); err != nil {
 		t.Fatal(err)
 	}
-	s, err := mailsystem.Open(s.Directory)
+	s, err := postfix.Open(s.Directory)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,12 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"scache/internal/mailsystem"
+	"scache/internal/postfix"
 	"scache/internal/postfixtest"
 )
 
-// A site is a private Postfix with the stock cache, and ours beside it.
-type site struct {
+// A fixture is a private Postfix with the stock cache, and ours beside it.
+type fixture struct {
 	*postfixtest.Instance
 	t    *testing.T
 	etc  string
@@ -30,7 +30,7 @@ type site struct {
 
 const oldEntry = "scache unix - - y - 1 scache -o connection_cache_ttl_limit=1h -o { syslog_facility = mail }\n"
 
-func newSite(t *testing.T) *site {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
 	postfixtest.NeedPostfix(t)
 	sink, err := postfixtest.StartSink()
@@ -51,20 +51,20 @@ func newSite(t *testing.T) *site {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { i.Close() })
-	s := &site{Instance: i, t: t, etc: filepath.Join(i.Dir, "etc")}
+	s := &fixture{Instance: i, t: t, etc: filepath.Join(i.Dir, "etc")}
 	s.install(server)
 	return s
 }
 
-// newRunningSite starts it, too.
-func newRunningSite(t *testing.T) *site {
+// newRunningFixture starts it, too.
+func newRunningFixture(t *testing.T) *fixture {
 	t.Helper()
-	s := newSite(t)
+	s := newFixture(t)
 	s.start()
 	return s
 }
 
-func (s *site) start() {
+func (s *fixture) start() {
 	s.t.Helper()
 	if err := s.Start(); err != nil {
 		s.t.Fatal(err)
@@ -72,11 +72,11 @@ func (s *site) start() {
 }
 
 // install puts a binary where make install would.
-func (s *site) install(binary string) {
+func (s *fixture) install(binary string) {
 	s.t.Helper()
 	data, err := os.ReadFile(binary)
 	if err == nil {
-		path := filepath.Join(s.Dir, "libexec", mailsystem.OurName)
+		path := filepath.Join(s.Dir, "libexec", postfix.OurName)
 		os.Remove(path)
 		err = os.WriteFile(path, data, 0o755)
 	}
@@ -87,16 +87,16 @@ func (s *site) install(binary string) {
 
 // installForTrials installs a server that passes the trial, and does something else under
 // master(8).
-func (s *site) installForTrials(then string) {
+func (s *fixture) installForTrials(then string) {
 	s.t.Helper()
 	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) " + then + " ;; esac\n"
-	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", mailsystem.OurName), []byte(script), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", postfix.OurName), []byte(script), 0o755); err != nil {
 		s.t.Fatal(err)
 	}
 }
 
 // send has mail delivered.
-func (s *site) send() {
+func (s *fixture) send() {
 	s.t.Helper()
 	const messages = 20
 	s.sent += messages
@@ -110,7 +110,7 @@ func (s *site) send() {
 	}
 }
 
-func (s *site) masterCF() string {
+func (s *fixture) masterCF() string {
 	s.t.Helper()
 	text, err := os.ReadFile(filepath.Join(s.etc, "master.cf"))
 	if err != nil {
@@ -120,7 +120,7 @@ func (s *site) masterCF() string {
 }
 
 // postconf returns the entry and its options as Postfix reads them.
-func (s *site) postconf() string {
+func (s *fixture) postconf() string {
 	s.t.Helper()
 	var all string
 	for _, option := range []string{"-M", "-P"} {
@@ -138,10 +138,10 @@ func (s *site) postconf() string {
 }
 
 // logged counts the lines of the cache server with this text.
-func (s *site) logged(text string) int { return len(s.Grep("postfix/scache[", text)) }
+func (s *fixture) logged(text string) int { return len(s.Grep("postfix/scache[", text)) }
 
 // wantUntouched wants a system as it was, and mail delivered.
-func (s *site) wantUntouched(before string) {
+func (s *fixture) wantUntouched(before string) {
 	s.t.Helper()
 	if got := s.masterCF(); got != before {
 		s.t.Errorf("master.cf: %s\nwant %s", got, before)
@@ -159,7 +159,7 @@ func (s *site) wantUntouched(before string) {
 }
 
 // throttle has master(8) start a server that fails, and wait for a minute then.
-func (s *site) throttle() {
+func (s *fixture) throttle() {
 	s.t.Helper()
 	eventually(s.t, "master waits", func() bool {
 		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
@@ -171,7 +171,7 @@ func (s *site) throttle() {
 }
 
 // edit replaces a text in a file of the configuration.
-func (s *site) edit(name, from, to string) {
+func (s *fixture) edit(name, from, to string) {
 	s.t.Helper()
 	path := filepath.Join(s.etc, name)
 	text, err := os.ReadFile(path)
@@ -183,7 +183,7 @@ func (s *site) edit(name, from, to string) {
 
 // write replaces a file of the configuration in one step: master(8) may be reading it, as
 // postfix reload does not wait for it.
-func (s *site) write(name, text string) {
+func (s *fixture) write(name, text string) {
 	s.t.Helper()
 	path := filepath.Join(s.etc, name)
 	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path)); err != nil {

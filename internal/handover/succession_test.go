@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-package succession
+package handover
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 
 	"scache/internal/cache"
 	"scache/internal/fdpass"
-	"scache/internal/hits"
+	"scache/internal/topk"
 )
 
 // An heir that remembers what it was left.
@@ -131,7 +131,7 @@ func estate(t testing.TB, clients, sessions int) (e *Estate, inodes []uint64) {
 	e = &Estate{Counts: Counts{Totals: cache.Totals{Saved: 7, Peak: cache.Size{Sessions: 3}}, Connections: 9, Age: time.Minute}}
 	e.Counts.Ended[cache.Dead] = 4
 	e.Counts.Took.Counts[3], e.Counts.Took.Sum = 5, time.Second
-	e.Hits = []Hits{{Level: "endpoint", Entry: hits.Entry{Label: "e\n", Counts: hits.Counts{1, 2, 3, 4, 5, 6}, Error: 7}, Age: 30 * time.Minute}}
+	e.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n", Counts: topk.Counts{1, 2, 3, 4, 5, 6}, Error: 7}, Age: 30 * time.Minute}}
 	for i := range clients {
 		c := Client{FD: next(), State: BetweenRequests, Session: -1, AckDue: i%2 == 1, Unread: fmt.Appendf(nil, "req\x00%d", i)}
 		if i%3 == 0 {
