@@ -67,6 +67,8 @@ type Loop struct {
 	lastOnly uint64        // the id of what was ready last, if nothing else was
 	spinEnd  time.Duration // until when the loop looks again before it sleeps
 	events   [turnSize]unix.EpollEvent
+	turns    uint64   // so far
+	again    []*Watch // to be called in the next turn, ready or not
 	ended    bool
 
 	mu     sync.Mutex
@@ -86,7 +88,7 @@ func New(clock func() time.Duration) (*Loop, error) {
 		unix.Close(epoll)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &Loop{clock: clock, epoll: epoll, wheel: timerwheel.New(precision)}
+	l := &Loop{clock: clock, epoll: epoll, wheel: timerwheel.New(precision), turns: 1}
 	if err := l.Add(&l.wake, eventfd, waker{l}); err != nil {
 		l.close()
 		return nil, err
@@ -149,15 +151,25 @@ func (l *Loop) runPosted() {
 	}
 }
 
-// turn waits, and serves each descriptor that is ready once.
+// turn waits, and serves each descriptor that is ready, or asked to be called again, once.
 func (l *Loop) turn() error {
 	n, err := l.wait()
 	if err != nil {
 		return err
 	}
+	l.turns++
+	again := l.again
+	l.again = nil
 	for i := range n {
 		// A handler that was called before may have removed this one.
 		if w := l.watches[l.events[i].Fd]; w != nil && w.id == id(&l.events[i]) {
+			w.again = 0
+			w.handler.Ready()
+		}
+	}
+	for _, w := range again {
+		if w.again != 0 && w.again < l.turns {
+			w.again = 0
 			w.handler.Ready()
 		}
 	}
@@ -173,7 +185,7 @@ func (l *Loop) wait() (n int, err error) {
 		switch {
 		case err != nil:
 			return 0, err
-		case n > 0:
+		case n > 0 || len(l.again) > 0:
 			l.noteReady(n)
 			return n, nil
 		case l.now >= l.spinEnd:
@@ -199,7 +211,7 @@ func (l *Loop) noteReady(n int) {
 	l.lastOnly = lastOnly
 }
 
-// look returns how many descriptors are ready now. The scheduler of the runtime
+// poll returns how many descriptors are ready now. The scheduler of the runtime
 // need not know of a call that does not wait.
 func (l *Loop) poll() (int, error) {
 	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), turnSize, 0, 0, 0)

@@ -23,6 +23,7 @@ type Watch struct {
 	deadline time.Duration // of the wait, or 0
 	timer    timerwheel.Timer
 	timerAt  time.Duration // when the timer ends
+	again    uint64        // the turn in which Again was called, or 0
 	writes   bool
 }
 
@@ -46,6 +47,7 @@ func (l *Loop) Add(w *Watch, fd int, h Handler) error {
 func (w *Watch) Remove() {
 	w.control(unix.EPOLL_CTL_DEL, 0)
 	w.loop.wheel.Stop(&w.timer)
+	w.again = 0
 	if w.loop.watches[w.fd] == w {
 		w.loop.watches[w.fd] = nil
 	}
@@ -62,6 +64,15 @@ func (w *Watch) WaitToWrite(on bool) error {
 		return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLOUT)
 	}
 	return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLIN)
+}
+
+// Again makes the loop call Ready in the next turn, whether the descriptor is ready or not:
+// the handler has more to do, and lets the others have their turn first.
+func (w *Watch) Again() {
+	if w.again == 0 {
+		w.loop.again = append(w.loop.again, w)
+	}
+	w.again = w.loop.turns
 }
 
 // SetTimeout makes the wait end after this time from the beginning of the turn, with

@@ -283,9 +283,11 @@ func (c *conversation) wait() error {
 	} else {
 		c.watch.ClearTimeout()
 	}
-	// What there is to do without the client is done in the next turn: most often there
-	// is room to write by then, and else nothing to do.
-	return c.watch.WaitToWrite(len(c.unwritten) > 0 || c.state == handover.DescriptorGoing || c.full || c.listing != nil)
+	blocked := len(c.unwritten) > 0 || c.state == handover.DescriptorGoing
+	if !blocked && (c.full || c.listing != nil) {
+		c.watch.Again()
+	}
+	return c.watch.WaitToWrite(blocked)
 }
 
 func (c *conversation) inRequest() bool {
