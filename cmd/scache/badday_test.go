@@ -55,7 +55,7 @@ func TestClientsInLineGoAlong(t *testing.T) {
 		go func() { answered <- askOnce(m.Socket) }()
 	}
 	eventually(t, "the line is full", func() bool {
-		c, err := fdpass.Connect(m.Socket)
+		c, err := connectNow(m.Socket)
 		if err == nil {
 			c.Close()
 		}
@@ -173,7 +173,7 @@ func TestASilentTakeOverDelaysNobody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer queue.Close()
-	liar, err := fdpass.Connect(m.Socket)
+	liar, err := connectNow(m.Socket)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -441,4 +441,15 @@ func TestALogThatNobodyReadsIsNoReasonToEnd(t *testing.T) {
 	c := talk(t, connect(t, path), true)
 	complainAbout(t, c, 200)
 	wantAnswer(t, c)
+}
+
+// connectNow connects to a socket without waiting.
+func connectNow(path string) (*fdpass.Socket, error) {
+	s, err := fdpass.NewStream()
+	if err == nil {
+		if err = s.Connect(path); err != nil {
+			s.Close()
+		}
+	}
+	return s, err
 }

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"time"
+
 	"golang.org/x/sys/unix"
 
 	"scache/internal/fdpass"
@@ -11,10 +13,10 @@ import (
 	"scache/internal/server"
 )
 
-// enlargeTable makes the kernel enlarge the table of descriptors once for all. In a
-// process with threads that takes it some ten milliseconds each time, in which a
-// process that takes over would keep clients waiting: it is done meanwhile.
-func enlargeTable() {
+// growFDTable makes the kernel grow the table of descriptors once for all. In a process with
+// threads that takes some ten milliseconds each time, in which a process that receives a state
+// would keep clients waiting: it is done meanwhile.
+func growFDTable() {
 	const enough = 1 << 15 // a quarter of a megabyte
 	files := unix.Rlimit{}
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
@@ -23,40 +25,93 @@ func enlargeTable() {
 	}
 }
 
-// handOver leaves all there is to the process that serves the socket next. Where no
-// descriptor is left, it takes those of the loops, which have ended, and then those
-// of the clients, who go first.
-func handOver(p *master.Process, s *server.Server) {
-	p.AcceptWaiting()
-	estate := s.Leave()
-	clients, sessions := len(estate.Clients), len(estate.Sessions)
-	if clients+sessions+len(estate.Bindings) == 0 {
-		return
-	}
+// newSender returns what hands over to the process that serves the socket next. It has
+// acquired all that it needs, if that was possible, as nothing may be left when it is needed.
+func newSender(p *master.Process, s *server.Server) (*handover.Sender, error) {
 	owner, err := fdpass.PeerOf(p.Listener())
 	if err != nil {
-		p.Log.Warning("cannot leave anything to the next process: %v", err)
-		s.CloseSessions(estate.Sessions)
-		return
+		return nil, err
 	}
-	rest, err := handover.Leave(handover.Route{
-		Path: p.Socket(), Owner: owner, Now: server.BootTime(),
-		NextInLine: func() (handover.Client, error) {
+	sender := &handover.Sender{
+		Path: p.Socket(), Owner: owner, Now: server.BootTime, Pause: time.Sleep,
+		AcceptQueued: func() (handover.Client, error) {
 			for {
-				fd, err := p.NextInLine()
+				fd, err := p.AcceptQueued()
 				if err != nil {
 					return handover.Client{}, err
 				}
-				if c, ok := s.Meet(fd); ok {
-					clients++
+				if c, ok := s.Greet(fd); ok {
 					return c, nil
-				} // it was a stranger's
+				}
 			}
 		},
-	}, estate)
-	if err != nil {
-		p.Log.Warning("cannot leave %d of %d sessions and %d of %d clients to the next process: %v",
-			len(rest), sessions, clients-len(estate.Clients), clients, err)
 	}
-	s.CloseSessions(rest)
+	if err := sender.Acquire(0); err != nil {
+		p.Log.Debug("%v", err) // it is tried again
+	}
+	return sender, nil
+}
+
+// Times of a handover. The process serves on meanwhile.
+const (
+	firstPause  = 10 * time.Millisecond
+	maxPause    = time.Second
+	acquireTime = 5 * time.Second
+	attempts    = 3 // to send; the last one sends what can be sent
+)
+
+// handOver hands everything over to the next process. If that is not to be done any more, or
+// cannot be done, it returns a reason to end: all clients and sessions are still here.
+func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (ended master.Reason) {
+	if ended := acquire(p, s, sender); ended != "" {
+		return ended
+	}
+	pause := firstPause
+	for attempt := 1; ; attempt++ {
+		p.StopAccepting()
+		p.HandleQueued()
+		result, err := s.HandOver(sender, attempt == attempts)
+		if err == nil {
+			if result.Err != nil {
+				p.Log.Warning("cannot hand over %d of %d sessions and %d of %d clients: %v",
+					len(result.Unsent), result.Sessions+len(result.Unsent),
+					result.LostClients, result.Clients+result.LostClients, result.Err)
+			}
+			return ""
+		}
+		if attempt == attempts {
+			p.Log.Warning("cannot hand over to the next process; sessions and clients are lost: %v", err)
+			return master.Restart
+		}
+		p.Log.Debug("cannot hand over to the next process; trying again: %v", err)
+		p.Accept()
+		if ended := p.EndedWithin(pause); ended != "" {
+			p.StopAccepting()
+			return ended
+		}
+		pause *= 10
+	}
+}
+
+// acquire acquires what a handover needs, while clients are served.
+func acquire(p *master.Process, s *server.Server, sender *handover.Sender) (ended master.Reason) {
+	logged := false
+	for pause, waited := firstPause, time.Duration(0); ; pause = min(2*pause, maxPause) {
+		err := sender.Acquire(s.Cache.Size().Sessions)
+		if err == nil || waited >= acquireTime || !fdpass.Transient(err) {
+			return ""
+		}
+		if !logged {
+			logged = true
+			p.Log.Warning("prepare to hand over to the next process: %v; trying again for %v", err, acquireTime)
+		}
+		if fdpass.Shortage(err) {
+			p.MakeRoom()
+		}
+		if ended := p.EndedWithin(pause); ended != "" {
+			p.StopAccepting()
+			return ended
+		}
+		waited += pause
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"scache/internal/handover"
 	"scache/internal/limits"
 	"scache/internal/mailconf"
 	"scache/internal/master"
@@ -99,7 +100,7 @@ func run(p *master.Process) error {
 	if err != nil {
 		return err
 	}
-	go enlargeTable()
+	go growFDTable()
 	announce, err := askAnnounce(p.Config)
 	if err != nil {
 		return err
@@ -127,11 +128,16 @@ func run(p *master.Process) error {
 		Limits:        params.limits,
 	}
 	p.MakeRoom = func() { s.Cache.Evict(ownDescriptors) }
+	s.MakeRoom, s.OnPanic = p.MakeRoom, func() { endAfterPanic(p, start) }
 	if !p.Options.StandAlone {
-		s.Came = p.ClientCame
+		s.Connected = p.ClientCame
 	}
+	var sender *handover.Sender
 	if p.Options.Listen == "" && !p.Options.StandAlone {
 		s.Restart = func() { p.End(master.Restart) }
+		if sender, err = newSender(p, s); err != nil {
+			return err
+		}
 	}
 	if err := s.Start(loops(), clock); err != nil {
 		return err
@@ -139,9 +145,11 @@ func run(p *master.Process) error {
 	p.Watchdog(params.daemonTimeout, s.Check)
 	stopStatistics := s.Statistics(params.updateTime)
 	reason, err := p.Serve(s.Accept)
+	ended := reason
 	if reason == master.Reload || reason == master.Restart {
-		handOver(p, s)
-	} else {
+		ended = handOver(p, s, sender)
+	}
+	if ended != "" {
 		s.Stop()
 	}
 	s.Cache.Clear()
@@ -152,7 +160,17 @@ func run(p *master.Process) error {
 	return err
 }
 
-// flushLimit is how long the log is waited for at the end: nobody serves
+// endAfterPanic hands over to a new process after a bug has ended a conversation. Where the
+// process has just started, what it was given may be the reason: it is not handed on.
+func endAfterPanic(p *master.Process, start time.Time) {
+	if time.Since(start) < 10*time.Second {
+		p.Log.Flush(time.Second)
+		os.Exit(2)
+	}
+	p.End(master.Restart)
+}
+
+// flushLimit is how long the process waits for the log at the end. No client is served
 // meanwhile.
 const flushLimit = 50 * time.Millisecond
 

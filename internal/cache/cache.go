@@ -171,12 +171,13 @@ func New(config Config) *Cache {
 	}
 }
 
-// SetLimit bounds the number of sessions from now on: to one, at the least. Those
-// that are too many make room at once.
-func (c *Cache) SetLimit(n int) {
+// SetLimit bounds the number of sessions from now on: to what limit returns, and one at the
+// least. Those that are too many make room at once. limit is called with the cache locked, so
+// that the last call counts.
+func (c *Cache) SetLimit(limit func() int) {
 	c.lock()
 	defer c.unlock()
-	c.limit = max(n, 1)
+	c.limit = max(limit(), 1)
 	c.evictTo(c.limit)
 }
 

@@ -292,7 +292,7 @@ func TestDeadSessionsAreNotGivenAway(t *testing.T) {
 func TestAtTheLimitTheSessionNearestToItsEndMakesRoom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(0)
-	w.SetLimit(3)
+	w.SetLimit(func() int { return 3 })
 	long, short, middle := w.session(time.Hour, "e"), w.session(time.Second, "f"), w.session(time.Minute, "e")
 	w.session(2*time.Hour, "g")
 	w.wantClosed(t, short)
@@ -300,11 +300,20 @@ func TestAtTheLimitTheSessionNearestToItsEndMakesRoom(t *testing.T) {
 	w.wantClosed(t, short, middle)
 	shorter := w.session(time.Second, "g")
 	w.wantClosed(t, long, short, middle) // and not the one just saved
-	w.SetLimit(0)                        // is one
+	w.SetLimit(func() int { return 0 })  // is one
 	w.wantSize(t, 0, 1, 1)
 	if w.ends[shorter] != Evicted || w.Totals().Ended[Evicted] != 5 {
 		t.Errorf("ended: %v, %+v", w.ends, w.Totals())
 	}
+}
+
+// takeAll moves everything out of the cache.
+func (w *world) takeAll() (all Snapshot) {
+	w.Freeze(func(s Snapshot) bool {
+		all = s
+		return true
+	})
+	return all
 }
 
 func TestTakeAllAndRestore(t *testing.T) {
@@ -314,7 +323,7 @@ func TestTakeAllAndRestore(t *testing.T) {
 	w.binding(time.Hour, "d", "second", "e")
 	a, b := w.session(time.Minute, "e"), w.session(time.Second, "e")
 	w.sleep(time.Second / 2)
-	all := w.TakeAll()
+	all := w.takeAll()
 	w.wantSize(t, 0, 0, 0)
 	w.wantClosed(t)
 	if w.sleep(time.Hour); len(w.closed) > 0 {
@@ -404,7 +413,7 @@ func BenchmarkSaveFind(b *testing.B) {
 func TestTheSessionJustSavedIsTheLastToMakeRoom(t *testing.T) {
 	t.Parallel()
 	w := newWorld(0)
-	w.SetLimit(1)
+	w.SetLimit(func() int { return 1 })
 	long := w.session(time.Hour, "e")
 	short := w.session(time.Second, "e")
 	w.wantClosed(t, long)
@@ -474,7 +483,7 @@ func TestASnapshotIsRestored(t *testing.T) {
 	from.session(time.Minute, "e")
 	from.endpoint(t, "nobody")
 	from.sleep(20 * time.Second)
-	all := from.TakeAll()
+	all := from.takeAll()
 	to.RestoreTotals(all.Totals)
 	for _, b := range all.Bindings {
 		to.RestoreBinding(b)
@@ -529,7 +538,7 @@ func TestWhatEndsIsTold(t *testing.T) {
 	w.binding(time.Minute, "d", "p", "e")
 	w.Clear()
 	w.binding(time.Minute, "d", "p", "e")
-	w.TakeAll()
+	w.takeAll()
 	want := []Ended{{NoFD, Expired, "", "d"}, {NoFD, Flushed, "", "d"}}
 	if !slices.Equal(w.dropped, want) {
 		t.Errorf("%v, want %v", w.dropped, want)

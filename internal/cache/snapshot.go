@@ -28,10 +28,18 @@ type SavedSession struct {
 	FD              int
 }
 
-// TakeAll empties the cache. The descriptors belong to the caller.
-func (c *Cache) TakeAll() Snapshot {
+// Freeze calls use with all that the cache holds, and lets nothing change meanwhile. If use
+// reports that all of it is elsewhere now, the cache is empty afterwards, and the descriptors
+// are no longer its own.
+func (c *Cache) Freeze(use func(Snapshot) (moved bool)) {
 	now := c.lock()
 	defer c.unlock()
+	if use(c.snapshot(now)) {
+		c.forget()
+	}
+}
+
+func (c *Cache) snapshot(now time.Duration) Snapshot {
 	all := Snapshot{
 		Bindings: make([]SavedBinding, 0, len(c.bindings)),
 		Sessions: make([]SavedSession, 0, c.sessions),
@@ -43,17 +51,25 @@ func (c *Cache) TakeAll() Snapshot {
 			all.Bindings = append(all.Bindings, SavedBinding{now - b.saved, b.end - now, d.label, b.property, b.endpoint})
 		}
 	}
-	ended := len(c.ended)
-	c.clearBindings()
-	c.ended = c.ended[:ended] // they go on elsewhere
 	for _, ep := range c.endpoints {
-		for !ep.sessions.empty() {
-			s := ep.sessions.first.entry
+		for l := ep.sessions.first; l != nil; l = l.next {
+			s := l.entry
 			all.Sessions = append(all.Sessions, SavedSession{now - s.saved, s.end - now, ep.label, s.property, s.fd})
-			s.remove()
 		}
 	}
 	return all
+}
+
+// forget empties the cache, and closes nothing.
+func (c *Cache) forget() {
+	ended := len(c.ended)
+	c.clearBindings()
+	c.ended = c.ended[:ended]
+	for _, ep := range c.endpoints {
+		for !ep.sessions.empty() {
+			ep.sessions.first.entry.remove()
+		}
+	}
 }
 
 // RestoreTotals goes on counting where another cache has stopped.

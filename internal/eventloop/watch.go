@@ -114,9 +114,14 @@ func (w *Watch) Remaining() time.Duration {
 // ClearTimeout makes the wait last until the descriptor is ready.
 func (w *Watch) ClearTimeout() { w.deadline = 0 }
 
+// control calls epoll_ctl(2), and once more where the kernel was short of something.
 func (w *Watch) control(op int, events uint32) error {
 	e := unix.EpollEvent{Events: events, Fd: int32(w.id), Pad: int32(w.id >> 32)}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(w.loop.epoll, op, w.fd, &e))
+	err := unix.EpollCtl(w.loop.epoll, op, w.fd, &e)
+	if err == unix.ENOMEM || err == unix.ENOSPC {
+		err = unix.EpollCtl(w.loop.epoll, op, w.fd, &e)
+	}
+	return os.NewSyscallError("epoll_ctl", err)
 }
 
 // id returns the id of the watch that an event is for. Ids are not used twice, as

@@ -3,6 +3,7 @@
 package fdpass
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -13,8 +14,9 @@ import (
 // BatchSize is how many descriptors the kernel takes in one message.
 const BatchSize = 253
 
-// SendBatch sends copies of up to BatchSize descriptors in one message, over a
-// socket that nothing else is sent over. The message has a byte for each of them.
+// SendBatch sends copies of up to BatchSize descriptors in one message, over a socket that
+// carries only batches. The message has a byte for each descriptor. Where the socket has no
+// room, the error is ErrAgain.
 func (s *Socket) SendBatch(fds []int) error {
 	_, err := unix.SendmsgN(s.fd, make([]byte, len(fds)), unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
 	if err == unix.EAGAIN {
@@ -23,37 +25,66 @@ func (s *Socket) SendBatch(fds []int) error {
 	return os.NewSyscallError("sendmsg", err)
 }
 
-// ReceiveBatch receives the descriptors of one message, which belong to the
-// caller, and the number of its bytes. Where this process cannot have as many
-// open files, descriptors at the end are missing. The error is io.EOF at the end
-// of the stream, or ErrAgain.
+// ErrNoRoom is the error of ReceiveBatch where this process cannot have as many open files.
+var ErrNoRoom = errors.New("too many open files to receive the descriptors")
+
+// ReceiveBatch receives the descriptors of one message, which belong to the caller, and the
+// number of its bytes. It receives all of them or, with an error, none: then the message
+// stays. The error is io.EOF at the end of the stream, ErrAgain, or ErrNoRoom.
+//
+// Of a message that is simply received, descriptors that find no room are lost. So the
+// message is peeked at first, which copies the descriptors, and then discarded.
 func (s *Socket) ReceiveBatch() (fds []int, n int, err error) {
-	p, oob := make([]byte, BatchSize), make([]byte, unix.CmsgSpace(4*BatchSize))
-	n, oobn, _, _, err := unix.Recvmsg(s.fd, p, oob, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
-	switch {
-	case err == unix.EAGAIN || err == unix.EINTR:
-		return nil, 0, ErrAgain
-	case err != nil:
-		return nil, 0, os.NewSyscallError("recvmsg", err)
-	case n == 0:
-		return nil, 0, io.EOF
+	p, oob := make([]byte, BatchSize), make([]byte, unix.CmsgSpace(4*BatchSize)+otherControl)
+	n, oobn, flags, err := s.recvmsg(p, oob, unix.MSG_PEEK|unix.MSG_CMSG_CLOEXEC)
+	if err != nil {
+		return nil, 0, err
 	}
-	msgs, err := unix.ParseSocketControlMessage(oob[:oobn])
-	if err != nil || len(msgs) == 0 {
-		return nil, n, err
+	eachDescriptor(oob[:oobn], func(fd int, passed bool) {
+		if passed {
+			fds = append(fds, fd)
+		} else {
+			unix.Close(fd)
+		}
+	})
+	if flags&unix.MSG_CTRUNC != 0 {
+		closeAll(fds)
+		return nil, 0, ErrNoRoom
 	}
-	fds, err = unix.ParseUnixRights(&msgs[0])
-	return fds, n, err
+	if _, err := s.discardMessage(n); err != nil {
+		closeAll(fds)
+		return nil, 0, err
+	}
+	return fds, n, nil
 }
 
-// NextBatch returns how many descriptors the next message has, or 0 where none is
-// there. The message stays.
-func (s *Socket) NextBatch() int {
-	n, _, err := unix.Recvfrom(s.fd, make([]byte, BatchSize), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	if err != nil {
-		return 0
+// otherControl has room for control messages that the other end may have switched on.
+const otherControl = 256
+
+// DiscardBatch closes the descriptors of the next message without receiving them, and returns
+// the number of its bytes.
+func (s *Socket) DiscardBatch() (n int, err error) { return s.discardMessage(BatchSize) }
+
+// discardMessage takes the next message of up to n bytes out of the stream. The kernel closes
+// its descriptors.
+func (s *Socket) discardMessage(size int) (n int, err error) {
+	n, _, _, err = s.recvmsg(make([]byte, size), nil, 0)
+	return n, err
+}
+
+func (s *Socket) recvmsg(p, oob []byte, flags int) (n, oobn, flagsOut int, err error) {
+	n, oobn, flagsOut, _, err = unix.Recvmsg(s.fd, p, oob, flags|unix.MSG_DONTWAIT)
+	switch {
+	case err == unix.EINTR:
+		return s.recvmsg(p, oob, flags)
+	case err == unix.EAGAIN:
+		return 0, 0, 0, ErrAgain
+	case err != nil:
+		return 0, 0, 0, os.NewSyscallError("recvmsg", err)
+	case n == 0:
+		return 0, 0, 0, io.EOF
 	}
-	return n
+	return n, oobn, flagsOut, nil
 }
 
 // SocketPair returns the two ends of a new connection.

@@ -3,32 +3,36 @@
 package fdpass
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// Connect connects to the socket at this path. Where the accept queue of that is
-// full, the error is ErrAgain.
-func Connect(path string) (*Socket, error) {
+// NewStream returns a stream that is not connected yet.
+func NewStream() (*Socket, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err {
+	return NewSocket(fd), nil
+}
+
+// Connect connects to the socket at this path. Where its accept queue is full, the error is
+// ErrAgain.
+func (s *Socket) Connect(path string) error {
+	switch err := unix.Connect(s.fd, &unix.SockaddrUnix{Name: path}); err {
 	case nil:
-		return NewSocket(fd), nil
+		return nil
 	case unix.EAGAIN:
-		unix.Close(fd)
-		return nil, ErrAgain
+		return ErrAgain
 	default:
-		unix.Close(fd)
-		return nil, &os.PathError{Op: "connect", Path: path, Err: err}
+		return &os.PathError{Op: "connect", Path: path, Err: err}
 	}
 }
 
-// Accept takes a client out of the accept queue of a listening socket, which is
-// in non-blocking mode. Where there is none, the error is ErrAgain.
+// Accept takes a client out of the accept queue of a listening socket, which is in
+// non-blocking mode. Where there is none, the error is ErrAgain.
 func Accept(listener int) (fd int, err error) {
 	for {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
@@ -38,11 +42,30 @@ func Accept(listener int) (fd int, err error) {
 		case unix.EINTR, unix.ECONNABORTED:
 			continue
 		case unix.EAGAIN:
-			return none, ErrAgain
+			return None, ErrAgain
 		}
-		return none, os.NewSyscallError("accept", err)
+		return None, os.NewSyscallError("accept", err)
 	}
 }
+
+// AdoptStream checks a descriptor that another process has passed as that of a client: it
+// must be a connected UNIX stream. Options that make the kernel send descriptors along are
+// switched off, as the other process may have set them.
+func AdoptStream(fd int) error {
+	for _, option := range []struct{ name, want int }{
+		{unix.SO_DOMAIN, unix.AF_UNIX}, {unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_ACCEPTCONN, 0},
+	} {
+		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option.name); err != nil || got != option.want {
+			return errNoStream
+		}
+	}
+	for _, option := range []int{unix.SO_PASSCRED, unix.SO_PASSSEC, unix.SO_PASSPIDFD} {
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 0) // older kernels do not have all of them
+	}
+	return nil
+}
+
+var errNoStream = errors.New("a descriptor that was passed is not a connected UNIX stream")
 
 // A Peer is a process at the other end of a socket.
 type Peer struct{ PID, UID int }

@@ -37,7 +37,7 @@ type Conn struct {
 
 // New returns a Conn that reads and writes c, and owns it.
 func New(c *net.UnixConn) *Conn {
-	return &Conn{UnixConn: c, inbox: inbox{fd: none}, oob: make([]byte, controlSize)}
+	return &Conn{UnixConn: c, inbox: inbox{fd: None}, oob: make([]byte, controlSize)}
 }
 
 // Read reads bytes, and keeps a descriptor that comes with them. With a
@@ -72,7 +72,7 @@ func (c *Conn) SendWith(p []byte, fd int) error {
 func (c *Conn) FD() (fd int, err error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return none, err
+		return None, err
 	}
 	err = raw.Control(func(f uintptr) { fd = int(f) })
 	return fd, err

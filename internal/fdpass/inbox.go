@@ -16,14 +16,14 @@ var (
 	ErrLost    = errors.New("a file descriptor was sent, but this process has too many open files")
 )
 
-// An inbox keeps the descriptor that arrives on a stream until somebody takes
-// it.
+// An inbox keeps the descriptor that arrives on a stream until it is taken.
 type inbox struct {
-	fd      int   // the descriptor that arrived, or none
+	fd      int   // the descriptor that arrived, or None
 	refusal error // why it cannot be taken, if not nil
 }
 
-const none = -1
+// None stands for no descriptor.
+const None = -1
 
 // controlSize has room for two descriptors, which is enough to tell one from
 // several: the kernel closes those beyond and says so.
@@ -34,22 +34,43 @@ func (b *inbox) keep(oob []byte, flags int) {
 	if flags&unix.MSG_CTRUNC != 0 && b.refusal == nil {
 		b.refusal = ErrLost
 	}
+	eachDescriptor(oob, func(fd int, passed bool) {
+		if passed {
+			b.keepOne(fd)
+		} else {
+			unix.Close(fd)
+		}
+	})
+}
+
+// eachDescriptor calls f with each descriptor in control data, and reports to it whether the
+// sender has passed it. Otherwise it is a pidfd(2) of the sender, which the kernel adds where
+// the socket has the option SO_PASSPIDFD.
+func eachDescriptor(oob []byte, f func(fd int, passed bool)) {
 	for len(oob) > 0 {
 		header, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			return
 		}
-		if header.Level == unix.SOL_SOCKET && header.Type == unix.SCM_RIGHTS {
+		if header.Level == unix.SOL_SOCKET && (header.Type == unix.SCM_RIGHTS || header.Type == unix.SCM_PIDFD) {
 			for ; len(data) >= 4; data = data[4:] {
-				b.keepOne(int(int32(binary.NativeEndian.Uint32(data))))
+				f(int(int32(binary.NativeEndian.Uint32(data))), header.Type == unix.SCM_RIGHTS)
 			}
 		}
 		oob = rest
 	}
 }
 
+func closeAll(fds []int) {
+	for _, fd := range fds {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+}
+
 func (b *inbox) keepOne(fd int) {
-	if b.fd == none {
+	if b.fd == None {
 		b.fd = fd
 	} else {
 		unix.Close(fd)
@@ -65,18 +86,18 @@ func (b *inbox) Take() (int, error) {
 	case refusal != nil:
 		b.discard()
 		b.refusal = nil
-		return none, refusal
-	case fd == none:
-		return none, ErrNone
+		return None, refusal
+	case fd == None:
+		return None, ErrNone
 	}
-	b.fd = none
+	b.fd = None
 	return fd, nil
 }
 
 // discard closes the descriptor, if there is one.
 func (b *inbox) discard() {
-	if b.fd != none {
+	if b.fd != None {
 		unix.Close(b.fd)
-		b.fd = none
+		b.fd = None
 	}
 }

@@ -12,9 +12,30 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrAgain is the error of a call that would have to wait: the socket is not
-// ready for it.
+// ErrAgain is the error of a call that would have to wait: the socket is not ready for it, or
+// the kernel is short of memory for the moment.
 var ErrAgain = errors.New("the socket is not ready")
+
+// Transient reports whether a system call failed for a reason that passes by itself: the
+// kernel, this process or its user is short of something.
+func Transient(err error) bool {
+	if err == ErrAgain || err == ErrNoRoom {
+		return true
+	}
+	var errno unix.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case unix.EAGAIN, unix.EINTR, unix.ENOBUFS, unix.ENOMEM, unix.ENOSPC, unix.ETOOMANYREFS:
+		return true
+	}
+	return Shortage(err)
+}
+
+// Shortage reports whether an error says that no descriptor is left, to this process or to
+// the machine.
+func Shortage(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
 // A Socket is a UNIX-domain stream for an event loop: a bare descriptor, whose
 // calls never wait, and allocate nothing unless they fail. Its methods may be
@@ -26,7 +47,7 @@ type Socket struct {
 
 // NewSocket returns a Socket that owns the descriptor of a stream, which need
 // not be in non-blocking mode.
-func NewSocket(fd int) *Socket { return &Socket{inbox{fd: none}, fd} }
+func NewSocket(fd int) *Socket { return &Socket{inbox{fd: None}, fd} }
 
 // FD returns the descriptor of the stream itself. It stays the property of the
 // Socket.
@@ -106,7 +127,7 @@ func failed(call string, err unix.Errno) error {
 	switch err {
 	case 0:
 		return nil
-	case unix.EAGAIN:
+	case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.ETOOMANYREFS:
 		return ErrAgain
 	}
 	return os.NewSyscallError(call, err)
@@ -117,6 +138,6 @@ func failed(call string, err unix.Errno) error {
 func (s *Socket) Close() error {
 	s.discard()
 	fd := s.fd
-	s.fd = none
+	s.fd = None
 	return os.NewSyscallError("close", unix.Close(fd))
 }

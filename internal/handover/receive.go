@@ -7,195 +7,278 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
+	"iter"
 	"os"
 	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"scache/internal/cache"
+	"scache/attr"
 	"scache/internal/fdpass"
 )
 
-// An Heir goes on with what it is left. Descriptors become its own.
-type Heir interface {
-	RestoreCounts(Counts)
-	RestoreClient(Client)
-	RestoreBinding(cache.SavedBinding)
-	RestoreSession(cache.SavedSession)
-	RestoreHits(Hits)
+// A Receiver is what the new process needs to receive states.
+type Receiver struct {
+	Now          func() time.Duration // of the clock that all processes share
+	Announcement []byte               // for clients of a state that does not say what they hear first
+	Stop         <-chan struct{}      // closed when the process is about to end
+	MakeRoom     func()               // gives up descriptors that clients need more, or nil
 }
 
-// A Receipt counts what arrived, and the clients and sessions that were announced
-// and did not.
-type Receipt struct{ Sessions, Bindings, Clients, Lost int }
+// Received counts what has arrived, and the sessions and clients that were announced and have
+// not.
+type Received struct{ Sessions, Bindings, Clients, Lost int }
 
-// patience bounds the time in which nothing arrives. Whoever left the message has
-// gone, and all of it is there: only a stranger's would be waited for.
-const patience = time.Second
+// The sender has exited, so all that it sent is there already. Waiting is for descriptors:
+// this process may have none left at the moment. The bounds are on the total time of a state,
+// as any process of the user may pretend to be a sender.
+const (
+	maxWaitForData = time.Second
+	maxWaitForRoom = 5 * time.Second
+	waitStep       = 10 * time.Millisecond
+)
 
-// Receive receives a message by the descriptor that came with the request, which
-// it closes. Where something is amiss, all that is not the heir's is closed.
-//
-// It stops waiting when stop is closed, but not working. announcement is what
-// clients hear first that were left by a version that did not say so itself.
-func Receive(fd int, heir Heir, now func() time.Duration, announcement []byte, stop <-chan struct{}) (Receipt, error) {
-	control := fdpass.NewSocket(fd)
-	defer control.Close()
-	r := reception{Heir: heir, announcement: announcement, stop: stop}
-	err := r.receive(control, now)
-	if r.reader != nil {
-		r.Lost += r.left[session] + r.left[client]
-	}
-	return r.Receipt, err
-}
+// A Reception is one state, on its way in.
+type Reception struct {
+	Receiver
+	Received
+	Err error // why the rest cannot be read, or nil
 
-// reception is the work of Receive.
-type reception struct {
-	Heir
-	Receipt
-	*reader
-	announcement []byte
-	stop         <-chan struct{}
-
+	control *fdpass.Socket
+	memory  *os.File
+	entries *entryReader
 	sources []*fdpass.Socket // where the batches come from
-	batch   []int            // those of the present batch, -1 where one did not arrive
+	batch   []int            // the rest of the present batch
+	ours    []int            // descriptors to be closed at the end
+
+	waitedForData, waitedForRoom time.Duration
+	stopped                      time.Duration // when Stop was seen to be closed, or 0
 }
 
-func (r *reception) receive(control *fdpass.Socket, now func() time.Duration) error {
-	r.waitForDescriptors(control)
-	first, _, err := r.receiveBatch(control)
+// Receive returns the entries of a state, whose first descriptor has come with the request:
+// *Counts, *Client, *cache.SavedBinding, *cache.SavedSession, *Hits. Their descriptors belong
+// to the caller. Descriptors of all else are closed.
+//
+// When Stop is closed, nothing is waited for any more, but what is there is read.
+func (r Receiver) Receive(fd int) *Reception {
+	return &Reception{Receiver: r, control: fdpass.NewSocket(fd)}
+}
+
+// Entries yields the entries, once.
+func (r *Reception) Entries() iter.Seq[any] {
+	return func(yield func(any) bool) {
+		defer r.close()
+		if r.Err = r.open(); r.Err != nil {
+			return
+		}
+		for {
+			entry, err := r.next()
+			if err == io.EOF {
+				return
+			}
+			if err != nil {
+				r.Err = err
+				return
+			}
+			if entry != nil && !yield(entry) {
+				return
+			}
+		}
+	}
+}
+
+// open receives the first batch, and reads the header of the description.
+func (r *Reception) open() error {
+	if err := fdpass.AdoptStream(r.control.FD()); err != nil {
+		return err
+	}
+	first, _, err := r.receiveBatch(r.control, true)
 	if err != nil {
 		return err
 	}
 	if len(first) == 0 {
-		return errors.New("there is no description")
+		return errors.New("the description is missing")
 	}
-	f := os.NewFile(uintptr(first[0]), "description")
-	defer f.Close()
-	defer func() { closeAll(r.batch) }()
-	r.sources = []*fdpass.Socket{control} // of version 1
-	if len(first) > 1 {
-		defer unix.Close(first[1]) // the other end of the connection
-	}
-	if len(first) > 2 {
-		r.sources = nil
-		for _, fd := range first[2:] {
-			s := fdpass.NewSocket(fd)
-			defer s.Close()
-			r.sources = append(r.sources, s)
-		}
-	}
-	if r.reader, err = newReader(bufio.NewReaderSize(io.NewSectionReader(f, 0, math.MaxInt64), 1<<16), now); err != nil {
+	r.memory = os.NewFile(uintptr(first[0]), "description")
+	r.ours = first[1:]
+	size, err := memorySize(first[0])
+	if err != nil {
 		return err
 	}
-	for {
-		kind, f, err := r.next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if err := r.restore(kind, f); err != nil {
-			return err
+	r.sources = []*fdpass.Socket{r.control} // version 1
+	if len(first) > 2 {                     // the second one keeps the connection open
+		r.ours = first[1:2]
+		r.sources = nil
+		for _, fd := range first[2:] {
+			r.sources = append(r.sources, fdpass.NewSocket(fd))
 		}
 	}
-}
-
-// restore restores one entry. An error ends it all: it is unknown then which
-// descriptor is whose.
-func (r *reception) restore(kind string, f fields) error {
-	fds := make([]int, r.attached)
-	for i := range fds {
-		var err error
-		if fds[i], err = r.descriptor(kind); err != nil {
-			closeAll(fds[:i])
-			if kind == session || kind == client {
-				r.Lost++
-			}
+	for _, s := range r.sources {
+		if err := fdpass.AdoptStream(s.FD()); err != nil {
 			return err
 		}
 	}
-	var err error
-	switch kind {
-	case counts:
-		var c Counts
-		if c, err = restoreCounts(f); err == nil {
-			r.RestoreCounts(c)
-		}
-	case hit:
-		var h Hits
-		if h, err = restoreHits(f); err == nil {
-			r.RestoreHits(h)
-		}
-	case binding:
-		var b cache.SavedBinding
-		if b, err = r.restoreBinding(f); err == nil {
-			r.RestoreBinding(b)
-			r.Bindings++
-		}
-	case session:
-		var s cache.SavedSession
-		if s, err = restoreSession(f, complete(fds)); err == nil && s.FD >= 0 {
-			r.RestoreSession(s)
-			r.Sessions++
-			closeAll(fds[1:]) // which are not known
-			return nil
-		}
-		r.Lost++
-	case client:
-		var c Client
-		if c, err = restoreClient(f, r.announcement); err == nil && complete(fds) >= 0 {
-			c.FD = fds[0]
-			if len(fds) > 1 {
-				c.Session = fds[1]
-				closeAll(fds[2:]) // which are not known
-			}
-			r.RestoreClient(c)
-			r.Clients++
-			return nil
-		}
-		r.Lost++
-	}
-	closeAll(fds) // of an entry that is not understood
+	text := io.NewSectionReader(persistentReader{r}, 0, size)
+	r.entries, err = newEntryReader(bufio.NewReaderSize(text, 1<<16), r.Now)
 	return err
 }
 
-// complete returns the first of some descriptors, if there are any and all have
-// arrived, or -1.
-func complete(fds []int) int {
-	if len(fds) == 0 || slices.Contains(fds, -1) {
-		return -1
+// memorySize returns the size of a file, which must be in memory: others may make a reader
+// wait.
+func memorySize(fd int) (int64, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, os.NewSyscallError("fstat", err)
 	}
-	return fds[0]
+	_, err := unix.FcntlInt(uintptr(fd), unix.F_GET_SEALS, 0)
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || err != nil {
+		return 0, errors.New("the description is not a file in memory")
+	}
+	if st.Size > maxSize {
+		return 0, fmt.Errorf("the description has %d bytes, more than %d", st.Size, maxSize)
+	}
+	return st.Size, nil
 }
 
-// descriptor returns the next descriptor, or -1 if it did not arrive.
-func (r *reception) descriptor(kind string) (int, error) {
+func (r *Reception) close() {
+	closeAll(r.batch)
+	closeAll(r.ours)
+	for _, s := range r.sources {
+		s.Close()
+	}
+	if r.memory != nil {
+		r.memory.Close()
+	}
+	r.control.Close() // may be one of the sources
+	if r.entries != nil {
+		r.Lost += r.entries.missing[kindSession] + r.entries.missing[kindClient]
+	}
+}
+
+// next returns the next entry, or nil for one that is not understood or not complete. An
+// error ends it all: it is unknown then to which entries the next descriptors belong.
+func (r *Reception) next() (any, error) {
+	if r.overtime() {
+		return nil, errStopped
+	}
+	kind, n, f, err := r.entries.next()
+	if err != nil {
+		return nil, err
+	}
+	var fds []int
+	for range n {
+		fd, err := r.descriptor(kind)
+		if err != nil {
+			closeAll(fds)
+			r.lose(kind)
+			return nil, err
+		}
+		fds = append(fds, fd)
+	}
+	entry, used, err := r.entry(kind, f, fds)
+	closeAll(fds[used:])
+	if entry == nil {
+		r.lose(kind)
+	}
+	return entry, err
+}
+
+// overtime reports whether the process is about to end, and has read on for long enough: a
+// state as servers send it takes some 100 ms.
+func (r *Reception) overtime() bool {
+	select {
+	case <-r.Stop:
+	default:
+		return false
+	}
+	if r.stopped == 0 {
+		r.stopped = max(r.Now(), 1)
+	}
+	return r.Now()-r.stopped > maxOvertime
+}
+
+const maxOvertime = time.Second
+
+// entry returns an entry, and how many descriptors it has taken. It is nil if it is of no
+// known kind, or lacks descriptors.
+func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int, err error) {
+	complete := len(fds) > 0 && !slices.Contains(fds, fdpass.None)
+	switch kind {
+	case kindCounts:
+		c, err := readCounts(f)
+		return orNil(&c, err)
+	case kindHits:
+		h, err := readHits(f)
+		return orNil(&h, err)
+	case kindBinding:
+		b, err := r.entries.binding(f)
+		if err != nil || len(b.Label)+len(b.Property)+len(b.Endpoint) > attr.DefaultMaxSize {
+			return nil, 0, err
+		}
+		r.Bindings++
+		return &b, 0, nil
+	case kindSession:
+		s, err := readSession(f, fdpass.None)
+		if err != nil || !complete || len(s.Label)+len(s.Property) > attr.DefaultMaxSize {
+			return nil, 0, err
+		}
+		s.FD = fds[0]
+		r.Sessions++
+		return &s, 1, nil
+	case kindClient:
+		c, err := readClient(f, r.Announcement)
+		if err != nil || !complete || fdpass.AdoptStream(fds[0]) != nil {
+			return nil, 0, err
+		}
+		c.FD, used = fds[0], 1
+		if len(fds) > 1 {
+			c.Session, used = fds[1], 2
+		}
+		r.Clients++
+		return &c, used, nil
+	}
+	return nil, 0, nil
+}
+
+func orNil[T any](entry *T, err error) (any, int, error) {
+	if err != nil {
+		return nil, 0, err
+	}
+	return entry, 0, nil
+}
+
+// lose counts a client or session that has not arrived.
+func (r *Reception) lose(kind string) {
+	if kind == kindSession || kind == kindClient {
+		r.Lost++
+	}
+}
+
+// descriptor returns the next descriptor, or fdpass.None if it did not arrive.
+func (r *Reception) descriptor(kind string) (int, error) {
 	for len(r.batch) == 0 {
 		if len(r.sources) == 0 {
-			return -1, io.ErrUnexpectedEOF
+			return fdpass.None, io.ErrUnexpectedEOF
 		}
-		r.waitForDescriptors(r.sources[0])
-		fds, n, err := r.receiveBatch(r.sources[0])
+		fds, n, err := r.receiveBatch(r.sources[0], kind == kindClient)
 		if err == io.EOF {
+			r.sources[0].Close()
 			r.sources = r.sources[1:]
 			continue
 		}
 		if err != nil {
-			return -1, err
+			return fdpass.None, err
 		}
-		if r.version == 1 { // it says nothing of how many there were
-			n = min(r.left[kind]+1, fdpass.BatchSize)
+		if r.entries.version == 1 {
+			n = r.entries.batchOfVersion1(kind)
 		}
 		if len(fds) > n {
 			closeAll(fds)
-			return -1, fmt.Errorf("%d descriptors arrived instead of %d", len(fds), n)
+			return fdpass.None, fmt.Errorf("%d descriptors arrived instead of %d", len(fds), n)
 		}
 		for len(fds) < n {
-			fds = append(fds, -1)
+			fds = append(fds, fdpass.None)
 		}
 		r.batch = fds
 	}
@@ -204,57 +287,61 @@ func (r *reception) descriptor(kind string) (int, error) {
 	return fd, nil
 }
 
-// receiveBatch waits for a batch.
-func (r *reception) receiveBatch(s *fdpass.Socket) (fds []int, n int, err error) {
-	const slice = 10 * time.Millisecond
-	for waited := time.Duration(0); ; waited += slice {
+// receiveBatch receives a batch. It waits for it, and for room for its descriptors. A batch
+// that finds no room in time is discarded: its descriptors are missing. For an urgent one,
+// others make room.
+func (r *Reception) receiveBatch(s *fdpass.Socket, urgent bool) (fds []int, n int, err error) {
+	for {
 		fds, n, err = s.ReceiveBatch()
-		if err != fdpass.ErrAgain {
+		switch {
+		case err == nil || !fdpass.Transient(err):
 			return fds, n, err
-		}
-		select {
-		case <-r.stop:
-			return nil, 0, errors.New("stopped: the rest did not arrive")
-		default:
-		}
-		if waited >= patience {
-			return nil, 0, errors.New("timeout: the rest did not arrive")
-		}
-		unix.Poll([]unix.PollFd{{Fd: int32(s.FD()), Events: unix.POLLIN}}, int(slice.Milliseconds()))
-	}
-}
-
-// waitForDescriptors waits until this process can have the descriptors of the next
-// batch: those of clients may have taken all. Descriptors that cannot be had when
-// the batch is received are lost.
-func (r *reception) waitForDescriptors(s *fdpass.Socket) {
-	const pause = 10 * time.Millisecond
-	for !available(s.NextBatch()) {
-		select {
-		case <-r.stop:
-			return
-		case <-time.After(pause):
+		case err == fdpass.ErrNoRoom:
+			if urgent && r.MakeRoom != nil {
+				r.MakeRoom()
+			}
+			if !r.wait(&r.waitedForRoom, maxWaitForRoom) {
+				n, err := s.DiscardBatch()
+				return nil, n, err
+			}
+		case !r.wait(&r.waitedForData, maxWaitForData):
+			return nil, 0, fmt.Errorf("the rest has not arrived: %w", err)
 		}
 	}
 }
 
-// available tells whether this process can have n more descriptors.
-func available(n int) bool {
-	var probe []int
-	defer func() { closeAll(probe) }()
-	for range n {
-		fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return err != unix.EMFILE
-		}
-		probe = append(probe, fd)
+var errStopped = errors.New("the rest was not read: the process is about to end")
+
+// wait waits for a moment, unless it has waited for too long or is to stop, and reports
+// whether it did.
+func (r *Reception) wait(total *time.Duration, limit time.Duration) bool {
+	if *total >= limit {
+		return false
 	}
-	return true
+	*total += waitStep
+	select {
+	case <-r.Stop:
+		return false
+	case <-time.After(waitStep):
+		return true
+	}
+}
+
+// A persistentReader reads the memory file, and tries again what fails by itself.
+type persistentReader struct{ *Reception }
+
+func (p persistentReader) ReadAt(b []byte, off int64) (n int, err error) {
+	for {
+		n, err = p.memory.ReadAt(b, off)
+		if err == nil || !fdpass.Transient(err) || !p.wait(&p.waitedForData, maxWaitForData) {
+			return n, err
+		}
+	}
 }
 
 func closeAll(fds []int) {
 	for _, fd := range fds {
-		if fd >= 0 {
+		if fd != fdpass.None {
 			unix.Close(fd)
 		}
 	}

@@ -22,7 +22,7 @@ func TestDescriptionsOfOtherVersions(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, r, err := receive(t, craft(t, text, g.file == "version1", g.descriptors), g.now)
+		h, r, err := receiver(g.now).receive(craft(t, text, g.file == "version1", g.descriptors))
 		if r != g.want || err != nil {
 			t.Fatalf("%s: %+v, %v", g.file, r, err)
 		}
@@ -34,14 +34,13 @@ func TestDescriptionsOfOtherVersions(t *testing.T) {
 			t.Errorf("%s: %+v", g.file, last)
 		}
 		if !slices.ContainsFunc(h.Clients, func(c Client) bool { return c.AckDue }) {
-			t.Errorf("%s: nobody owes an acknowledgement", g.file)
+			t.Errorf("%s: no client owes an acknowledgement", g.file)
 		}
 		h.close()
 	}
 }
 
-// craft returns the end of a message with this description and so many
-// descriptors.
+// craft returns the end of a message with this description and this many descriptors.
 func craft(t testing.TB, description []byte, old bool, descriptors int) int {
 	t.Helper()
 	f, _ := file(t)
@@ -49,7 +48,7 @@ func craft(t testing.TB, description []byte, old bool, descriptors int) int {
 	unix.Write(f, description)
 	fds := make([]int, descriptors)
 	for i := range fds {
-		fds[i], _ = file(t)
+		fds[i], _ = stream(t)
 	}
 	defer closeAll(fds)
 	ours, theirs := pair(t)
@@ -96,25 +95,25 @@ func TestDescriptionsInBadOrder(t *testing.T) {
 	for name, test := range map[string]struct {
 		description string
 		descriptors int
-		want        Receipt
+		want        Received
 		fails       bool
 	}{
-		"attributes, entries and versions that are not known": {header + list("entry", "song", "descriptors", "2", "title", "x") + aClient + list("entry", "binding") + aSession + aSession, 5, Receipt{2, 1, 1, 0}, false},
-		"nothing":                     {"", 0, Receipt{}, true},
-		"no version":                  {list("bindings", "1"), 0, Receipt{}, true},
-		"a version that is no number": {list("version", "new", "sessions", "1"), 0, Receipt{0, 0, 0, 1}, true},
-		"the end comes too early":     {header + aClient + aSession, 4, Receipt{1, 0, 1, 1}, false},
-		"the end in an entry":         {header + aClient + aSession[:20], 4, Receipt{0, 0, 1, 2}, true},
-		"more descriptors in an entry than are known": {list("version", "3", "sessions", "1", "clients", "1") + list("entry", "client", "descriptors", "4") + list("entry", "session", "descriptors", "3", "deadline", "9000000000"), 7, Receipt{1, 0, 1, 0}, false},
-		"too few descriptors":                         {header + aClient + aSession + aSession, 2, Receipt{1, 0, 1, 1}, true},
-		"too many descriptors":                        {header + aClient + aSession + aSession, 9, Receipt{2, 0, 1, 0}, false},
-		"a session without one":                       {header + aClient + list("entry", "session", "label", "e") + aSession, 2, Receipt{1, 0, 1, 1}, false},
-		"a number that is none":                       {header + aClient + list("entry", "session", "descriptors", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
-		"a deadline that is none":                     {header + aClient + list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3, Receipt{0, 0, 1, 2}, true},
-		"an entry of a million":                       {header + list("entry", "x", "descriptors", "1000000"), 3, Receipt{0, 0, 0, 3}, true},
+		"attributes, entries and versions that are not known": {header + list("entry", "song", "descriptors", "2", "title", "x") + aClient + list("entry", "binding") + aSession + aSession, 5, Received{2, 1, 1, 0}, false},
+		"nothing":                     {"", 0, Received{}, true},
+		"no version":                  {list("bindings", "1"), 0, Received{}, true},
+		"a version that is no number": {list("version", "new", "sessions", "1"), 0, Received{0, 0, 0, 1}, true},
+		"the end comes too early":     {header + aClient + aSession, 4, Received{1, 0, 1, 1}, false},
+		"the end in an entry":         {header + aClient + aSession[:20], 4, Received{0, 0, 1, 2}, true},
+		"more descriptors in an entry than are known": {list("version", "3", "sessions", "1", "clients", "1") + list("entry", "client", "descriptors", "4") + list("entry", "session", "descriptors", "3", "deadline", "9000000000"), 7, Received{1, 0, 1, 0}, false},
+		"too few descriptors":                         {header + aClient + aSession + aSession, 2, Received{1, 0, 1, 1}, true},
+		"too many descriptors":                        {header + aClient + aSession + aSession, 9, Received{2, 0, 1, 0}, false},
+		"a session without one":                       {header + aClient + list("entry", "session", "label", "e") + aSession, 2, Received{1, 0, 1, 1}, false},
+		"a number that is none":                       {header + aClient + list("entry", "session", "descriptors", "x") + aSession, 3, Received{0, 0, 1, 2}, true},
+		"a deadline that is none":                     {header + aClient + list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3, Received{0, 0, 1, 2}, true},
+		"an entry of a million":                       {header + list("entry", "x", "descriptors", "1000000"), 3, Received{0, 0, 0, 3}, true},
 	} {
 		before := openDescriptors(t)
-		h, r, err := receive(t, craft(t, []byte(test.description), false, test.descriptors), time.Second)
+		h, r, err := receiver(time.Second).receive(craft(t, []byte(test.description), false, test.descriptors))
 		if r != test.want || (err != nil) != test.fails {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
@@ -125,9 +124,8 @@ func TestDescriptionsInBadOrder(t *testing.T) {
 	}
 }
 
-// TestASilentMessage: whoever sends it is waited for, but not for long, and not
-// when there is something better to do.
-func TestASilentMessage(t *testing.T) {
+// TestReceive_doesNotWaitForLong has a sender that sends nothing.
+func TestReceive_doesNotWaitForLong(t *testing.T) {
 	for _, stopped := range []bool{false, true} {
 		ours, theirs := pair(t)
 		stop := make(chan struct{})
@@ -135,26 +133,24 @@ func TestASilentMessage(t *testing.T) {
 			close(stop)
 		}
 		start := time.Now()
-		_, err := Receive(theirs.FD(), &heir{}, zero, nil, stop)
-		if took := time.Since(start); err == nil || stopped && took > patience/2 || took > 20*patience {
-			t.Errorf("stopped: %v: %v after %v", stopped, err, took)
+		_, _, err := Receiver{Now: zero, Stop: stop}.receive(theirs.FD())
+		if took := time.Since(start); err == nil || stopped && took > maxWaitForData/2 || took > 20*maxWaitForData {
+			t.Errorf("stopped: %v: got %v after %v", stopped, err, took)
 		}
 		ours.Close()
 	}
 }
 
-// TestAReceiverWithFewFiles cannot have as many descriptors as arrive. It takes
-// what it can have, waits until there are more, and gives up when it has to.
-func TestAReceiverWithFewFiles(t *testing.T) {
+// TestReceive_waitsForRoom has a receiver that cannot have as many descriptors as arrive. It
+// takes what it can have, waits until there are more, and gives up when it has to.
+func TestReceive_waitsForRoom(t *testing.T) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
 		t.Fatal(err)
 	}
 	p := newPlace(t)
-	e, _ := estate(t, 10, 300)
-	if rest, err := Leave(p.route(t), e); err != nil || len(rest) > 0 {
-		t.Fatal(rest, err)
-	}
+	sent, _ := newState(t, 10, 300)
+	p.send(t, sent)
 	fd := p.message(t)
 	low := limit
 	low.Cur = uint64(openDescriptors(t) + 100)
@@ -163,50 +159,44 @@ func TestAReceiverWithFewFiles(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	time.AfterFunc(100*time.Millisecond, func() { close(stop) })
-	h := &heir{}
-	r, err := Receive(fd, h, zero, nil, stop)
+	got, r, err := Receiver{Now: zero, Stop: stop}.receive(fd)
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
-	h.close()
-	if r.Clients != 10 || r.Sessions == 0 || r.Sessions == 300 || r.Sessions+r.Lost != 300 || err != nil {
+	got.close()
+	if r.Clients != 10 || r.Sessions == 300 || r.Sessions+r.Lost != 300 || err != nil {
 		t.Errorf("got %+v, %v", r, err)
 	}
 
-	e, _ = estate(t, 10, 300)
-	if rest, err := Leave(p.route(t), e); err != nil || len(rest) > 0 {
-		t.Fatal(rest, err)
-	}
+	sent, _ = newState(t, 10, 300)
+	p.send(t, sent)
 	fd = p.message(t)
 	low.Cur = uint64(openDescriptors(t)) // not even for the description
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
 	time.AfterFunc(100*time.Millisecond, func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
-	h, r, err = receive(t, fd, 0)
-	h.close()
+	got, r, err = receiver(0).receive(fd)
+	got.close()
 	if r.Clients != 10 || r.Sessions != 300 || r.Lost != 0 || err != nil {
 		t.Errorf("got %+v, %v", r, err)
 	}
 }
 
-// TestTimeGoesOnWhileSomethingIsReceived has a clock that goes on by a second with each look.
-func TestTimeGoesOnWhileSomethingIsReceived(t *testing.T) {
+// TestReceive_timePasses has a clock that advances by a second with each look.
+func TestReceive_timePasses(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t)
-	e, _ := estate(t, 0, 3)
-	for i := range e.Sessions {
-		e.Sessions[i].TTL = time.Minute
+	sent, _ := newState(t, 0, 3)
+	p.send(t, sent)
+	now := time.Hour
+	r := receiver(0)
+	r.Now = func() time.Duration { now += time.Second; return now }
+	got, _, err := r.receive(p.message(t))
+	defer got.close()
+	if err != nil || len(got.Sessions) != 3 {
+		t.Fatalf("got %+v, %v", got.Sessions, err)
 	}
-	if rest, err := Leave(p.route(t), e); err != nil || len(rest) > 0 {
-		t.Fatal(rest, err)
-	}
-	h, now := &heir{}, time.Hour
-	defer h.close()
-	_, err := Receive(p.message(t), h, func() time.Duration { now += time.Second; return now }, nil, make(chan struct{}))
-	if err != nil || len(h.Sessions) != 3 {
-		t.Fatalf("%v, %+v", err, h.Sessions)
-	}
-	if first, last := h.Sessions[0].TTL, h.Sessions[2].TTL; first >= time.Minute || last >= first {
-		t.Errorf("times to live: %v, and %v for the last one", first, last)
+	if first, last := got.Sessions[0].TTL, got.Sessions[2].TTL; first >= time.Minute || last >= first {
+		t.Errorf("got times to live %v, and %v for the last one", first, last)
 	}
 }
 
@@ -222,7 +212,7 @@ func FuzzDescription(f *testing.F) {
 	f.Add([]byte(list("version", "2", "sessions", "2147483647")), false, uint8(1))
 	f.Fuzz(func(t *testing.T, text []byte, old bool, descriptors uint8) {
 		before := openDescriptors(t)
-		h, r, _ := receive(t, craft(t, text, old, int(descriptors%50)), time.Hour)
+		h, r, _ := receiver(time.Hour).receive(craft(t, text, old, int(descriptors%50)))
 		h.close()
 		if r.Sessions != len(h.Sessions) || r.Clients != len(h.Clients) || r.Lost < 0 {
 			t.Errorf("%+v", r)

@@ -166,6 +166,14 @@ func (l *Logger) ExitOnPanic() {
 	if reason == nil {
 		return
 	}
+	l.Panic(reason)
+	l.Flush(time.Second)
+	os.Exit(2)
+}
+
+// Panic logs the reason of a panic that was recovered, and the stack of the caller, a line
+// for each frame.
+func (l *Logger) Panic(reason any) {
 	l.log(Panic, "%v", []any{reason})
 	var pcs [64]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
@@ -174,8 +182,6 @@ func (l *Logger) ExitOnPanic() {
 		f, more = frames.Next()
 		l.log(Panic, "at %s (%s:%d)", []any{f.Function, f.File, f.Line})
 	}
-	l.Flush(time.Second)
-	os.Exit(2)
 }
 
 // Flush waits until all lines so far are written, or this time has passed.

@@ -53,7 +53,9 @@ type Process struct {
 	listeners []*os.File
 	status    *status // nil without master
 	maxIdle   time.Duration
-	service   *service // while it serves
+	service   *service // from Serve on
+	signals   chan os.Signal
+	parent    int // its pid, at the start
 	owner     int
 }
 
@@ -63,6 +65,7 @@ type Process struct {
 // With an error, the process has a log to say so.
 func Start(args []string, env func(string) string) (*Process, error) {
 	p := &Process{name: filepath.Base(args[0]), env: env, Options: &Options{}}
+	p.signals, p.parent = make(chan os.Signal, 1), os.Getppid()
 	// A log that nobody reads is no reason to end. Commands do not inherit a
 	// handler, as they would inherit that the signal is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
@@ -100,6 +103,9 @@ func (p *Process) start() error {
 	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil && !p.Options.StandAlone {
 		return errors.New("do not run this command by hand: name it in master.cf, or use --listen (see --help)")
 	}
+	if err := checkThreads(); err != nil {
+		return err
+	}
 	if err := p.configure(); err != nil {
 		return err
 	}
@@ -113,6 +119,21 @@ func (p *Process) start() error {
 	}
 	if p.Options.Debugger {
 		return p.runDebugger()
+	}
+	return nil
+}
+
+// minThreads is how many threads a process needs; it has about eight.
+const minThreads = 16
+
+// checkThreads returns an error if the process may not have the threads that it needs. The
+// limit counts only once the process is not root any more: by then, the runtime would end
+// the process without a word in the log.
+func checkThreads() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < minThreads {
+		return fmt.Errorf("the limit of processes (ulimit -u, RLIMIT_NPROC) is %d: "+
+			"this process needs %d threads, beside those of other processes of its user", limit.Cur, minThreads)
 	}
 	return nil
 }
@@ -196,15 +217,42 @@ func (p *Process) inherit() error {
 		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
 			return fmt.Errorf("descriptor %d is not a listening socket: is this process a child of master(8)?", fd)
 		}
-		unix.SetNonblock(fd, true) // for the runtime to wait for it
-		p.listeners = append(p.listeners, os.NewFile(uintptr(fd), "listening socket"))
+		l, err := watched(fd, "listening socket")
+		if err != nil {
+			return err
+		}
+		p.listeners = append(p.listeners, l)
 	}
 	generation, err := strconv.ParseUint(p.env("GENERATION"), 8, 32)
 	if err != nil {
 		return fmt.Errorf("environment variable GENERATION: %w", err)
 	}
-	p.status = newStatus(statusFD, uint32(generation))
+	channel, err := watched(statusFD, "status channel")
+	if err != nil {
+		return err
+	}
+	p.status = &status{statusFD, channel, uint32(generation)}
 	return nil
+}
+
+// watched returns a descriptor as a file whose readers the runtime wakes. The kernel may be
+// short of what that takes for a moment.
+func watched(fd int, name string) (*os.File, error) {
+	const attempts = 5
+	unix.SetNonblock(fd, true)
+	for attempt := 1; ; attempt++ {
+		f := os.NewFile(uintptr(fd), name)
+		if err := f.SetDeadline(time.Time{}); err == nil { // the runtime does not tell otherwise
+			return f, nil
+		}
+		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil || attempt == attempts {
+			return nil, fmt.Errorf("the %s cannot be watched by epoll(7): "+
+				"the sysctl fs.epoll.max_user_watches or the memory of the kernel is used up", name)
+		}
+		fd = copied // f owns the other one
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // Socket returns the path of the service's own socket, as this process can reach

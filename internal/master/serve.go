@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
 )
 
 // A Reason says why Serve has returned.
@@ -21,19 +23,25 @@ type Reason string
 // The reasons. The first two belong to the ordinary life of a daemon.
 const (
 	Idle       Reason = "no client for max_idle"
-	Reload     Reason = "master has closed the status channel" // reload, or its death
-	Restart    Reason = "asked to leave everything to a new process"
+	Reload     Reason = "master has closed the status channel"
+	Restart    Reason = "asked to hand over to a new process"
 	Terminated Reason = "terminated by a signal"
+	Orphaned   Reason = "master is gone"
 	Served     Reason = "the client on standard input is gone" // option -S
 )
 
-// A Handler serves a client, who is connected by this descriptor, and returns at
-// once. When the client is gone, the handler calls gone, and tells whether it was one
-// for whom the process stays: max_idle counts from the last of those.
+// A Handler serves a client, who is connected by this descriptor, and returns at once. When
+// the client is gone, the handler calls gone, and reports whether it was one for whom the
+// process stays: max_idle counts from the last of those.
 type Handler func(fd int, gone func(counts bool))
 
-// Serve accepts clients and gives each to the handler, until there is a reason to
-// end. Then it accepts no more, and leaves those it has as they are.
+// grace is how long a process serves on after master has closed the status channel. At
+// "postfix stop", and when the entry of the service is removed, a signal follows.
+const grace = 200 * time.Millisecond
+
+// Serve accepts clients and gives each to the handler, until there is a reason to end. At
+// Reload and Restart it goes on accepting, until StopAccepting. Otherwise it accepts no more.
+// Clients stay as they are.
 func (p *Process) Serve(handle Handler) (Reason, error) {
 	if p.Options.StandAlone {
 		return p.serveStandardInput(handle)
@@ -52,40 +60,89 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 	if p.Options.Listen != "" {
 		defer os.Remove(p.Options.Listen)
 	}
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT)
+	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT)
 	s.accept()
 	for {
 		select {
-		case <-signals:
+		case <-p.signals:
 			s.stop()
 			return Terminated, nil
 		case reason := <-s.reasons:
-			// A client may have come while the time ran out. Those who come
-			// now wait for the next process.
-			if s.stop(); reason != Idle || s.isIdle() {
-				return reason, nil
+			switch reason {
+			case Reload:
+				if ended := p.EndedWithin(grace); ended != "" {
+					s.stop()
+					return ended, nil
+				}
+				return Reload, nil
+			case Restart:
+				return Restart, nil
+			}
+			// A client may have come while the time ran out. Those who come now wait for
+			// the next process.
+			if s.stop(); s.isIdle() {
+				return Idle, nil
 			}
 			s.accept()
 		}
 	}
 }
 
+// EndedWithin waits for this time, and returns early with a reason for which a process ends
+// that has nobody to hand over to: Terminated or Orphaned. It is for use after Serve.
+func (p *Process) EndedWithin(limit time.Duration) Reason {
+	const step = 10 * time.Millisecond
+	for waited := time.Duration(0); ; waited += step {
+		if !p.masterLives() {
+			return Orphaned
+		}
+		select {
+		case <-p.signals:
+			return Terminated
+		case <-time.After(min(step, limit)):
+		}
+		if waited >= limit {
+			return ""
+		}
+	}
+}
+
+// masterLives reports whether the process that listens at our socket lives: it is the one
+// that starts the next process.
+func (p *Process) masterLives() bool {
+	owner, err := fdpass.PeerOf(p.Listener())
+	if err != nil {
+		return true
+	}
+	// A child of a process that is gone has another parent. A process that is dead and not
+	// waited for still has its number, so kill(2) is asked only where it is not our parent.
+	if p.parent == owner.PID {
+		return os.Getppid() == p.parent
+	}
+	return !errors.Is(unix.Kill(owner.PID, 0), unix.ESRCH)
+}
+
 // End makes Serve return, for this reason.
 func (p *Process) End(reason Reason) { p.service.end(reason) }
 
-// ClientCame counts a client who was accepted elsewhere like one of our own, and
-// returns what to call when it is gone. It is for use while Serve runs.
+// ClientCame counts a client who was accepted elsewhere like one of our own, and returns what
+// to call when it is gone. It is for use while Serve runs and after it.
 func (p *Process) ClientCame() (gone func(counts bool)) {
 	p.service.begin()
 	return p.service.gone
 }
 
-// AcceptWaiting gives the handler all clients who are in line, as long as there
-// are descriptors for them. It is for use after Serve.
-func (p *Process) AcceptWaiting() {
+// StopAccepting makes clients wait in the accept queue, and Accept ends that.
+func (p *Process) StopAccepting() { p.service.stop() }
+
+// Accept accepts clients again.
+func (p *Process) Accept() { p.service.accept() }
+
+// HandleQueued gives the handler all clients in the accept queue for whom there are
+// descriptors, while no others are accepted.
+func (p *Process) HandleQueued() {
 	for {
-		fd, err := p.NextInLine()
+		fd, err := p.AcceptQueued()
 		if err != nil {
 			return
 		}
@@ -93,18 +150,18 @@ func (p *Process) AcceptWaiting() {
 	}
 }
 
-// NextInLine accepts one client who is in line, or returns an error. It is for
-// use after Serve.
-func (p *Process) NextInLine() (fd int, err error) {
-	err = errors.New("nobody is in line")
+// AcceptQueued accepts one client from the accept queue. Where there is none, the error is
+// fdpass.ErrAgain.
+func (p *Process) AcceptQueued() (fd int, err error) {
+	err = fdpass.ErrAgain
 	for _, l := range p.listeners {
 		raw, _ := l.SyscallConn() // no error, as the listener is open
-		raw.Control(func(f uintptr) { fd, _, err = unix.Accept4(int(f), unix.SOCK_CLOEXEC) })
-		if err == nil {
-			return fd, nil
+		raw.Control(func(f uintptr) { fd, err = fdpass.Accept(int(f)) })
+		if err != fdpass.ErrAgain {
+			return fd, err
 		}
 	}
-	return -1, os.NewSyscallError("accept", err)
+	return fdpass.None, err
 }
 
 func (p *Process) serveStandardInput(handle Handler) (Reason, error) {
@@ -163,8 +220,8 @@ func (s *service) acceptFrom(l *os.File) {
 			s.handle(fd, s.gone)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
-		case !errors.Is(err, syscall.ECONNABORTED):
-			s.outOfResources(err)
+		default:
+			s.cannotAccept(err)
 		}
 	}
 }
@@ -173,31 +230,36 @@ func (s *service) acceptFrom(l *os.File) {
 func acceptClient(l *os.File) (fd int, err error) {
 	raw, err := l.SyscallConn()
 	if err != nil {
-		return -1, err
+		return fdpass.None, err
 	}
 	waiting := raw.Read(func(f uintptr) bool {
-		fd, _, err = unix.Accept4(int(f), unix.SOCK_CLOEXEC)
-		return err != unix.EAGAIN && err != unix.EINTR
+		fd, err = fdpass.Accept(int(f))
+		return err != fdpass.ErrAgain
 	})
 	if waiting != nil {
-		return -1, waiting
+		return fdpass.None, waiting
 	}
-	return fd, os.NewSyscallError("accept", err)
+	return fd, err
 }
 
-// outOfResources deals with a client that cannot be accepted, most likely for
-// want of a descriptor. The client waits in line meanwhile.
-func (s *service) outOfResources(err error) {
+// cannotAccept deals with a client that cannot be accepted at the moment. It waits in the
+// accept queue. Where descriptors are short, the process makes room.
+func (s *service) cannotAccept(err error) {
+	short := fdpass.Shortage(err)
 	s.mu.Lock()
 	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
 		s.warned = now
-		s.Log.Warning("accept connection: %v; making room (such a warning comes once a minute)", err)
+		what := "trying again"
+		if short {
+			what = "making room"
+		}
+		s.Log.Warning("accept connection: %v; %s (such a warning comes once a minute)", err, what)
 	}
 	s.mu.Unlock() // what follows takes time, and clients come and go meanwhile
-	if s.MakeRoom != nil {
+	if short && s.MakeRoom != nil {
 		s.MakeRoom()
 	}
-	time.Sleep(10 * time.Millisecond) // as long as there is nothing else to give up
+	time.Sleep(10 * time.Millisecond) // there may be nothing to give up
 }
 
 func (s *service) begin() {

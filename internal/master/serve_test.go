@@ -19,7 +19,7 @@ import (
 
 // newProcess returns a process with a listening socket and a status channel, whose
 // other end is returned, too.
-func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, status *os.File) {
+func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, theirs *os.File) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "socket")
 	l, err := listen(path)
@@ -31,13 +31,23 @@ func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, s
 	if err != nil {
 		t.Fatal(err)
 	}
-	status = os.NewFile(uintptr(pair[0]), "master's end")
-	t.Cleanup(func() { status.Close() })
+	theirs = os.NewFile(uintptr(pair[0]), "master's end")
+	t.Cleanup(func() { theirs.Close() })
 	p = &Process{
 		Options: &Options{}, Config: mailconf.New("test"), Log: maillog.New(),
-		listeners: []*os.File{l}, status: newStatus(pair[1], 8), maxIdle: maxIdle,
+		listeners: []*os.File{l}, maxIdle: maxIdle, signals: make(chan os.Signal, 1), parent: os.Getppid(),
 	}
-	return p, path, status
+	channel, err := watched(pair[1], "status channel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.status = &status{pair[1], channel, 8}
+	t.Cleanup(func() {
+		if p.service != nil {
+			p.StopAccepting()
+		}
+	})
+	return p, path, theirs
 }
 
 // clients are handled by keeping them.
@@ -141,7 +151,7 @@ func TestAClientWhoComesAtTheLastMomentIsServed(t *testing.T) {
 	}
 }
 
-func TestServeAcceptsNobodyAfterItsEnd(t *testing.T) {
+func TestServe_acceptsUntilStopAccepting(t *testing.T) {
 	t.Parallel()
 	p, path, status := newProcess(t, time.Hour)
 	c := &clients{came: make(chan int, 10)}
@@ -152,22 +162,25 @@ func TestServeAcceptsNobodyAfterItsEnd(t *testing.T) {
 	if reason := <-reasons; reason != Reload {
 		t.Error(reason)
 	}
+	dial(t, path)
+	<-c.came
+	p.StopAccepting()
 	for range 3 {
 		dial(t, path)
 	}
 	if len(c.came) > 0 {
 		t.Error("a client was accepted")
 	}
-	if fd, err := p.NextInLine(); err != nil {
+	if fd, err := p.AcceptQueued(); err != nil {
 		t.Error(err)
 	} else {
 		unix.Close(fd)
 	}
-	p.AcceptWaiting()
+	p.HandleQueued()
 	if len(c.came) != 2 {
 		t.Errorf("%d clients were in line", len(c.came))
 	}
-	if _, err := p.NextInLine(); err == nil {
+	if _, err := p.AcceptQueued(); err == nil {
 		t.Error("another client was in line")
 	}
 }

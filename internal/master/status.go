@@ -16,11 +16,6 @@ type status struct {
 	generation uint32
 }
 
-func newStatus(fd int, generation uint32) *status {
-	unix.SetNonblock(fd, true) // for the runtime to wait for it
-	return &status{fd, os.NewFile(uintptr(fd), "status channel"), generation}
-}
-
 // The states of a process, as master counts them.
 const (
 	busy = iota

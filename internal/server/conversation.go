@@ -18,57 +18,69 @@ import (
 	"scache/internal/handover"
 )
 
-// A conversation is what the server and one client say to each other. All that
-// it needs to go on is here, as data, and nothing waits for it: it moves on when
-// something has arrived, or there is room to say something.
+// A conversation is a client and all that the server knows about it. It is data: whatever it
+// waits for, no goroutine waits with it, and it can be handed over to another process at any
+// moment. It moves on when input has arrived, or there is room for output.
 type conversation struct {
-	worker *worker
-	watch  eventloop.Watch
-	socket *fdpass.Socket
-	gone   func(counts bool) // to be called when the client is gone, or nil if it was
+	worker  *worker
+	number  int64 // in the order of their beginnings
+	watch   eventloop.Watch
+	socket  *fdpass.Socket
+	onClose func(counted bool) // tells the process that the client is gone, or nil if it was told
 
-	state     handover.State
-	session   int    // the descriptor in hand, or none, by the state
+	phase     handover.Phase
+	session   int    // the descriptor that is being given to the client, or fdpass.None
 	ackDue    bool   // the client has yet to acknowledge a descriptor
-	unread    []byte // what the client has said, and was not understood yet
-	store     []byte // the conversation's own memory, where it is kept between turns
-	unwritten []byte // what the client is to hear, and there was no room for
+	unread    []byte // input that was not processed yet
+	buffer    []byte // the conversation's own memory, where unread is kept between turns
+	unwritten []byte // output that there was no room for
 	scan      attr.Scanner
-	request   int           // the size of the request at the head of unread that waits for a descriptor
-	listing   *listing      // the reply in progress, if it is a long one
-	full      bool          // there may be another request in unread
-	heard     bool          // the client has said something
-	left      time.Duration // of the wait that a predecessor has begun
+	request   int      // the size of the request at the head of unread that waits for a descriptor
+	listing   *listing // the reply in progress, if it is a long one
+
+	morePending bool          // there may be another request in unread
+	gotInput    bool          // the client has sent something
+	timeout     time.Duration // what remained of the wait for the client in another process
 }
 
-const none = -1
-
 func newConversation(fd int) *conversation {
-	return &conversation{socket: fdpass.NewSocket(fd), session: none, state: handover.BetweenRequests}
+	return &conversation{socket: fdpass.NewSocket(fd), session: fdpass.None, phase: handover.BetweenRequests}
 }
 
 // requestsPerTurn bounds what one client has answered while others wait.
 const requestsPerTurn = 16
 
-// Ready is for the loop.
+// Ready is called by the loop.
 func (c *conversation) Ready() {
+	defer c.endOnPanic()
 	if err := c.turn(); err != nil {
 		c.end(err)
 	}
 }
 
-// TimedOut is for the loop.
-func (c *conversation) TimedOut() { c.end(errTimeout) }
+// TimedOut is called by the loop.
+func (c *conversation) TimedOut() {
+	defer c.endOnPanic()
+	c.end(errTimeout)
+}
+
+// endOnPanic is deferred while a conversation is served: a bug costs one conversation.
+func (c *conversation) endOnPanic() {
+	if reason := recover(); reason != nil {
+		c.worker.Log.Panic(reason)
+		c.end(nil)
+		c.worker.OnPanic()
+	}
+}
 
 // Errors that end a conversation.
 var (
 	errTimeout = errors.New("timeout: the client has stopped in the middle of a request (see ipc_timeout); connection closed")
 	errCutOff  = errors.New("the client has closed the connection in the middle of a request")
-	errLeft    = errors.New("the connection is served elsewhere") // and there is nothing to warn about
 )
 
-// turn reads once, goes on as far as that goes, and writes once. A client that
-// does not read what it is told is not read either.
+// turn reads once, processes the input, and writes once. While output is pending, nothing is
+// read from the client.
 func (c *conversation) turn() error {
 	if err := c.flush(); err != nil || len(c.unwritten) > 0 {
 		return errors.Join(err, c.wait())
@@ -84,7 +96,7 @@ func (c *conversation) turn() error {
 
 // read reads what has arrived, behind what is there already.
 func (c *conversation) read() error {
-	if c.full || c.listing != nil || c.state == handover.DescriptorGoing {
+	if c.morePending || c.listing != nil || c.phase == handover.DescriptorGoing {
 		return nil // there is something else to do first
 	}
 	in := c.worker.in[:]
@@ -97,17 +109,32 @@ func (c *conversation) read() error {
 	case err != nil:
 		return err
 	}
-	c.heard = true
+	c.gotInput = true
 	if len(c.unread) > 0 {
-		c.store = append(c.unread, in[:n]...)
-		c.unread = c.store
+		c.buffer = append(c.unread, in[:n]...)
+		c.unread = c.buffer
 	} else {
 		c.unread = in[:n:n] // until keep
 	}
 	return nil
 }
 
-// advance goes on with what has arrived, as far as it goes.
+// advance processes input as far as possible. It never waits. These are the phases, and what
+// moves a conversation from one to the next; S is for the server, C for the client:
+//
+//	┌─────────────▶ BetweenRequests ◀──────────────────────────────────┐
+//	│                │            │                                     │
+//	│   C save_endp  │            │  C find_endp, find_dest             │
+//	│   S dummy      │            │  S status=0, properties             │
+//	│                ▼            ▼                                     │
+//	│        DescriptorDue     DummyDue                                 │
+//	│                │            │                                     │
+//	│   C descriptor │            │  C dummy                            │
+//	│   S status     │            ▼                                     │
+//	└────────────────┘     DescriptorGoing ── S descriptor; C dummy ────┘
+//
+// All other requests are answered at once. The last dummy of the client can come glued to its
+// next request: ackDue remembers it.
 func (c *conversation) advance() (err error) {
 	more := true
 	served := 0
@@ -116,13 +143,13 @@ func (c *conversation) advance() (err error) {
 		case c.listing != nil:
 			err = c.continueListing()
 			more = c.listing == nil // others are served meanwhile
-		case c.state == handover.BetweenRequests:
+		case c.phase == handover.BetweenRequests:
 			more, err = c.answerNext()
-		case c.state == handover.DescriptorDue:
+		case c.phase == handover.DescriptorDue:
 			more, err = c.takeDescriptor()
-		case c.state == handover.DummyDue:
+		case c.phase == handover.DummyDue:
 			more, err = c.hearDummy()
-		case c.state == handover.DescriptorGoing:
+		case c.phase == handover.DescriptorGoing:
 			more, err = c.sendDescriptor()
 		}
 		if err == nil && len(c.worker.out) > maxOut {
@@ -130,7 +157,7 @@ func (c *conversation) advance() (err error) {
 		}
 		more = more && len(c.unwritten) == 0
 	}
-	c.full = served == requestsPerTurn
+	c.morePending = served == requestsPerTurn
 	c.keep()
 	if unsaid := c.flush(); err == nil {
 		err = unsaid
@@ -161,7 +188,7 @@ func (c *conversation) answerNext() (more bool, err error) {
 	}
 	consumed := size
 	err = c.answer(list)
-	if c.state == handover.DescriptorDue {
+	if c.phase == handover.DescriptorDue {
 		c.request, consumed = size, 0
 	}
 	c.unread = c.unread[consumed:]
@@ -176,7 +203,7 @@ func (c *conversation) takeDescriptor() (more bool, err error) {
 	}
 	list := c.worker.parse(c.unread[:c.request])
 	c.unread, c.request = c.unread[c.request+1:], 0
-	c.state = handover.BetweenRequests
+	c.phase = handover.BetweenRequests
 	c.save(list[1:])
 	return true, nil
 }
@@ -193,7 +220,7 @@ func (c *conversation) hearDummy() (more bool, err error) {
 	}
 	c.unread = c.unread[size:]
 	c.refuseDescriptor()
-	c.state = handover.DescriptorGoing
+	c.phase = handover.DescriptorGoing
 	return true, nil
 }
 
@@ -208,18 +235,21 @@ func (c *conversation) sendDescriptor() (more bool, err error) {
 		return false, nil
 	case nil:
 		c.drop()
-		c.state, c.ackDue = handover.BetweenRequests, true
+		c.phase, c.ackDue = handover.BetweenRequests, true
 		return true, nil
 	default:
 		return false, err
 	}
 }
 
-// next returns the next list and its size, which is 0 if it is not there yet.
+// maxRequest bounds the size of a request.
+const maxRequest = attr.DefaultMaxSize
+
+// next returns the next list and its size, which is 0 if it is not complete yet.
 func (c *conversation) next() (attr.List, int, error) {
 	size := c.scan.Size(c.unread)
-	if size > attr.DefaultMaxSize || size == 0 && len(c.unread) >= attr.DefaultMaxSize {
-		return nil, 0, fmt.Errorf("%w: more than %d bytes; connection closed", attr.ErrTooLong, attr.DefaultMaxSize)
+	if size > maxRequest || size == 0 && len(c.unread) >= maxRequest {
+		return nil, 0, fmt.Errorf("%w: more than %d bytes; connection closed", attr.ErrTooLong, maxRequest)
 	}
 	if size == 0 {
 		return nil, 0, nil
@@ -227,48 +257,53 @@ func (c *conversation) next() (attr.List, int, error) {
 	return c.worker.parse(c.unread[:size]), size, nil
 }
 
-// storeSize bounds the memory that a conversation keeps while nothing is unread.
-const storeSize = 1 << 10
+// bufferSize bounds the memory that a conversation keeps while nothing is unread.
+const bufferSize = 1 << 10
 
 // keep moves what is left unread to the front of the conversation's own memory:
 // it was read into that of the worker.
 func (c *conversation) keep() {
 	if len(c.unread) == 0 {
 		c.unread = nil
-		if cap(c.store) > storeSize {
-			c.store = nil
+		if cap(c.buffer) > bufferSize {
+			c.buffer = nil
 		}
 		return
 	}
-	if len(c.store) == 0 || &c.unread[0] != &c.store[0] {
-		c.store = append(c.store[:0], c.unread...)
+	if len(c.buffer) == 0 || &c.unread[0] != &c.buffer[0] {
+		c.buffer = append(c.buffer[:0], c.unread...)
 	}
-	c.unread = c.store[:len(c.unread)]
+	c.unread = c.buffer[:len(c.unread)]
 }
 
-// flush writes what is to be said, as far as there is room.
+// flush writes pending output, as far as there is room.
 func (c *conversation) flush() error {
 	w := c.worker
 	out := w.out
-	if len(out)+len(c.unwritten) == 0 {
-		return nil
-	}
 	if len(c.unwritten) > 0 {
-		c.unwritten = append(slices.Clip(c.unwritten), out...)
+		c.unwritten = append(c.unwritten, out...)
 		out = c.unwritten
 	}
-	w.out = w.out[:0]
 	for len(out) > 0 {
 		n, err := c.socket.Send(out)
 		if err == fdpass.ErrAgain {
 			break
 		}
 		if err != nil {
+			w.out = w.out[:0]
 			return err
 		}
 		out = out[n:]
 	}
-	c.unwritten = append([]byte(nil), out...)
+	switch {
+	case len(out) == 0:
+		c.unwritten = nil
+	case len(c.unwritten) > 0:
+		c.unwritten = out
+	default:
+		c.unwritten = slices.Clone(out) // the rest of the worker's buffer
+	}
+	w.out = w.out[:0]
 	if cap(w.out) > 2*maxOut {
 		w.out = nil
 	}
@@ -283,22 +318,22 @@ func (c *conversation) wait() error {
 	} else {
 		c.watch.ClearTimeout()
 	}
-	blocked := len(c.unwritten) > 0 || c.state == handover.DescriptorGoing
-	if !blocked && (c.full || c.listing != nil) {
+	blocked := len(c.unwritten) > 0 || c.phase == handover.DescriptorGoing
+	if !blocked && (c.morePending || c.listing != nil) {
 		c.watch.Again()
 	}
 	return c.watch.WaitToWrite(blocked)
 }
 
 func (c *conversation) inRequest() bool {
-	return c.state != handover.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 || c.listing != nil
+	return c.phase != handover.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 || c.listing != nil
 }
 
 // drop closes the descriptor in hand.
 func (c *conversation) drop() {
-	if c.session != none {
+	if c.session != fdpass.None {
 		unix.Close(c.session)
-		c.session = none
+		c.session = fdpass.None
 	}
 }
 
@@ -312,14 +347,14 @@ func (c *conversation) end(err error) {
 	w.remove(c)
 	c.drop()
 	c.socket.Close()
-	c.discount(true)
+	c.uncount(true)
 }
 
-// discount tells that the client is gone, or that it does not count.
-func (c *conversation) discount(counted bool) {
-	if c.gone != nil {
-		c.gone(counted)
-		c.gone = nil
+// uncount tells the process that the client is gone, or does not count.
+func (c *conversation) uncount(counted bool) {
+	if c.onClose != nil {
+		c.onClose(counted)
+		c.onClose = nil
 	}
 }
 
@@ -334,7 +369,7 @@ func (w *worker) remove(c *conversation) {
 // deservesWarning tells whether the end of a conversation is worth a warning: not
 // that of a client that has heard all it asked for, or did not stay to hear.
 func deservesWarning(err error) bool {
-	return err != nil && err != io.EOF && err != errLeft && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET)
+	return err != nil && err != io.EOF && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET)
 }
 
 // warn logs what is wrong with this client. There is no name to give: its

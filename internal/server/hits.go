@@ -61,8 +61,8 @@ func (h *Hits) table(level string) *topk.Table {
 	return nil
 }
 
-// leave returns what another process goes on with.
-func (h *Hits) leave() (all []handover.Hits) {
+// save returns the counts for another process.
+func (h *Hits) save() (all []handover.Hits) {
 	for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
 		for _, e := range h.table(level).Entries() {
 			all = append(all, handover.Hits{Level: level, Entry: e, Age: h.now() - e.Since})
@@ -71,12 +71,11 @@ func (h *Hits) leave() (all []handover.Hits) {
 	return all
 }
 
-// RestoreHits is for package handover.
-func (h *heir) RestoreHits(left handover.Hits) {
-	h.serveClients() // sessions come before, and these are nothing to wait for
-	if table := h.Hits.table(left.Level); table != nil {
-		left.Since = h.Hits.now() - left.Age
-		table.Restore(left.Entry)
+// restore adds the counts of a label of another process.
+func (h *Hits) restore(saved *handover.Hits) {
+	if table := h.table(saved.Level); table != nil {
+		saved.Since = h.now() - saved.Age
+		table.Restore(saved.Entry)
 	}
 }
 

@@ -89,16 +89,17 @@ func (w *worker) listSessions(label string, skip, most int) int {
 	return len(list)
 }
 
-// maxUnwritten bounds what the next process is left to say to one client.
+// maxUnwritten bounds the output of listings that is handed over to the next process.
 const maxUnwritten = 4 << 20
 
-// finishListing says all that is left to be said of a listing, if that is not too
-// much.
-func (c *conversation) finishListing() bool {
-	for c.listing != nil && len(c.unwritten) < maxUnwritten {
-		if c.continueListing() != nil || c.flush() != nil {
+// finishListing turns the rest of a listing into pending output, unless that takes more than
+// the budget, which it reduces.
+func (c *conversation) finishListing(budget *int) bool {
+	for before := len(c.unwritten); c.listing != nil; before = len(c.unwritten) {
+		if *budget <= 0 || c.continueListing() != nil || c.flush() != nil {
 			return false
 		}
+		*budget -= max(len(c.unwritten)-before, 0)
 	}
-	return c.listing == nil
+	return true
 }

@@ -47,7 +47,7 @@ func (s *Server) status() control.Status {
 
 		Counted: control.Seconds(s.counted()),
 
-		Clients:     int64(s.clients),
+		Clients:     s.clients.Load(),
 		Connections: int64(s.connections),
 		Refused:     int64(s.refused),
 		Lost:        int64(s.lost),

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
 )
 
@@ -111,7 +112,7 @@ func (r *replay) play(lines []postfixtest.Line) {
 	}
 	r.endAll()
 	for name, pipe := range r.pipes {
-		if pipe.w != none {
+		if pipe.w != fdpass.None {
 			unix.Close(pipe.w)
 		}
 		if n, err := unix.Read(pipe.r, make([]byte, 1)); n != 0 || err != nil {
@@ -174,7 +175,7 @@ func (r *replay) send() {
 	client := r.client()
 	client.p.Send(pipe.w)
 	unix.Close(pipe.w)
-	pipe.w = none
+	pipe.w = fdpass.None
 	client.c.Ready()
 }
 

@@ -5,6 +5,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -46,7 +47,10 @@ func (c *conversation) answer(list attr.List) error {
 		c.saveEndpoint(list)
 		return nil
 	case handover.Request:
-		return c.takeOver(list)
+		if c.takeOver(list) {
+			return io.EOF // without a reply
+		}
+		return nil
 	}
 	c.refuseDescriptor()
 	c.worker.answered++
@@ -59,7 +63,7 @@ func (c *conversation) answer(list attr.List) error {
 		c.findDestination(list)
 	default:
 		if answer, known := operatorRequests[string(request)]; known {
-			c.discount(false) // operators are not clients
+			c.uncount(false) // operators are not clients
 			answer(c, list)
 			return nil
 		}
@@ -77,7 +81,7 @@ func (c *conversation) saveEndpoint(list attr.List) {
 		c.reply(statusBad)
 		return
 	}
-	c.state = handover.DescriptorDue
+	c.phase = handover.DescriptorDue
 	c.worker.encode.String("dummy", "")
 	c.worker.encode.End()
 }
@@ -161,7 +165,7 @@ func (c *conversation) findDestination(list attr.List) {
 
 // give takes a session in hand until the client asks for it.
 func (c *conversation) give(s cache.Session) {
-	c.session, c.state = s.FD, handover.DummyDue
+	c.session, c.phase = s.FD, handover.DummyDue
 }
 
 // reply encodes a reply. What comes from requests holds no NUL, and fits.
@@ -178,7 +182,7 @@ func isDummy(list attr.List) bool {
 	return len(list) == 1 && string(list[0].Name) == "dummy"
 }
 
-// refuseDescriptor closes a descriptor that nobody asked for.
+// refuseDescriptor closes a descriptor that does not belong to any request.
 func (c *conversation) refuseDescriptor() {
 	fd, err := c.socket.Take()
 	if err == fdpass.ErrNone {

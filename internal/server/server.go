@@ -14,6 +14,7 @@ package server
 import (
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,14 +47,20 @@ type Server struct {
 	// process runs as.
 	Owner int
 
-	// Came tells the process that there is a client which it has not accepted
-	// itself, and returns what to call when it is gone. Without it, the server
-	// takes nothing over.
-	Came func() (gone func(counts bool))
+	// Connected tells the process that there is a client which it has not accepted itself,
+	// and returns what to call when the client is gone. Without it, the server receives no
+	// state.
+	Connected func() (gone func(counts bool))
 
-	// Restart makes the process leave everything to a new one. Without it,
-	// nobody can ask for that.
+	// MakeRoom gives up descriptors that clients need more, if not nil.
+	MakeRoom func()
+
+	// Restart makes the process hand over to a new one. Without it, operators cannot ask
+	// for that.
 	Restart func()
+
+	// OnPanic is called when a panic has ended a conversation.
+	OnPanic func()
 
 	// SessionLimit tells how many sessions may be cached with this many
 	// clients connected. Without it there is no limit.
@@ -66,11 +73,12 @@ type Server struct {
 	Goodbye       string
 	Limits        limits.Rules // of endpoints
 
-	workers   []*worker
-	takeovers takeovers
+	workers    []*worker
+	receptions receptions
+	begun      atomic.Int64 // conversations, so far
 
+	clients     atomic.Int64
 	mu          sync.Mutex
-	clients     int
 	connections int       // of clients, so far
 	refused     int       // clients, so far
 	lost        int       // sessions and clients at takeovers, so far
@@ -100,7 +108,7 @@ type worker struct {
 // Start starts so many event loops, with a clock that returns the time since
 // some fixed moment.
 func (s *Server) Start(loops int, clock func() time.Duration) error {
-	s.takeovers.stopping = make(chan struct{})
+	s.receptions.hurry = make(chan struct{})
 	for range loops {
 		loop, err := eventloop.New(clock)
 		if err != nil {
@@ -138,17 +146,17 @@ func (w *worker) Write(p []byte) (int, error) {
 // when it is gone, or has turned out to be an operator, who does not count. It may be
 // called from any goroutine.
 func (s *Server) Accept(fd int, gone func(counts bool)) {
-	c := s.meet(fd)
+	c := s.greet(fd)
 	if c == nil {
 		gone(false)
 		return
 	}
-	c.gone = gone
+	c.onClose = gone
 	s.serve(c)
 }
 
-// meet begins a conversation with a client who may connect, if it may.
-func (s *Server) meet(fd int) *conversation {
+// greet begins a conversation with a client. It returns nil if the client may not connect.
+func (s *Server) greet(fd int) *conversation {
 	if err := s.checkPeer(fd); err != nil {
 		unix.Close(fd)
 		s.countRefused()
@@ -166,7 +174,7 @@ func (s *Server) meet(fd int) *conversation {
 }
 
 // announcement is what clients of recent versions of Postfix hear first.
-var announcement = []byte("protocol\x00connection_cache_protocol\x00\x00")
+var announcement = slices.Clip([]byte("protocol\x00connection_cache_protocol\x00\x00"))
 
 // serve gives a client to the worker with the fewest.
 func (s *Server) serve(c *conversation) {
@@ -177,12 +185,14 @@ func (s *Server) serve(c *conversation) {
 		}
 	}
 	w.count.Add(1)
+	c.number = s.begun.Add(1)
 	s.register()
 	w.loop.Post(func() { w.begin(c) })
 }
 
 func (w *worker) begin(c *conversation) {
 	c.worker = w
+	defer c.endOnPanic()
 	w.clients[c] = struct{}{}
 	err := w.loop.Add(&c.watch, c.socket.FD(), c)
 	if err == nil {
@@ -194,8 +204,8 @@ func (w *worker) begin(c *conversation) {
 	switch {
 	case err != nil:
 		c.end(err)
-	case c.left != 0 && c.inRequest():
-		c.watch.SetTimeout(max(c.left, 1)) // it may be over
+	case c.timeout != 0 && c.inRequest():
+		c.watch.SetTimeout(max(c.timeout, 1)) // it may be over
 	}
 }
 
@@ -231,30 +241,31 @@ func (s *Server) Check() {
 
 // Stop ends all conversations, and the loops.
 func (s *Server) Stop() {
-	s.takeovers.stop()
-	s.all(func(w *worker) {
-		for c := range w.clients {
-			c.end(nil)
-		}
-		w.loop.Stop()
-	})
+	s.receptions.finish()
+	s.all((*worker).stop)
 	for _, w := range s.workers {
 		<-w.ended
 	}
 }
 
-func (s *Server) register() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clients++
-	s.limitSessions()
+// stop ends all conversations and the loop.
+func (w *worker) stop() {
+	for c := range w.clients {
+		c.end(nil)
+	}
+	w.loop.Stop()
 }
 
-func (s *Server) unregister() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clients--
-	s.limitSessions()
+// register counts a client, and unregister one that is gone. Sessions leave room for the
+// descriptors of clients.
+func (s *Server) register()   { s.countClients(+1) }
+func (s *Server) unregister() { s.countClients(-1) }
+
+func (s *Server) countClients(more int64) {
+	s.clients.Add(more)
+	if s.SessionLimit != nil {
+		s.Cache.SetLimit(func() int { return s.SessionLimit(int(s.clients.Load())) })
+	}
 }
 
 // counted returns for how long there was counted. It is called with mu locked.
@@ -271,14 +282,7 @@ func (s *Server) countRefused() {
 	s.refused++
 }
 
-// limitSessions leaves room for the descriptors of clients.
-func (s *Server) limitSessions() {
-	if s.SessionLimit != nil {
-		s.Cache.SetLimit(s.SessionLimit(s.clients))
-	}
-}
-
-// checkPeer tells whether a client may connect.
+// checkPeer returns an error if a client may not connect.
 func (s *Server) checkPeer(fd int) error {
 	peer, err := fdpass.PeerOf(fd)
 	if err != nil {

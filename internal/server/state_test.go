@@ -15,6 +15,7 @@ import (
 
 	"scache/attr"
 	"scache/internal/eventloop"
+	"scache/internal/fdpass"
 	"scache/internal/handover"
 )
 
@@ -50,21 +51,21 @@ func stillWorker(t testing.TB, w *world) *worker {
 func (w *worker) meetStill(t testing.TB) (c *conversation, p *peer) {
 	t.Helper()
 	p, fd := newPeer(t)
-	c = w.meet(fd)
+	c = w.greet(fd)
 	w.beginStill(c, p)
 	return c, p
 }
 
 // beginStill begins a conversation with a peer, in whatever state it is.
 func (w *worker) beginStill(c *conversation, p *peer) {
-	c.gone = func(bool) { close(p.gone) }
+	c.onClose = func(bool) { close(p.gone) }
 	w.count.Add(1)
 	w.register()
 	w.begin(c)
 }
 
 // states are those that the full conversation is in after each turn.
-var states = []handover.State{
+var states = []handover.Phase{
 	handover.BetweenRequests, // find_dest, a miss
 	handover.BetweenRequests, // save_dest
 	handover.DescriptorDue,   // save_endp
@@ -95,7 +96,7 @@ func TestAConversationInEveryState(t *testing.T) {
 			whole := wire(turn.say)
 			for said := 0; said < len(whole); {
 				n := min(cut, len(whole)-said)
-				before := c.state
+				before := c.phase
 				if turn.sends {
 					p.say(whole[said:said+n], fd)
 				} else {
@@ -103,15 +104,15 @@ func TestAConversationInEveryState(t *testing.T) {
 				}
 				c.Ready()
 				said += n
-				if said < len(whole) && c.state != before && i != len(fullConversation)-1 {
-					t.Fatalf("cut at %d, turn %d, %d of %d bytes: %s", cut, i, said, len(whole), c.state)
+				if said < len(whole) && c.phase != before && i != len(fullConversation)-1 {
+					t.Fatalf("cut at %d, turn %d, %d of %d bytes: %s", cut, i, said, len(whole), c.phase)
 				}
 				if limited, in := c.watch.Remaining() > 0, c.inRequest(); limited != in {
 					t.Fatalf("cut at %d, turn %d: in a request: %v, with a limit: %v", cut, i, in, limited)
 				}
 			}
-			if c.state != states[i] || c.ackDue != (turn.receives) {
-				t.Fatalf("cut at %d, turn %d: %s, acknowledgement due: %v", cut, i, c.state, c.ackDue)
+			if c.phase != states[i] || c.ackDue != (turn.receives) {
+				t.Fatalf("cut at %d, turn %d: %s, acknowledgement due: %v", cut, i, c.phase, c.ackDue)
 			}
 			p.hear(turn.hear)
 			if got, err := p.Take(); (err == nil) != turn.receives {
@@ -120,7 +121,7 @@ func TestAConversationInEveryState(t *testing.T) {
 				unix.Close(got)
 			}
 		}
-		if len(c.unread) > 0 || c.session != none || c.watch.Remaining() != 0 {
+		if len(c.unread) > 0 || c.session != fdpass.None || c.watch.Remaining() != 0 {
 			t.Errorf("cut at %d: %+v", cut, c)
 		}
 		unix.Close(fd)
@@ -151,7 +152,7 @@ func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
 	worker := stillWorker(t, w)
 	p, fd := newPeer(t)
 	c := newConversation(fd)
-	c.unread, c.left = []byte("request\x00find"), -time.Second
+	c.unread, c.timeout = []byte("request\x00find"), -time.Second
 	worker.beginStill(c, p)
 	if left := c.watch.Remaining(); left > time.Millisecond {
 		t.Errorf("%v are left", left)
@@ -165,22 +166,22 @@ func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
 func TestWhatCannotBeGoneOnWith(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		state   handover.State
+		state   handover.Phase
 		session bool
 		unread  string
 		warning string
 	}{
 		{handover.DescriptorDue, false, "request\x00save_endp", "request that waits for a descriptor is missing"},
 		{handover.DescriptorDue, false, "\x00\x00", "request that waits for a descriptor is missing"},
-		{handover.DescriptorDue, true, "request\x00save_endp\x00\x00", "does not go with its state"},
-		{handover.DummyDue, false, "", "does not go with its state"},
-		{"odd", false, "", "unknown state"},
+		{handover.DescriptorDue, true, "request\x00save_endp\x00\x00", "does not fit its descriptors"},
+		{handover.DummyDue, false, "", "does not fit its descriptors"},
+		{"odd", false, "", "unknown phase"},
 	} {
 		w := newWorld(t)
 		worker := stillWorker(t, w)
 		p, fd := newPeer(t)
 		c := newConversation(fd)
-		c.state, c.unread = test.state, []byte(test.unread)
+		c.phase, c.unread = test.state, []byte(test.unread)
 		r := -1
 		if test.session {
 			r, c.session = pipe(t)
@@ -202,8 +203,8 @@ func TestMostRequestsOfATurn(t *testing.T) {
 	p.say(strings.Repeat(`request\0find_endp\0label\0x\0\0`, n))
 	for turn := 1; turn <= 4; turn++ {
 		c.Ready()
-		if c.full != (turn < 4) {
-			t.Errorf("turn %d: there is more: %v", turn, c.full)
+		if c.morePending != (turn < 4) {
+			t.Errorf("turn %d: there is more: %v", turn, c.morePending)
 		}
 		p.hear(strings.Repeat(`status\02\0property\0\0\0`, min(requestsPerTurn, n-(turn-1)*requestsPerTurn)))
 	}

@@ -7,6 +7,7 @@ package server
 
 import (
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -21,12 +22,16 @@ import (
 
 // takesOver makes a server take over what others leave.
 func takesOver(w *world) {
-	w.Came = func() func(bool) { return func(bool) {} }
+	w.Connected = func() func(bool) { return func(bool) {} }
 }
 
-// handOver hands over from one server to the next, by way of a socket that nobody
-// serves at the time.
-func handOver(t *testing.T, from, to *world) {
+// A relay is a listening socket between two servers, which no process serves at the time.
+type relay struct {
+	*handover.Sender
+	listener *os.File
+}
+
+func newRelay(t *testing.T) relay {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -34,19 +39,30 @@ func handOver(t *testing.T, from, to *world) {
 		t.Fatal(err)
 	}
 	defer l.Close()
+	l.SetUnlinkOnClose(false)
 	f, err := l.File()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
+	t.Cleanup(func() { f.Close() })
 	owner, err := fdpass.PeerOf(int(f.Fd()))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if rest, err := handover.Leave(handover.Route{Path: path, Owner: owner, Now: BootTime()}, from.Leave()); err != nil || len(rest) > 0 {
-		t.Fatal(rest, err)
+	return relay{&handover.Sender{
+		Path: path, Owner: owner, Now: BootTime, Pause: time.Sleep,
+		AcceptQueued: func() (handover.Client, error) { return handover.Client{}, fdpass.ErrAgain },
+	}, f}
+}
+
+// handOver hands over from one server to the next.
+func handOver(t *testing.T, from, to *world) {
+	t.Helper()
+	r := newRelay(t)
+	if result, err := from.HandOver(r.Sender, false); err != nil || result.Err != nil {
+		t.Fatalf("got %+v, %v", result, err)
 	}
-	fd, err := fdpass.Accept(int(f.Fd()))
+	fd, err := fdpass.Accept(int(r.listener.Fd()))
 	if err != nil {
 		t.Fatal(err, from.logged())
 	}
@@ -54,10 +70,93 @@ func handOver(t *testing.T, from, to *world) {
 	gone := make(chan struct{})
 	to.Accept(fd, func(bool) { close(gone) })
 	<-gone
-	to.takeovers.running.Wait()
+	to.receptions.running.Wait()
 }
 
-func TestSuccessionKeepsWhatIsLeftOfTheTTL(t *testing.T) {
+// TestHandOver_changesNothingWhenItFails stops a conversation after each byte, fails to hand
+// over, and continues; and then hands over.
+func TestHandOver_changesNothingWhenItFails(t *testing.T) {
+	t.Parallel()
+	said, _ := clientBytes()
+	for n := range len(said) + 1 {
+		from, to := newWorld(t), newWorld(t)
+		takesOver(from)
+		_, fd := pipe(t)
+		p := from.connect(t)
+		left := p.playUntil(fullConversation, fd, n)
+		r := newRelay(t)
+		r.Owner.PID++
+		queued, theirs := newPeer(t)
+		waiting := []int{theirs}
+		r.AcceptQueued = func() (handover.Client, error) {
+			if len(waiting) == 0 {
+				return handover.Client{}, fdpass.ErrAgain
+			}
+			fd := waiting[0]
+			waiting = nil
+			c, _ := from.Greet(fd)
+			return c, nil
+		}
+		if _, err := from.HandOver(r.Sender, true); err == nil {
+			t.Fatal("it has handed over to another process")
+		}
+		queued.miss()
+		queued.Close()
+		p.playOn(left, fd)
+		p.miss()
+		if size := from.Cache.Size(); size.Sessions != 0 {
+			t.Errorf("got %+v, want no session", size)
+		}
+		handOver(t, from, to)
+		p.miss()
+		unix.Close(fd)
+		if lines := from.logged(); len(lines) != 0 {
+			t.Fatalf("after %d bytes: %q", n, lines)
+		}
+		from.Stop()
+		to.Stop()
+	}
+}
+
+// TestPanic_endsOneConversation has a cache that panics when it looks at one session.
+func TestPanic_endsOneConversation(t *testing.T) {
+	t.Parallel()
+	panicked := make(chan struct{})
+	from, to := newWorld(t), newWorld(t)
+	from.OnPanic = func() { close(panicked) }
+	_, bad := pipe(t)
+	_, good := pipe(t)
+	want := inode(t, good)
+	from.Cache.Alive = func(fd int) bool {
+		if fd == bad {
+			panic("a bug")
+		}
+		return true
+	}
+	from.Cache.SaveSession(time.Minute, []byte("bad"), nil, bad)
+	from.Cache.SaveSession(time.Minute, []byte("good"), nil, good)
+	victim, other := from.connect(t), from.connect(t)
+	victim.say(`request\0find_endp\0label\0bad\0\0`)
+	victim.wantEnd()
+	<-panicked
+	if lines := from.logged(); len(lines) < 3 || lines[0] != "panic: a bug" || !strings.Contains(strings.Join(lines, "\n"), "TestPanic_endsOneConversation") {
+		t.Errorf("got %q, want the reason and the stack", lines)
+	}
+	other.miss()
+	handOver(t, from, to)
+	other.say(`request\0find_endp\0label\0good\0\0`)
+	other.hear(`status\00\0property\0\0\0`)
+	other.say(`dummy\0\0\0`)
+	other.hear(`\0`)
+	fd, err := other.Take()
+	if err != nil || inode(t, fd) != want {
+		t.Errorf("got descriptor %d, %v", fd, err)
+	}
+	unix.Close(fd)
+	unix.Close(bad)
+}
+
+func TestHandOver_keepsTheRestOfTheTTL(t *testing.T) {
 	t.Parallel()
 	from, to := newWorld(t), newWorld(t)
 	r, fd := pipe(t)
@@ -83,9 +182,9 @@ func TestSuccessionKeepsWhatIsLeftOfTheTTL(t *testing.T) {
 	}
 }
 
-// TestEveryStateIsHandedOver stops a conversation after each byte, and goes on
+// TestHandOver_inEveryPhase stops a conversation after each byte, and goes on
 // with the next server, and with the one after that.
-func TestEveryStateIsHandedOver(t *testing.T) {
+func TestHandOver_inEveryPhase(t *testing.T) {
 	t.Parallel()
 	said, _ := clientBytes()
 	for n := range len(said) + 1 {
@@ -159,9 +258,9 @@ func (p *peer) playOn(turns []turn, fd int) {
 	}
 }
 
-// TestPipelinedRequestsAreHandedOver has requests that were not answered for want
+// TestHandOver_keepsPipelinedRequests has requests that were not answered for want
 // of a reader, and those that the server did not read.
-func TestPipelinedRequestsAreHandedOver(t *testing.T) {
+func TestHandOver_keepsPipelinedRequests(t *testing.T) {
 	t.Parallel()
 	from, to := newWorld(t), newWorld(t)
 	from.Cache.SaveBinding(time.Minute, []byte("d"), []byte(strings.Repeat("x", 60_000)), []byte("e"))

@@ -1,0 +1,394 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package handover
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"scache/attr"
+	"scache/internal/cache"
+	"scache/internal/fdpass"
+	"scache/internal/histogram"
+)
+
+// The description is a sequence of attribute lists. The first one is a header with the
+// version and the number of entries of each kind; each of the others is an entry. An entry
+// names its kind and the number of its descriptors, which are the next ones in the queues.
+// Readers skip entries and attributes that they do not know; missing ones have a default.
+// Times are those of the clock that all processes share (CLOCK_BOOTTIME), in nanoseconds.
+//
+// Version 2 is written. Versions 1 (see version1.go) and later ones are read.
+const version = 2
+
+// Kinds of entries.
+const (
+	kindCounts  = "counts"
+	kindClient  = "client"
+	kindBinding = "binding"
+	kindSession = "session"
+	kindHits    = "hits"
+)
+
+// Bounds of a description. They are far above what a server writes: whoever can connect may
+// send one.
+const (
+	maxEntrySize   = 16 << 20
+	maxSize        = 1 << 30
+	maxEntries     = 4 << 20
+	maxDescriptors = 16 // of one entry
+)
+
+// An entryWriter writes a description.
+type entryWriter struct {
+	*attr.Encoder
+	now time.Duration
+}
+
+// writeState writes the description of a state. Its clients from the accept queue come last,
+// as their descriptors do.
+func writeState(w io.Writer, s *State, queued []Client, now time.Duration) error {
+	e := entryWriter{attr.NewEncoder(w), now}
+	e.SetMaxSize(maxEntrySize)
+	e.Int("version", version)
+	e.Int("bindings", int32(len(s.Bindings)))
+	e.Int("sessions", int32(len(s.Sessions)))
+	e.Int("clients", int32(len(s.Clients)+len(queued)))
+	if err := e.End(); err != nil {
+		return err
+	}
+	if err := e.counts(&s.Counts); err != nil {
+		return err
+	}
+	if err := writeEach(s.Clients, e.client); err != nil {
+		return err
+	}
+	if err := writeEach(s.Bindings, e.binding); err != nil {
+		return err
+	}
+	if err := writeEach(s.Sessions, e.session); err != nil {
+		return err
+	}
+	if err := writeEach(queued, e.client); err != nil {
+		return err
+	}
+	return writeEach(s.Hits, e.hits)
+}
+
+func writeEach[T any](all []T, write func(*T) error) error {
+	for i := range all {
+		if err := write(&all[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e entryWriter) begin(kind string, descriptors int32) {
+	e.String("entry", kind)
+	e.Int("descriptors", descriptors)
+}
+
+func (e entryWriter) time(name string, at time.Duration) { e.Long(name, int64(at)) }
+
+func (e entryWriter) counts(c *Counts) error {
+	e.begin(kindCounts, 0)
+	e.time("since", e.now-c.Age)
+	fields := c.fields()
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		e.Long(name, int64(*fields[name]))
+	}
+	e.String("took", c.Took.String())
+	e.String("waited", c.Waited.String())
+	return e.End()
+}
+
+func (e entryWriter) client(c *Client) error {
+	e.begin(kindClient, int32(len(c.descriptors())))
+	e.String("state", string(c.Phase))
+	e.Bool("ack_due", c.AckDue)
+	e.Data("unread", c.Unread)
+	e.Data("unwritten", c.Unwritten)
+	if c.Timeout > 0 {
+		e.time("deadline", e.now+c.Timeout)
+	}
+	return e.End()
+}
+
+func (e entryWriter) binding(b *cache.SavedBinding) error {
+	e.begin(kindBinding, 0)
+	e.String("label", b.Label)
+	e.String("property", b.Property)
+	e.String("endpoint", b.Endpoint)
+	e.time("saved", e.now-b.Age)
+	e.time("deadline", e.now+b.TTL)
+	return e.End()
+}
+
+func (e entryWriter) session(s *cache.SavedSession) error {
+	e.begin(kindSession, 1)
+	e.String("label", s.Label)
+	e.String("property", s.Property)
+	e.time("saved", e.now-s.Age)
+	e.time("deadline", e.now+s.TTL)
+	return e.End()
+}
+
+// hits writes the counts as numbers in the order of the events: there may be many labels, and
+// clients wait meanwhile.
+func (e entryWriter) hits(h *Hits) error {
+	e.begin(kindHits, 0)
+	e.String("level", h.Level)
+	e.String("label", h.Label)
+	e.time("since", e.now-h.Age)
+	text := make([]byte, 0, 64)
+	for _, n := range h.Counts {
+		text = append(strconv.AppendInt(text, n, 10), ' ')
+	}
+	e.String("counts", string(text))
+	e.Long("error", h.Error)
+	return e.End()
+}
+
+// descriptors returns those of a client, in the order in which they are sent.
+func (c *Client) descriptors() []int {
+	if c.Session != fdpass.None {
+		return []int{c.FD, c.Session}
+	}
+	return []int{c.FD}
+}
+
+// fields returns the counts by their names in the description.
+func (c *Counts) fields() map[string]*int {
+	return map[string]*int{
+		"connections":        &c.Connections,
+		"refused":            &c.Refused,
+		"lost":               &c.Lost,
+		"lost_lines":         &c.LostLines,
+		"destination_hits":   &c.Destination.Hits,
+		"destination_misses": &c.Destination.Misses,
+		"endpoint_hits":      &c.Endpoint.Hits,
+		"endpoint_misses":    &c.Endpoint.Misses,
+		"saved":              &c.Saved,
+		"taken_over":         &c.TakenOver,
+		"expired":            &c.Ended[cache.Expired],
+		"evicted":            &c.Ended[cache.Evicted],
+		"flushed":            &c.Ended[cache.Flushed],
+		"dead":               &c.Ended[cache.Dead],
+		"evicted_bindings":   &c.EvictedBindings,
+		"peak_destinations":  &c.Peak.Destinations,
+		"peak_endpoints":     &c.Peak.Endpoints,
+		"peak_sessions":      &c.Peak.Sessions,
+	}
+}
+
+// An entryReader reads a description.
+type entryReader struct {
+	in      *attr.Decoder
+	now     func() time.Duration
+	version int32
+	read    int            // entries
+	missing map[string]int // entries, by kind, that were announced and not read yet
+}
+
+// newEntryReader reads the header.
+func newEntryReader(r io.Reader, now func() time.Duration) (*entryReader, error) {
+	e := &entryReader{in: attr.NewDecoder(r), now: now, missing: map[string]int{}}
+	e.in.SetMaxSize(maxEntrySize)
+	list, err := e.in.Decode()
+	if err != nil {
+		return e, fmt.Errorf("read the description: %w", err)
+	}
+	f := fields{list: list}
+	e.version = f.int("version", 0)
+	for name, kind := range map[string]string{"bindings": kindBinding, "sessions": kindSession, "clients": kindClient} {
+		n := f.int(name, 0)
+		if n < 0 || n > maxEntries {
+			f.keep(fmt.Errorf("%d %s", n, name))
+			continue
+		}
+		e.missing[kind] = int(n)
+	}
+	if e.version < 1 {
+		f.keep(fmt.Errorf("version %d", e.version))
+	}
+	if f.err != nil {
+		return e, fmt.Errorf("header of the description: %w", f.err)
+	}
+	return e, nil
+}
+
+// next reads the next entry, and returns its kind and the number of its descriptors. The
+// error is io.EOF at the end.
+func (e *entryReader) next() (kind string, descriptors int, f fields, err error) {
+	list, err := e.in.Decode()
+	if err != nil {
+		return "", 0, f, err
+	}
+	f = fields{list: list, now: e.now}
+	if e.version == 1 {
+		kind, descriptors = e.nextOfVersion1()
+	} else {
+		kind, descriptors = f.string("entry"), int(f.int("descriptors", 0))
+	}
+	e.read++
+	switch {
+	case f.err != nil:
+	case kind == "":
+		f.err = fmt.Errorf("no kind")
+	case descriptors < 0 || descriptors > maxDescriptors:
+		f.err = fmt.Errorf("%d descriptors", descriptors)
+	case e.read > maxEntries:
+		f.err = fmt.Errorf("more than %d entries", maxEntries)
+	}
+	if f.err != nil {
+		return kind, 0, f, fmt.Errorf("entry of the description: %w", f.err)
+	}
+	if e.missing[kind] > 0 {
+		e.missing[kind]--
+	}
+	return kind, descriptors, f, nil
+}
+
+func (e *entryReader) binding(f fields) (cache.SavedBinding, error) {
+	b := cache.SavedBinding{
+		Label: f.string("label"), Property: f.string("property"), Endpoint: f.string("endpoint"),
+		Age: f.since("saved"), TTL: f.until("deadline"),
+	}
+	if e.version == 1 {
+		b.Endpoint = endpointOfVersion1(f)
+	}
+	return b, f.err
+}
+
+func readSession(f fields, fd int) (cache.SavedSession, error) {
+	s := cache.SavedSession{
+		Label: f.string("label"), Property: f.string("property"),
+		Age: f.since("saved"), TTL: f.until("deadline"), FD: fd,
+	}
+	return s, f.err
+}
+
+// readClient returns a client without its descriptors. announcement is what clients hear
+// first that were handed over by a version that did not say so itself.
+func readClient(f fields, announcement []byte) (Client, error) {
+	c := Client{
+		FD: fdpass.None, Session: fdpass.None,
+		Phase:     Phase(cmp.Or(f.string("state"), string(BetweenRequests))),
+		AckDue:    f.bool("ack_due"),
+		Unread:    f.data("unread"),
+		Unwritten: f.data("unwritten"),
+		Timeout:   f.until("deadline"),
+	}
+	if f.bool("to_announce") { // version 1
+		c.Unwritten = announcement
+	}
+	return c, f.err
+}
+
+func readCounts(f fields) (c Counts, err error) {
+	c.Age = f.since("since")
+	for name, n := range c.fields() {
+		*n = int(f.long(name))
+	}
+	c.Took, c.Waited = f.histogram("took"), f.histogram("waited")
+	return c, f.err
+}
+
+func readHits(f fields) (h Hits, err error) {
+	h.Level, h.Label, h.Age, h.Error = f.string("level"), f.string("label"), f.since("since"), f.long("error")
+	i := 0
+	for text := range strings.FieldsSeq(f.string("counts")) {
+		if i == len(h.Counts) {
+			break // a later version may count more
+		}
+		n, err := strconv.ParseInt(text, 10, 64)
+		f.keep(err)
+		h.Counts[i] = n
+		i++
+	}
+	return h, f.err
+}
+
+// fields are the attributes of an entry, which may be missing. The first one that cannot be
+// understood leaves an error.
+type fields struct {
+	list attr.List
+	now  func() time.Duration
+	err  error
+}
+
+func (f *fields) keep(err error) { f.err = cmp.Or(f.err, err) }
+
+func (f *fields) string(name string) string {
+	a, _ := f.list.Lookup(name)
+	return string(a.Value)
+}
+
+func (f *fields) histogram(name string) histogram.Values {
+	v, err := histogram.Parse(f.string(name))
+	f.keep(err)
+	return v
+}
+
+func (f *fields) int(name string, missing int32) int32 {
+	a, found := f.list.Lookup(name)
+	if !found {
+		return missing
+	}
+	n, err := a.Int()
+	f.keep(err)
+	return n
+}
+
+func (f *fields) long(name string) int64 {
+	a, found := f.list.Lookup(name)
+	if !found {
+		return 0
+	}
+	n, err := a.Long()
+	f.keep(err)
+	return n
+}
+
+func (f *fields) bool(name string) bool {
+	a, found := f.list.Lookup(name)
+	if !found {
+		return false
+	}
+	b, err := a.Bool()
+	f.keep(err)
+	return b
+}
+
+func (f *fields) data(name string) []byte {
+	a, found := f.list.Lookup(name)
+	if !found || len(a.Value) == 0 {
+		return nil
+	}
+	data, err := a.Data()
+	f.keep(err)
+	return data
+}
+
+// since returns the time since a past moment, and until the time until a future one. Both are
+// zero where the attribute is missing.
+func (f *fields) since(name string) time.Duration {
+	if at := f.long(name); at != 0 {
+		return max(f.now()-time.Duration(at), 0)
+	}
+	return 0
+}
+
+func (f *fields) until(name string) time.Duration {
+	if at := f.long(name); at != 0 {
+		return time.Duration(at) - f.now()
+	}
+	return 0
+}

@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package server
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/attr"
+	"scache/internal/cache"
+	"scache/internal/fdpass"
+	"scache/internal/handover"
+)
+
+// takeOver receives a state from the process that served before. That process has exited, so
+// there is no reply.
+func (c *conversation) takeOver(list attr.List) (handedOff bool) {
+	s := c.worker.Server
+	fd, err := c.socket.Take()
+	if err == nil && (s.Connected == nil || len(list) > 0 || !s.receptions.begin(func() { s.receive(fd) })) {
+		unix.Close(fd)
+		err = errors.New("unexpected request")
+	}
+	if err != nil {
+		c.warn(fmt.Errorf("request %s: %w", handover.Request, err))
+		c.reply(statusBad)
+		return false
+	}
+	s.mu.Lock()
+	s.connections-- // the old process is no client
+	s.mu.Unlock()
+	c.uncount(false)
+	return true
+}
+
+// receptions are the states that are being received. Each is received in a goroutine of its
+// own, one after another, while the loops serve.
+type receptions struct {
+	turn    sync.Mutex
+	running sync.WaitGroup
+	mu      sync.Mutex
+	hurry   chan struct{} // closed while they are to stop waiting
+	closed  bool          // none may begin
+}
+
+func (r *receptions) begin(receive func()) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
+	r.running.Go(receive)
+	return true
+}
+
+// finish makes those that wait for something stop waiting, and returns when all have ended.
+// None begins until reopen.
+func (r *receptions) finish() {
+	r.mu.Lock()
+	if !r.closed {
+		r.closed = true
+		close(r.hurry)
+	}
+	r.mu.Unlock()
+	r.running.Wait()
+}
+
+func (r *receptions) reopen() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed, r.hurry = false, make(chan struct{})
+}
+
+// receive receives a state.
+func (s *Server) receive(fd int) {
+	defer s.Log.ExitOnPanic()
+	s.receptions.turn.Lock()
+	defer s.receptions.turn.Unlock()
+	h := heldClients{server: s}
+	// Clients wait for the sessions to be there, but not for long.
+	inTime := time.AfterFunc(maxHold, h.release)
+	defer inTime.Stop()
+	s.receptions.mu.Lock()
+	hurry := s.receptions.hurry
+	s.receptions.mu.Unlock()
+	r := handover.Receiver{Now: BootTime, Announcement: announcement, Stop: hurry, MakeRoom: s.MakeRoom}.Receive(fd)
+	for entry := range r.Entries() {
+		switch e := entry.(type) {
+		case *handover.Counts:
+			s.restoreCounts(e)
+		case *handover.Client:
+			h.add(e)
+		case *cache.SavedBinding:
+			s.Cache.RestoreBinding(*e)
+		case *cache.SavedSession:
+			s.Cache.RestoreSession(*e)
+		case *handover.Hits:
+			h.release() // all sessions are there, and nothing waits for these
+			s.Hits.restore(e)
+		}
+	}
+	h.release()
+	if r.Err != nil {
+		s.Log.Warning("take over from the previous process: %v", r.Err)
+	}
+	s.mu.Lock()
+	s.lost += r.Lost
+	s.mu.Unlock()
+	s.Log.Info("takeover: sessions=%d bindings=%d clients=%d lost=%d", r.Sessions, r.Bindings, r.Clients, r.Lost)
+}
+
+// maxHold is how long clients wait for the sessions. It is far below what they call a timeout,
+// and enough for some ten thousand sessions.
+const maxHold = 100 * time.Millisecond
+
+// heldClients are clients of a state who are not served before its sessions are there.
+type heldClients struct {
+	server   *Server
+	mu       sync.Mutex
+	released bool
+	clients  []*handover.Client
+}
+
+func (h *heldClients) add(c *handover.Client) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released {
+		h.server.resume(c)
+	} else {
+		h.clients = append(h.clients, c)
+	}
+}
+
+func (h *heldClients) release() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.clients {
+		h.server.resume(c)
+	}
+	h.released, h.clients = true, nil
+}
+
+func (s *Server) restoreCounts(c *handover.Counts) {
+	s.Cache.RestoreTotals(c.Totals)
+	s.workers[0].took.Add(c.Took)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.connections += c.Connections
+	s.refused += c.Refused
+	s.lost += c.Lost
+	s.lostLines += c.LostLines
+	s.since = time.Now().Add(-max(c.Age, s.counted()))
+}
+
+// resume serves a client that another process has served, or this one before it gave up a
+// handover. It was counted when it was accepted.
+func (s *Server) resume(saved *handover.Client) {
+	c := newConversation(saved.FD)
+	c.phase, c.session, c.ackDue = saved.Phase, saved.Session, saved.AckDue
+	c.unread, c.unwritten = saved.Unread, slices.Clip(saved.Unwritten)
+	c.gotInput, c.morePending = true, true // what is unread comes before what arrives
+	c.timeout = saved.Timeout
+	if err := s.checkPeer(saved.FD); err != nil {
+		s.Log.Warning("%v", err)
+		c.drop()
+		c.socket.Close()
+		return
+	}
+	c.onClose = s.Connected()
+	s.serve(c)
+}
+
+// check reports whether a conversation that was handed over can continue.
+func (c *conversation) check() error {
+	hasSession := c.session != fdpass.None
+	needsSession := c.phase == handover.DummyDue || c.phase == handover.DescriptorGoing
+	switch {
+	case hasSession != needsSession:
+		return errors.New("the phase of the conversation does not fit its descriptors")
+	case len(c.unread) > maxRequest+len(c.worker.in) || len(c.unwritten) > 2*maxUnwritten:
+		return errors.New("too much input or output is pending")
+	case c.phase == handover.DescriptorDue:
+		const empty = 1 // the size of a list without attributes
+		if c.request = c.scan.Size(c.unread); c.request <= empty {
+			return errors.New("the request that waits for a descriptor is missing")
+		}
+	case c.phase != handover.BetweenRequests && !needsSession:
+		return fmt.Errorf("unknown phase %q", c.phase)
+	}
+	return nil
+}
+
+// HandOver hands everything over to the next process, while no client is being accepted. With
+// an error, nothing has happened: all clients are served on. Otherwise the server is of no
+// more use, and Result says what could not be sent. See [handover.Sender.Send] for whatCanBe.
+func (s *Server) HandOver(sender *handover.Sender, whatCanBe bool) (result handover.Result, err error) {
+	s.hearNewClients()
+	s.receptions.finish()
+	resume := s.pause()
+	s.finishListings()
+	var queued []handover.Client
+	s.Cache.Freeze(func(all cache.Snapshot) (moved bool) {
+		result, queued, err = sender.Send(s.state(all), whatCanBe)
+		if err == nil {
+			closeSessions(all.Sessions, result.Unsent)
+		}
+		return err == nil
+	})
+	if err != nil {
+		resume(nil)
+		s.receptions.reopen()
+		for i := range queued {
+			s.resume(&queued[i])
+		}
+		return result, err
+	}
+	resume((*worker).stop)
+	for _, w := range s.workers {
+		<-w.ended
+	}
+	s.closeUnsent(result.Unsent)
+	return result, nil
+}
+
+// hearNewClients reads from clients that were not heard yet: one may be a process that hands
+// its state over to this one.
+func (s *Server) hearNewClients() {
+	s.all(func(w *worker) {
+		for c := range w.clients {
+			if !c.gotInput {
+				c.Ready()
+			}
+		}
+	})
+}
+
+// pause makes all loops wait. The returned function lets them continue, with a last call for
+// each of them if it is not nil.
+func (s *Server) pause() (resume func(last func(*worker))) {
+	var paused sync.WaitGroup
+	var last func(*worker)
+	release := make(chan struct{})
+	for _, w := range s.workers {
+		paused.Add(1)
+		posted := w.loop.Post(func() {
+			paused.Done()
+			<-release
+			if last != nil {
+				last(w)
+			}
+		})
+		if !posted {
+			paused.Done()
+		}
+	}
+	paused.Wait()
+	return func(f func(*worker)) {
+		last = f
+		close(release)
+	}
+}
+
+// finishListings turns the rest of listings into pending output: the next process cannot
+// continue them. Those that are too long are cut off.
+func (s *Server) finishListings() {
+	budget := maxUnwritten
+	for _, w := range s.workers {
+		for c := range w.clients {
+			if !c.finishListing(&budget) {
+				c.end(errors.New("the list that it asks for is too long to be handed over; connection closed"))
+			}
+		}
+	}
+}
+
+// state returns the state of the server. Its loops are paused.
+func (s *Server) state(all cache.Snapshot) *handover.State {
+	var conversations []*conversation
+	for _, w := range s.workers {
+		conversations = slices.AppendSeq(conversations, maps.Keys(w.clients))
+	}
+	slices.SortFunc(conversations, func(a, b *conversation) int { return cmp.Compare(a.number, b.number) })
+	state := &handover.State{Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
+	for _, c := range conversations {
+		state.Clients = append(state.Clients, c.saved())
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	state.Counts = handover.Counts{
+		Totals: all.Totals, Connections: s.connections, Refused: s.refused, Lost: s.lost,
+		LostLines: s.lostLines + s.Log.Lost(), Took: s.took(), Age: s.counted(),
+	}
+	return state
+}
+
+// saved returns a conversation as data.
+func (c *conversation) saved() handover.Client {
+	c.refuseDescriptor()
+	return handover.Client{
+		FD: c.socket.FD(), Phase: c.phase, Session: c.session, AckDue: c.ackDue,
+		Unread: c.unread, Unwritten: c.unwritten, Timeout: c.watch.Remaining(),
+	}
+}
+
+// Greet begins a conversation with a client from the accept queue that another process will
+// serve. It reports whether the client may connect; if not, it is disconnected.
+func (s *Server) Greet(fd int) (handover.Client, bool) {
+	c := s.greet(fd)
+	if c == nil {
+		return handover.Client{}, false
+	}
+	return handover.Client{FD: fd, Phase: c.phase, Session: fdpass.None, Unwritten: c.unwritten}, true
+}
+
+// closeSessions closes our copies of sessions that were sent.
+func closeSessions(all, unsent []cache.SavedSession) {
+	keep := map[int]bool{}
+	for _, s := range unsent {
+		keep[s.FD] = true
+	}
+	for _, s := range all {
+		if !keep[s.FD] {
+			unix.Close(s.FD)
+		}
+	}
+}
+
+// closeUnsent closes sessions that could not be sent.
+func (s *Server) closeUnsent(unsent []cache.SavedSession) {
+	ended := make([]cache.Ended, len(unsent))
+	for i, session := range unsent {
+		ended[i] = cache.Ended{FD: session.FD, Why: cache.Flushed}
+	}
+	if len(ended) > 0 {
+		s.Cache.Close(ended)
+	}
+}
+
+// BootTime returns the time since the machine was started, by the clock that all processes
+// share.
+func BootTime() time.Duration {
+	var ts unix.Timespec
+	unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts)
+	return time.Duration(ts.Nano())
+}
