@@ -223,18 +223,18 @@ func TestRestartIsAReason(t *testing.T) {
 // does not.
 func TestWatchdog(t *testing.T) {
 	t.Parallel()
-	const limit = 30 * time.Millisecond
+	const limit, calm = 300 * time.Millisecond, 10 // checks in a second, at the most
 	p := &Process{Log: maillog.New()}
 	stuck, bitten := make(chan struct{}), make(chan struct{})
 	var checks atomic.Int32
 	p.watch(limit, func() {
-		if checks.Add(1) == 30 {
+		if checks.Add(1) == calm {
 			<-stuck
 		}
 	}, func() { close(bitten) })
 	<-bitten
-	if n := checks.Load(); n != 30 {
-		t.Errorf("it has bitten after %d checks", n)
+	if n := checks.Load(); n != calm {
+		t.Errorf("got the end of the process after %d checks, want %d", n, calm)
 	}
 	close(stuck)
 }
