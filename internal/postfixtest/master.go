@@ -35,6 +35,9 @@ type Master struct {
 	Cmd    *exec.Cmd // the present child
 	Deaf   bool      // nobody reads the status channel, and it is full
 
+	// Launch, if not nil, starts the child instead of (*exec.Cmd).Start.
+	Launch func(*exec.Cmd) error
+
 	dir      string
 	listener *os.File
 	status   *os.File
@@ -191,7 +194,11 @@ func (m *Master) Start() error {
 		Stderr:      &lineWriter{m: m},
 		SysProcAttr: endsWithUs(),
 	}
-	if err := m.Cmd.Start(); err != nil {
+	launch := m.Launch
+	if launch == nil {
+		launch = (*exec.Cmd).Start
+	}
+	if err := launch(m.Cmd); err != nil {
 		return err
 	}
 	exited := make(chan error, 1)
