@@ -10,7 +10,7 @@ VERSION = $(shell sed -n '1s/.*(\(.*\)).*/\1/p' $(DEBIAN)/changelog)
 DATE = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1)" '+%B %-d, %Y')
 GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench test test-package test-versions record soak fuzz cover dist install install-files uninstall deb clean
+.PHONY: build demo bench test test-package test-versions record soak faults fuzz cover dist install install-files uninstall deb clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -37,6 +37,13 @@ DURATION ?= 5m
 soak:
 	@.ci/install gcc libc6-dev
 	DURATION=$(DURATION) go test -race -v -count 1 -timeout 24h -run '^TestSoak$$' ./cmd/scache
+
+# Each system call of a reload fails, one after another, for some minutes. "make test"
+# takes a sample of them. FAULTS=KIND:ERRNO:N is one of them alone.
+FAULTS ?= all
+faults:
+	@.ci/install postfix gcc libc6-dev
+	FAULTS=$(FAULTS) go test -race -count 1 -timeout 2h -run '^TestHandover_oneCallFails$$' ./cmd/scache
 
 # All fuzz targets, each for a while.
 fuzz: DURATION = 30s
