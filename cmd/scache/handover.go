@@ -79,8 +79,9 @@ func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (end
 			}
 			return ""
 		}
-		if attempt == attempts {
-			p.Log.Warning("cannot hand over to the next process; sessions and clients are lost: %v", err)
+		if attempt == attempts || !fdpass.Transient(err) {
+			p.Log.Warning("cannot hand over %d sessions and %d clients to the next process: %v",
+				s.Cache.Size().Sessions, s.Clients(), err)
 			return master.Restart
 		}
 		p.Log.Debug("cannot hand over to the next process; trying again: %v", err)

@@ -62,8 +62,13 @@ const batchesPerPipe = 128
 const clientsPerBatch = 8
 
 // Acquire acquires all that Send needs for this many sessions and can fail, but for the
-// connection, as far as it was not acquired before.
+// connection, as far as it was not acquired before. What fails by itself is tried again for
+// some milliseconds.
 func (s *Sender) Acquire(sessions int) error {
+	return s.retry(func() error { return s.acquire(sessions) })
+}
+
+func (s *Sender) acquire(sessions int) error {
 	if s.memory == nil {
 		fd, err := unix.MemfdCreate("scache state", unix.MFD_CLOEXEC)
 		if err != nil {
@@ -177,7 +182,7 @@ func (t *transfer) close() {
 }
 
 func (t *transfer) send() error {
-	if err := t.retry(func() error { return t.Acquire(len(t.state.Sessions)) }); err != nil {
+	if err := t.Acquire(len(t.state.Sessions)); err != nil {
 		return err
 	}
 	steps := []func() error{t.sendClients, t.sendSessions, t.connect, t.sendMessage}

@@ -105,12 +105,11 @@ type worker struct {
 	out    []byte
 }
 
-// Start starts so many event loops, with a clock that returns the time since
-// some fixed moment.
+// Start starts event loops, with a clock that returns the time since some fixed moment.
 func (s *Server) Start(loops int, clock func() time.Duration) error {
 	s.receptions.hurry = make(chan struct{})
 	for range loops {
-		loop, err := eventloop.New(clock)
+		loop, err := newLoop(clock)
 		if err != nil {
 			return err
 		}
@@ -119,6 +118,18 @@ func (s *Server) Start(loops int, clock func() time.Duration) error {
 		go w.run()
 	}
 	return nil
+}
+
+// newLoop returns a new event loop. A process that fails at its start is not started again
+// for a minute, so what fails by itself is tried again.
+func newLoop(clock func() time.Duration) (loop *eventloop.Loop, err error) {
+	for range 5 {
+		if loop, err = eventloop.New(clock); err == nil || !fdpass.Transient(err) {
+			break
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	return loop, err
 }
 
 func newWorker(s *Server, loop *eventloop.Loop) *worker {
@@ -267,6 +278,9 @@ func (s *Server) countClients(more int64) {
 		s.Cache.SetLimit(func() int { return s.SessionLimit(int(s.clients.Load())) })
 	}
 }
+
+// Clients returns how many clients are connected.
+func (s *Server) Clients() int { return int(s.clients.Load()) }
 
 // counted returns for how long there was counted. It is called with mu locked.
 func (s *Server) counted() time.Duration {
