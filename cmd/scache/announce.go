@@ -46,7 +46,7 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 		select {
 		case err = <-failed:
 			version = strings.TrimSpace(out.String())
-		case <-ctx.Done(): // from the jail, nobody may be able to end the command
+		case <-ctx.Done(): // from the jail, it may be impossible to end the command
 			err = fmt.Errorf("%s: no answer within 2 seconds", cmd.Path)
 		}
 		announced, known := announces(version)
@@ -60,7 +60,7 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 	}, nil
 }
 
-// announces tells whether this version of Postfix expects an announcement. One
+// announces reports whether this version of Postfix expects an announcement. One
 // that is not known is taken for a recent one.
 func announces(version string) (announced, known bool) {
 	var major, minor int

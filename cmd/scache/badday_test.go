@@ -406,7 +406,7 @@ func TestDescriptorsOfMasterAreCloseOnExec(t *testing.T) {
 	for _, e := range entries {
 		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%s", m.Cmd.Process.Pid, e.Name()))
 		fd, _ := strconv.Atoi(e.Name())
-		if err != nil || fd < 3 || fd > 6 { // others may come from whoever runs this test
+		if err != nil || fd < 3 || fd > 6 { // others may be inherited from the caller of this test
 			continue
 		}
 		for line := range strings.Lines(string(info)) {

@@ -48,7 +48,7 @@ func serving(ts *testscript.TestScript, neg bool, sockets []string) {
 	}
 }
 
-// waitForServer waits until somebody answers at a socket.
+// waitForServer waits until a server answers at a socket.
 func waitForServer(path string) error {
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
@@ -57,7 +57,7 @@ func waitForServer(path string) error {
 			conn.SetDeadline(end)
 			c, err := client.New(fdpass.New(conn), true)
 			if err == nil {
-				_, err = c.FindEndpoint("nobody has saved this")
+				_, err = c.FindEndpoint("never saved")
 			}
 			return err
 		}
@@ -82,7 +82,7 @@ func stale(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(l.Close())
 }
 
-// TestOutlivesTheReaderOfItsLog has standard error in a pipe to somebody who
+// TestOutlivesTheReaderOfItsLog has standard error in a pipe to a reader that
 // has left.
 func TestOutlivesTheReaderOfItsLog(t *testing.T) {
 	t.Parallel()
@@ -115,20 +115,20 @@ func TestOutlivesTheReaderOfItsLog(t *testing.T) {
 func TestListensWithoutRoot(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t) // for root, who can become another user
-	const nobody = 65534
+	const other = 65534
 	dir, err := os.MkdirTemp("", "scache-user-") // t.TempDir is for its owner only
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	if err := os.Chown(dir, nobody, nobody); err != nil {
+	if err := os.Chown(dir, other, other); err != nil {
 		t.Fatal(err)
 	}
 	var stderr bytes.Buffer
 	path := filepath.Join(dir, "socket")
 	cmd := postfixtest.Command(binary, "--listen", path)
 	cmd.Env, cmd.Stderr = []string{}, &stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: other, Gid: other}}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestListensWithoutRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil || st.Uid != nobody || st.Mode != unix.S_IFSOCK|0o600 {
+	if err := unix.Stat(path, &st); err != nil || st.Uid != other || st.Mode != unix.S_IFSOCK|0o600 {
 		t.Errorf("the socket belongs to user %d and has mode %o, %v", st.Uid, st.Mode, err)
 	}
 	cmd.Process.Signal(unix.SIGTERM)

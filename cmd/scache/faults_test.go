@@ -121,7 +121,7 @@ func TestDescriptorPressure(t *testing.T) {
 	t.Logf("stock scache: %d of 1000 saves failed, and %d of 50 clients were refused", failed, refused)
 }
 
-// startWithFiles starts a daemon that may have so many open files.
+// startWithFiles starts a daemon with this limit of open files.
 func startWithFiles(t *testing.T, scache string, files int) *postfixtest.Master {
 	t.Helper()
 	m, err := postfixtest.NewMaster("/usr/bin/prlimit", "connection_cache_ttl_limit=1h")
@@ -183,7 +183,7 @@ func answers(t *testing.T, m *postfixtest.Master) bool {
 	return err == nil
 }
 
-// TestOutOfDescriptors has so many clients that there is none left for another
+// TestOutOfDescriptors has as many clients as there are descriptors, and none is left for another
 // one: it waits, without a busy loop, until one goes.
 func TestOutOfDescriptors(t *testing.T) {
 	t.Parallel()

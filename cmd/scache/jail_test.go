@@ -39,7 +39,7 @@ func TestJailAndUser(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nobody, err := user.Lookup("nobody")
+	other, err := user.Lookup("daemon")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestJailAndUser(t *testing.T) {
 		"-c -u":         {[]string{"-c", "-u"}, true, postfix},
 		"-c":            {[]string{"-c"}, true, root},
 		"-u":            {[]string{"-u"}, false, postfix},
-		"-u mail_owner": {[]string{"-c", "-u", "-o", "mail_owner=nobody"}, true, nobody},
+		"-u mail_owner": {[]string{"-c", "-u", "-o", "mail_owner=daemon"}, true, other},
 		"neither":       {nil, false, root},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -150,7 +150,7 @@ func TestLogsAgainFromTheJail(t *testing.T) {
 	}
 }
 
-// receiveLog listens for log lines of whoever wants to send some.
+// receiveLog listens for log lines.
 func receiveLog(t *testing.T, path string) *net.UnixConn {
 	t.Helper()
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})

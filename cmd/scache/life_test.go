@@ -86,7 +86,7 @@ func startWithClient(t *testing.T, m *postfixtest.Master) *client.Client {
 // wantAnswer makes a request that counts as one miss of an address.
 func wantAnswer(t *testing.T, c *client.Client) {
 	t.Helper()
-	if f, err := c.FindEndpoint("nobody has saved this"); err != nil || f.Status != client.NotFound {
+	if f, err := c.FindEndpoint("never saved"); err != nil || f.Status != client.NotFound {
 		t.Fatalf("the daemon does not answer: status %d, %v", f.Status, err)
 	}
 }
@@ -427,7 +427,7 @@ func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
 			io.WriteString(c.Conn, list("request", "find_endp", "label", label))
 		case 3: // asks for the descriptor and does not wait for it
 			io.WriteString(c.Conn, list("request", "find_endp", "label", label)+list("dummy", ""))
-		case 4: // sends a descriptor that nobody asked for
+		case 4: // sends a descriptor that was not asked for
 			io.WriteString(c.Conn, "request\x00find_endp") // and the request goes on
 			c.Conn.Send(fd)
 		}

@@ -27,7 +27,7 @@ import (
 // line in the log, and waits for the answers.
 func complainAbout(t *testing.T, c *client.Client, requests int) {
 	t.Helper()
-	const batch = 100 // fits into the socket's buffers, so that nobody waits for the other
+	const batch = 100 // fits into the socket's buffers, so that neither side waits for the other
 	in := attr.NewDecoder(c.Conn)
 	for range requests / batch {
 		if _, err := io.Copy(c.Conn, bytes.NewReader(bytes.Repeat([]byte(list("request", "nonsense")), batch))); err != nil {
@@ -108,7 +108,7 @@ func fillLog(t *testing.T, path string) {
 	}
 }
 
-// TestNoLogReceiver: lines are lost while nobody is there to take them, and
+// TestNoLogReceiver: lines are lost while no receiver takes them, and
 // those that come later are not.
 func TestNoLogReceiver(t *testing.T) {
 	t.Parallel()

@@ -36,7 +36,7 @@ and needs neither main.cf nor root. With the options of an entry and
 
     scache --check
 
-it says all that is wrong with them and main.cf, and serves nobody.
+it says all that is wrong with them and main.cf, and serves no client.
 
 `
 

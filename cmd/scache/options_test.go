@@ -134,7 +134,7 @@ func TestWhatIsNotUnderstoodIsAsked(t *testing.T) {
 	m = newMaster(t, setting+fakePostconf(t, `echo "postconf: fatal: macro processing error" >&2; exit 1`))
 	start(t, m)
 	if err := m.Wait(); err == nil {
-		t.Error("the daemon serves with a value that nobody understands")
+		t.Error("the daemon serves with a value that is not valid")
 	}
 	const fatal = `fatal: parameter max_idle: unknown function: "seconds" \(.*\); nor does postconf know: .*macro processing error`
 	if log := strings.Join(m.Log(), "\n"); !regexp.MustCompile(fatal).MatchString(log) {

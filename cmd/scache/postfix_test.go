@@ -84,14 +84,14 @@ func deliver(t *testing.T, i *postfixtest.Instance, messages int, recipient stri
 }
 
 // wantServedFromCache fails unless all messages were delivered, nine in ten
-// over connections from the cache, and nobody had anything to complain about.
+// over connections from the cache, and no process logged a problem.
 func wantServedFromCache(t *testing.T, i *postfixtest.Instance, messages int) {
 	t.Helper()
 	wantConnections(t, i, messages, messages/10)
 	wantNoComplaints(t, i)
 }
 
-// wantConnections fails unless so many messages were delivered, over so many new
+// wantConnections fails unless this many messages were delivered, over this many new
 // connections at the most.
 func wantConnections(t *testing.T, i *postfixtest.Instance, messages, limit int) {
 	t.Helper()

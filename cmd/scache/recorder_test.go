@@ -16,7 +16,7 @@ import (
 	"scache/internal/postfixtest"
 )
 
-// TestTheRecorderWritesDownWhatGoesBy, and disturbs nobody. Recordings of the stock
+// TestTheRecorderWritesDownWhatGoesBy, and disturbs neither side. Recordings of the stock
 // server are tests of internal/server.
 func TestTheRecorderWritesDownWhatGoesBy(t *testing.T) {
 	t.Parallel()

@@ -245,7 +245,7 @@ func (s *soak) operation(r *rand.Rand, c *client.Client) error {
 		return err
 	case 1:
 		if r.IntN(4) == 0 {
-			endpoint = fmt.Sprint("nobody asks for ", r.IntN(1000)) // it will expire
+			endpoint = fmt.Sprint("not asked for ", r.IntN(1000)) // it will expire
 		}
 		return s.save(r, c, endpoint)
 	case 2:

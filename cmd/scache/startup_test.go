@@ -147,9 +147,9 @@ func TestFatalEnvironment(t *testing.T) {
 func TestFatalMailOwner(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
-	m := newMaster(t, "mail_owner = nobody-has-this-name", "-u")
+	m := newMaster(t, "mail_owner = no-such-user", "-u")
 	start(t, m)
-	wantFatal(t, m, m.Wait(), "mail_owner", "nobody-has-this-name")
+	wantFatal(t, m, m.Wait(), "mail_owner", "no-such-user")
 }
 
 // TestFatalTerminal starts the daemon as a person does who has found the
@@ -162,7 +162,7 @@ func TestFatalTerminal(t *testing.T) {
 	m.Cmd.Stdin = openTerminal(t)
 	err := m.Cmd.Run()
 	wantFatal(t, m, err, "by hand", "master.cf", "--listen")
-	m.Cmd = nil // it has ended, and nobody needs to wait for it
+	m.Cmd = nil // it has ended, and need not be waited for
 }
 
 func openTerminal(t *testing.T) *os.File {

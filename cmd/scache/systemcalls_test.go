@@ -124,7 +124,7 @@ func TestHandover_oneCallFails(t *testing.T) {
 	}
 }
 
-// chooseFaults returns the faults to play, where so many calls of each kind occur. The
+// chooseFaults returns the faults to play, where this many calls of each kind occur. The
 // sample has for each kind and error the first call, or another one.
 func chooseFaults(t *testing.T, counts map[string]int, choice string) (all []postfixtest.Fault) {
 	t.Helper()

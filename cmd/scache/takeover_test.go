@@ -289,6 +289,6 @@ func TestSIGTERMDoesNotHandOver(t *testing.T) {
 		t.Error(err)
 	}
 	if err := m.StartWhenNeeded(100 * time.Millisecond); err == nil {
-		t.Error("somebody has connected to the socket")
+		t.Error("another process has connected to the socket")
 	}
 }

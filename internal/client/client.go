@@ -54,7 +54,7 @@ func Ask(path string, limit time.Duration, question func(*Client) error) error {
 	return question(c)
 }
 
-// Dial connects to the server at this path. announced tells whether it speaks
+// Dial connects to the server at this path. announced reports whether it speaks
 // first, as servers of Postfix 3.6 and later do.
 func Dial(path string, announced bool) (*Client, error) {
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})

@@ -211,7 +211,7 @@ func TestAsk(t *testing.T) {
 	}
 	defer l.Close()
 	if err := Ask(path, 50*time.Millisecond, status); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("nobody accepts: %v", err)
+		t.Errorf("without a server: %v", err)
 	}
 	if _, err := Dial(filepath.Join(t.TempDir(), "nothing"), true); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("%v", err)

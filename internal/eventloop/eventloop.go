@@ -6,7 +6,7 @@
 // each that is ready.
 //
 // A [Loop] is one goroutine with one epoll(7). It serves descriptors in turns: each
-// that is ready is served once in a turn, so that nobody waits for the second
+// that is ready is served once in a turn, so that none waits for the second
 // request of another one. Descriptors are level-triggered: a handler reads once,
 // and what it leaves brings it back in the next turn. A wait may have an end; the
 // ends of all waits are in a timer wheel of the loop.
@@ -14,7 +14,7 @@
 // All methods of a Loop and its watches are for the loop's own goroutine, that
 // is, for handlers and posted functions. Only Post may be called from elsewhere.
 //
-// A loop that serves nobody but the same descriptor, turn after turn, looks again for
+// A loop that serves only the same descriptor, turn after turn, looks again for
 // a few microseconds before it sleeps: the next request of a client follows the answer
 // to the last one so soon that going to sleep and being woken takes longer. Where
 // several take turns, they need the processor more than the loop does. A loop whose
@@ -114,7 +114,7 @@ func (l *Loop) Elapsed() time.Duration { return l.clock() - l.now }
 func (l *Loop) Stop() { l.ended = true }
 
 // Post has a function called by the loop, soon, in the order of the calls. It
-// may be called from any goroutine. It tells whether the function will be called:
+// may be called from any goroutine. It reports whether the function will be called:
 // after Run nothing is.
 func (l *Loop) Post(f func()) bool {
 	l.mu.Lock()

@@ -78,7 +78,7 @@ func (w *world) pair(ready func(*handler)) (h *handler, other int) {
 	return h, fds[1]
 }
 
-// read reads once, and tells whether there was something.
+// read reads once, and reports whether there was something.
 func (h *handler) read() bool {
 	n, err := unix.Read(h.fd, make([]byte, 1))
 	return n > 0 && err == nil
@@ -123,7 +123,7 @@ func TestManyDescriptorsAreServed(t *testing.T) {
 }
 
 // TestEachIsServedOncePerTurn has one descriptor with a lot to read and others
-// with a little: nobody waits for the second byte of the first.
+// with a little: none waits for the second byte of the first.
 func TestEachIsServedOncePerTurn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)

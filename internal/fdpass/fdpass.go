@@ -4,7 +4,7 @@
 // a time, beside the bytes of a protocol.
 //
 // A descriptor travels as SCM_RIGHTS control data with one byte of the stream.
-// Whoever reads that byte without room for control data loses the descriptor,
+// A process that reads that byte without room for control data loses the descriptor,
 // so all reading goes through [Conn.Read], which keeps what arrives. At most
 // one descriptor is kept at a time; every other one is closed on arrival.
 //
@@ -78,7 +78,7 @@ func (c *Conn) FD() (fd int, err error) {
 	return fd, err
 }
 
-// Close closes the connection and a descriptor that nobody took.
+// Close closes the connection and a descriptor that was not taken.
 func (c *Conn) Close() error {
 	c.discard()
 	return c.UnixConn.Close()

@@ -133,8 +133,8 @@ func failed(call string, err unix.Errno) error {
 	return os.NewSyscallError(call, err)
 }
 
-// Close closes the stream and a descriptor that nobody took. A second Close fails,
-// and harms nobody.
+// Close closes the stream and a descriptor that was not taken. A second Close fails,
+// and does no harm.
 func (s *Socket) Close() error {
 	s.discard()
 	fd := s.fd

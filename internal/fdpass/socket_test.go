@@ -60,7 +60,7 @@ func TestASocketPassesBytesAndDescriptors(t *testing.T) {
 		t.Errorf("at the end: %d, %v", n, err)
 	}
 	if _, err := b.Send([]byte("x")); !errors.Is(err, unix.EPIPE) {
-		t.Errorf("send to nobody: %v", err)
+		t.Errorf("send without a reader: %v", err)
 	}
 }
 
@@ -127,7 +127,7 @@ func TestConnectAndAccept(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "socket")
 	if _, err := connect(path); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), path) {
-		t.Errorf("nobody listens: %v", err)
+		t.Errorf("without a listener: %v", err)
 	}
 	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
@@ -138,7 +138,7 @@ func TestConnectAndAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Accept(listener); err != ErrAgain {
-		t.Errorf("nobody is in line: %v", err)
+		t.Errorf("without a client: %v", err)
 	}
 	var conns []*Socket
 	for err = nil; err == nil && len(conns) < 10; {
@@ -149,7 +149,7 @@ func TestConnectAndAccept(t *testing.T) {
 		}
 	}
 	if err != ErrAgain {
-		t.Fatalf("the line is not full: %v", err)
+		t.Fatalf("the accept queue is not full: %v", err)
 	}
 	fd, err := Accept(listener)
 	if err != nil {

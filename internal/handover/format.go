@@ -36,8 +36,8 @@ const (
 	kindHits    = "hits"
 )
 
-// Bounds of a description. They are far above what a server writes: whoever can connect may
-// send one.
+// Bounds of a description. They are far above what a server writes: any process that can connect
+// may send one.
 const (
 	maxEntrySize   = 16 << 20
 	maxSize        = 1 << 30

@@ -366,7 +366,7 @@ func (s *Sender) takePipe() (*pipe, error) {
 	return newPipe()
 }
 
-// sendMessage sends the message, and so commits the transfer. The user may have only so many
+// sendMessage sends the message, and so commits the transfer. The user may have a limited number of
 // descriptors in flight: then sessions make room, if some may be missing.
 func (t *transfer) sendMessage() error {
 	for {

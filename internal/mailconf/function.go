@@ -80,7 +80,7 @@ func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
 }
 
-// isHostname tells whether a name in lower case has the form of a host's: labels of
+// isHostname reports whether a name in lower case has the form of a host's: labels of
 // up to 63 letters, digits, hyphens inside, and underscores, and not all digits.
 func isHostname(name string) bool {
 	for label := range strings.SplitSeq(name, ".") {
@@ -91,7 +91,7 @@ func isHostname(name string) bool {
 	return len(name) <= 255 && !hasOuterHyphen(name) && strings.Trim(name, "0123456789.") != ""
 }
 
-// hasOuterHyphen tells whether a label of a name begins or ends with a hyphen.
+// hasOuterHyphen reports whether a label of a name begins or ends with a hyphen.
 func hasOuterHyphen(name string) bool {
 	for label := range strings.SplitSeq(name, ".") {
 		if strings.Trim(label, "-") != label {

@@ -214,7 +214,7 @@ func (c *Config) choice(name string, words ...string) (string, error) {
 	return "", c.bad(name, value, strings.Join(words, " or "))
 }
 
-// Check tells whether the value of a parameter is one of its type, and in its
+// Check reports whether the value of a parameter is one of its type, and in its
 // bounds.
 func (c *Config) Check(name string) (err error) {
 	switch lookup(name).Type {

@@ -128,7 +128,7 @@ ${{99999999999999999999} > {1}}
 $mydestination
 `), "\n")
 
-// since tells whether the Postfix that is installed is of this version or a later
+// since reports whether the Postfix that is installed is of this version or a later
 // one.
 func since(t *testing.T, level string) bool {
 	t.Helper()

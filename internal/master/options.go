@@ -30,7 +30,7 @@ type Options struct {
 	Stderr       bool     // -V
 
 	Listen  string // --listen: a socket of our own, without Postfix
-	Check   bool   // --check: look whether all is right, and serve nobody
+	Check   bool   // --check: check the configuration, and serve no client
 	Help    bool
 	Version bool
 

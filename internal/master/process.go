@@ -66,7 +66,7 @@ type Process struct {
 func Start(args []string, env func(string) string) (*Process, error) {
 	p := &Process{name: filepath.Base(args[0]), env: env, Options: &Options{}}
 	p.signals, p.parent = make(chan os.Signal, 1), os.Getppid()
-	// A log that nobody reads is no reason to end. Commands do not inherit a
+	// A log without a reader is no reason to end. Commands do not inherit a
 	// handler, as they would inherit that the signal is ignored.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var err error
@@ -277,7 +277,7 @@ func (p *Process) Listener() (fd int) {
 	return fd
 }
 
-// listen opens a socket for the present user only. A socket that nobody serves
+// listen opens a socket for the present user only. A socket that is not served
 // any more is replaced.
 func listen(path string) (*os.File, error) {
 	switch conn, err := net.Dial("unix", path); {

@@ -89,7 +89,7 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 }
 
 // EndedWithin waits for this time, and returns early with a reason for which a process ends
-// that has nobody to hand over to: Terminated or Orphaned. It is for use after Serve.
+// that cannot hand over: Terminated or Orphaned. It is for use after Serve.
 func (p *Process) EndedWithin(limit time.Duration) Reason {
 	const step = 10 * time.Millisecond
 	for waited := time.Duration(0); ; waited += step {

@@ -107,7 +107,7 @@ func TestServeEndsByItselfWhenNobodyIsThere(t *testing.T) {
 	}
 }
 
-// TestThoseWhoDoNotCountDoNotKeepTheProcess has one after another, and never nobody for
+// TestThoseWhoDoNotCountDoNotKeepTheProcess has one after another, and never none for
 // the whole of the time.
 func TestThoseWhoDoNotCountDoNotKeepTheProcess(t *testing.T) {
 	t.Parallel()
@@ -134,7 +134,7 @@ func TestThoseWhoDoNotCountDoNotKeepTheProcess(t *testing.T) {
 }
 
 // TestAClientWhoComesAtTheLastMomentIsServed has one who comes when the time ran
-// out and nobody has looked yet.
+// out before it was looked at.
 func TestAClientWhoComesAtTheLastMomentIsServed(t *testing.T) {
 	t.Parallel()
 	p, path, status := newProcess(t, time.Hour)
@@ -190,7 +190,7 @@ func TestServe_acceptsUntilStopAccepting(t *testing.T) {
 func TestServeWaitsForThoseItHasAccepted(t *testing.T) {
 	t.Parallel()
 	p, path, status := newProcess(t, time.Hour)
-	c := &clients{came: make(chan int)} // handle waits until somebody takes it
+	c := &clients{came: make(chan int)} // handle waits until it is taken
 	reasons := serve(t, p, c)
 	dial(t, path)
 	for c.gone.Load() == nil {

@@ -366,8 +366,8 @@ func (w *worker) remove(c *conversation) {
 	w.unregister()
 }
 
-// deservesWarning tells whether the end of a conversation is worth a warning: not
-// that of a client that has heard all it asked for, or did not stay to hear.
+// deservesWarning reports whether the end of a conversation is worth a warning. It is not if
+// the client has received all that it asked for, or did not wait for it.
 func deservesWarning(err error) bool {
 	return err != nil && err != io.EOF && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET)
 }

@@ -3,7 +3,7 @@
 package server
 
 // Clients that stop, vanish, dawdle or babble, at any byte of a conversation.
-// They harm nobody but themselves, and leave nothing behind.
+// They harm only themselves, and leave nothing behind.
 
 import (
 	"io"

@@ -2,7 +2,7 @@
 
 package server
 
-// Clients that speak badly, or send descriptors that nobody asked for. The
+// Clients that speak badly, or send descriptors that were not asked for. The
 // administrator reads what was wrong, and no other request suffers.
 
 import (

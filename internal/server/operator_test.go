@@ -208,10 +208,10 @@ func TestOperatorsDoNotCount(t *testing.T) {
 		do     func(*client.Client)
 		counts bool
 	}{
-		"operator": {func(c *client.Client) { c.Status() }, false},
-		"agent":    {func(c *client.Client) { c.FindEndpoint("x") }, true},
-		"nobody":   {func(*client.Client) {}, true},
-		"both":     {func(c *client.Client) { c.FindEndpoint("x"); c.Status(); c.FindEndpoint("x"); c.Status() }, false},
+		"operator":  {func(c *client.Client) { c.Status() }, false},
+		"agent":     {func(c *client.Client) { c.FindEndpoint("x") }, true},
+		"no client": {func(*client.Client) {}, true},
+		"both":      {func(c *client.Client) { c.FindEndpoint("x"); c.Status(); c.FindEndpoint("x"); c.Status() }, false},
 	} {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
