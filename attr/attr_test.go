@@ -336,3 +336,28 @@ func BenchmarkEncode(b *testing.B) {
 		}
 	}
 }
+
+// TestScanner_discard cuts a list at each byte, and finds its end nevertheless.
+func TestScanner_discard(t *testing.T) {
+	t.Parallel()
+	const list = "name\x00{\x00{\x00a\x00{\x00}x\x00}\x00\x00}\x00}}\x00}}\x00b\x00\x00\x00"
+	var whole attr.Scanner
+	size := whole.Size([]byte(list + "rest"))
+	for cut := range size {
+		for next := cut; next < size; next++ {
+			var s attr.Scanner
+			short := []byte(list[:cut])
+			if n := s.Size(short); n != 0 {
+				t.Fatalf("got the end at %d", n)
+			}
+			short = append(s.Discard(short), list[cut:next]...)
+			if n := s.Size(short); n != 0 {
+				t.Fatalf("got the end at %d of %q", n, short)
+			}
+			short = append(s.Discard(short), list[next:size]...)
+			if n := s.Size(append(short, "rest"...)); n != len(short) {
+				t.Errorf("cut at %d and %d: got size %d of %q, want %d", cut, next, n, short, len(short))
+			}
+		}
+	}
+}

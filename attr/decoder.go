@@ -166,6 +166,22 @@ func (s *Scanner) Size(msg []byte) int {
 	}
 }
 
+// Discard is for a list that is too long to be kept, after Size has returned 0 for msg. It
+// returns a short list, without its end, that ends with the same bytes as msg does: Size is
+// to be called with that next.
+func (s *Scanner) Discard(msg []byte) (short []byte) {
+	const enough = 2 // to tell a token from an empty one and from a brace
+	if s.table {
+		short = append(short, openTable+"\x00"...)
+	}
+	if s.value {
+		short = append(short, "name\x00"...)
+	}
+	short = append(short, msg[s.pos:s.pos+min(s.partial, enough)]...)
+	*s = Scanner{}
+	return short
+}
+
 // Parse appends the attributes of a complete message, as a [Scanner] has
 // measured it, to a list that may be empty. They refer to msg.
 func Parse(list List, msg []byte) List {

@@ -40,6 +40,7 @@ const (
 // may send one.
 const (
 	maxEntrySize   = 16 << 20
+	maxText        = 2 << 20 // labels and properties of a binding or session
 	maxSize        = 1 << 30
 	maxEntries     = 4 << 20
 	maxDescriptors = 16 // of one entry
@@ -115,6 +116,9 @@ func (e entryWriter) client(c *Client) error {
 	e.Bool("ack_due", c.AckDue)
 	e.Data("unread", c.Unread)
 	e.Data("unwritten", c.Unwritten)
+	if c.TooLong {
+		e.Bool("too_long", true)
+	}
 	if c.Timeout > 0 {
 		e.time("deadline", e.now+c.Timeout)
 	}
@@ -284,6 +288,7 @@ func readClient(f fields, announcement []byte) (Client, error) {
 		AckDue:    f.bool("ack_due"),
 		Unread:    f.data("unread"),
 		Unwritten: f.data("unwritten"),
+		TooLong:   f.bool("too_long"),
 		Timeout:   f.until("deadline"),
 	}
 	if f.bool("to_announce") { // version 1

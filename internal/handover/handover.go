@@ -79,5 +79,6 @@ type Client struct {
 	AckDue    bool          // the client has yet to acknowledge a descriptor
 	Unread    []byte        // input that was not processed yet
 	Unwritten []byte        // output that comes first
+	TooLong   bool          // the list that is arriving is too long, and only its end is kept
 	Timeout   time.Duration // what remains of the wait for the client, if not zero
 }

@@ -14,7 +14,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"scache/attr"
 	"scache/internal/fdpass"
 )
 
@@ -213,14 +212,14 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 		return orNil(&h, err)
 	case kindBinding:
 		b, err := r.entries.binding(f)
-		if err != nil || len(b.Label)+len(b.Property)+len(b.Endpoint) > attr.DefaultMaxSize {
+		if err != nil || len(b.Label)+len(b.Property)+len(b.Endpoint) > maxText {
 			return nil, 0, err
 		}
 		r.Bindings++
 		return &b, 0, nil
 	case kindSession:
 		s, err := readSession(f, fdpass.None)
-		if err != nil || !complete || len(s.Label)+len(s.Property) > attr.DefaultMaxSize {
+		if err != nil || !complete || len(s.Label)+len(s.Property) > maxText {
 			return nil, 0, err
 		}
 		s.FD = fds[0]

@@ -33,11 +33,13 @@ type conversation struct {
 	ackDue    bool   // the client has yet to acknowledge a descriptor
 	unread    []byte // input that was not processed yet
 	buffer    []byte // the conversation's own memory, where unread is kept between turns
+	accounted int    // the size of buffer, as the server knows it
 	unwritten []byte // output that there was no room for
 	scan      attr.Scanner
 	request   int      // the size of the request at the head of unread that waits for a descriptor
 	listing   *listing // the reply in progress, if it is a long one
 
+	tooLong     bool          // the list that is arriving is too long, and discarded
 	morePending bool          // there may be another request in unread
 	gotInput    bool          // the client has sent something
 	timeout     time.Duration // what remained of the wait for the client in another process
@@ -182,12 +184,16 @@ const maxOut = 64 << 10
 
 // answerNext answers the next list, if it is there.
 func (c *conversation) answerNext() (more bool, err error) {
-	list, size, err := c.next()
-	if size == 0 || err != nil {
-		return false, err
+	list, size := c.next()
+	if size == 0 {
+		return false, nil
 	}
 	consumed := size
-	err = c.answer(list)
+	if list == nil {
+		c.refuseTooLong()
+	} else {
+		err = c.answer(list)
+	}
 	if c.phase == handover.DescriptorDue {
 		c.request, consumed = size, 0
 	}
@@ -211,9 +217,9 @@ func (c *conversation) takeDescriptor() (more bool, err error) {
 // hearDummy waits for the client to ask for the descriptor in hand. A descriptor
 // that is sent before the client has read the reply is lost: it reads ahead.
 func (c *conversation) hearDummy() (more bool, err error) {
-	list, size, err := c.next()
-	if size == 0 || err != nil {
-		return false, err
+	list, size := c.next()
+	if size == 0 {
+		return false, nil
 	}
 	if !isDummy(list) {
 		return false, fmt.Errorf("%w; connection closed", list.Expect("dummy"))
@@ -242,38 +248,73 @@ func (c *conversation) sendDescriptor() (more bool, err error) {
 	}
 }
 
-// maxRequest bounds the size of a request.
-const maxRequest = attr.DefaultMaxSize
+const (
+	// maxRequest bounds the size of a request: the stock server takes properties of any size.
+	maxRequest = 1<<20 + 64<<10
 
-// next returns the next list and its size, which is 0 if it is not complete yet.
-func (c *conversation) next() (attr.List, int, error) {
+	// maxPending bounds the size of all incomplete requests together, except for the first
+	// bytes of each.
+	maxPending = 64 << 20
+)
+
+// next returns the next list and its size, which is 0 if it is not complete yet. The list is
+// nil if it was too long.
+func (c *conversation) next() (attr.List, int) {
 	size := c.scan.Size(c.unread)
-	if size > maxRequest || size == 0 && len(c.unread) >= maxRequest {
-		return nil, 0, fmt.Errorf("%w: more than %d bytes; connection closed", attr.ErrTooLong, maxRequest)
+	switch {
+	case size == 0 && (len(c.unread) > maxRequest || c.tooLong || c.worker.pending.Load() > maxPending):
+		c.tooLong = c.tooLong || len(c.unread) > len(c.worker.in)
+		if c.tooLong {
+			c.unread = c.scan.Discard(c.unread)
+		}
+		return nil, 0
+	case size == 0:
+		return nil, 0
+	case c.tooLong || size > maxRequest:
+		c.tooLong = false
+		return nil, size
 	}
-	if size == 0 {
-		return nil, 0, nil
-	}
-	return c.worker.parse(c.unread[:size]), size, nil
+	return c.worker.parse(c.unread[:size]), size
+}
+
+// refuseTooLong answers a list that was too long.
+func (c *conversation) refuseTooLong() {
+	c.refuseDescriptor()
+	c.warn(fmt.Errorf("%w: more than %d bytes, or too many from all clients together", attr.ErrTooLong, maxRequest))
+	c.reply(statusBad)
 }
 
 // bufferSize bounds the memory that a conversation keeps while nothing is unread.
 const bufferSize = 1 << 10
 
-// keep moves what is left unread to the front of the conversation's own memory:
-// it was read into that of the worker.
+// keep moves unread input to the front of the conversation's own memory: it was read into
+// that of the worker.
 func (c *conversation) keep() {
-	if len(c.unread) == 0 {
+	before := cap(c.buffer)
+	switch {
+	case len(c.unread) == 0:
 		c.unread = nil
-		if cap(c.buffer) > bufferSize {
+		if before > bufferSize {
 			c.buffer = nil
 		}
-		return
+	case cap(c.buffer) > bufferSize && len(c.unread) <= bufferSize:
+		c.buffer = slices.Clone(c.unread)
+		c.unread = c.buffer
+	default:
+		if len(c.buffer) == 0 || &c.unread[0] != &c.buffer[0] {
+			c.buffer = append(c.buffer[:0], c.unread...)
+		}
+		c.unread = c.buffer[:len(c.unread)]
 	}
-	if len(c.buffer) == 0 || &c.unread[0] != &c.buffer[0] {
-		c.buffer = append(c.buffer[:0], c.unread...)
+	c.account()
+}
+
+// account counts the memory of the conversation among that of all.
+func (c *conversation) account() {
+	if now := cap(c.buffer); now != c.accounted {
+		c.worker.pending.Add(int64(now - c.accounted))
+		c.accounted = now
 	}
-	c.unread = c.buffer[:len(c.unread)]
 }
 
 // flush writes pending output, as far as there is room.
@@ -347,6 +388,8 @@ func (c *conversation) end(err error) {
 	w.remove(c)
 	c.drop()
 	c.socket.Close()
+	c.buffer = nil
+	c.account()
 	c.uncount(true)
 }
 

@@ -166,7 +166,7 @@ func (s *Server) resume(saved *handover.Client) {
 	c.phase, c.session, c.ackDue = saved.Phase, saved.Session, saved.AckDue
 	c.unread, c.unwritten = saved.Unread, slices.Clip(saved.Unwritten)
 	c.gotInput, c.morePending = true, true // what is unread comes before what arrives
-	c.timeout = saved.Timeout
+	c.timeout, c.tooLong = saved.Timeout, saved.TooLong
 	if err := s.checkPeer(saved.FD); err != nil {
 		s.Log.Warning("%v", err)
 		c.drop()
@@ -305,7 +305,7 @@ func (c *conversation) saved() handover.Client {
 	c.refuseDescriptor()
 	return handover.Client{
 		FD: c.socket.FD(), Phase: c.phase, Session: c.session, AckDue: c.ackDue,
-		Unread: c.unread, Unwritten: c.unwritten, Timeout: c.watch.Remaining(),
+		Unread: c.unread, Unwritten: c.unwritten, Timeout: c.watch.Remaining(), TooLong: c.tooLong,
 	}
 }
 

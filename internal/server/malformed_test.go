@@ -8,6 +8,7 @@ package server
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -75,19 +76,50 @@ func testMalformed(t *testing.T, say, hear, warning string) {
 	})
 }
 
-func TestAnOverLongListEndsTheConversation(t *testing.T) {
+// TestRequest_tooLong is refused, and the conversation continues, in another process too.
+func TestRequest_tooLong(t *testing.T) {
 	t.Parallel()
-	for _, list := range []string{
-		`request\0find_endp\0label\0` + strings.Repeat("x", 1<<16) + `\0\0`,
-		strings.Repeat("x", 1<<24),
-		strings.Repeat(`a\0b\0`, 1<<16),
+	for name, list := range map[string]string{
+		"in a value":          `request\0save_dest\0ttl\09\0label\0` + strings.Repeat("x", 4<<20) + `\0\0`,
+		"in a name":           strings.Repeat("x", 4<<20) + `\0\0\0`,
+		"in many attributes":  strings.Repeat(`a\0b\0`, 1<<19) + `\0`,
+		"in a table":          `{\0` + strings.Repeat(`a\0\0`, 1<<19) + `}\0\0`,
+		"beyond the size":     `label\0` + strings.Repeat("x", maxRequest) + `\0\0`,
+		"a brace in a value":  `label\0{` + strings.Repeat("x", maxRequest+1<<16) + `\0{\0a\0b\0}\0\0`,
+		"an empty list after": strings.Repeat(`a\0b\0`, 1<<19) + `\0`,
 	} {
-		w := newWorld(t)
-		p := w.connect(t)
-		p.say(list)
-		p.wantEnd()
-		w.wantWarning(t, "too long")
+		text := wire(list)
+		from, to := newWorld(t), newWorld(t)
+		p := from.connect(t)
+		for _, cut := range []int{len(text), len(text) - 1, len(text) / 2} {
+			p.say(text[:cut])
+			p.playUntil(nil, 0, 0) // until all of it is read
+			handOver(t, from, to)
+			if cut < len(text) {
+				p.say(text[cut:])
+			}
+			p.hear(`status\01\0\0`)
+			p.miss()
+			from, to = to, newWorld(t)
+		}
+		if after := from.pending.Load(); after > bufferSize {
+			t.Errorf("%s: got %d bytes of memory in use, want at most %d", name, after, bufferSize)
+		}
 	}
+}
+
+// TestRequest_longProperty has properties that the stock server takes.
+func TestRequest_longProperty(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	p := w.connect(t)
+	long := strings.Repeat("x", 1<<20)
+	p.say(`request\0save_dest\0ttl\09\0label\0d\0property\0` + long + `\0label\0e\0\0`)
+	p.hear(`status\00\0\0`)
+	_, fd := pipe(t)
+	w.Cache.SaveSession(time.Minute, []byte("e"), []byte(long), fd)
+	p.say(`request\0find_dest\0label\0d\0\0`)
+	p.hear(`status\00\0property\0` + long + `\0property\0` + long + `\0\0`)
 }
 
 func TestLongPropertiesFitIntoAReply(t *testing.T) {

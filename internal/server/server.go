@@ -78,6 +78,7 @@ type Server struct {
 	begun      atomic.Int64 // conversations, so far
 
 	clients     atomic.Int64
+	pending     atomic.Int64 // bytes of memory for input that was not processed yet
 	mu          sync.Mutex
 	connections int       // of clients, so far
 	refused     int       // clients, so far
@@ -135,7 +136,7 @@ func newLoop(clock func() time.Duration) (loop *eventloop.Loop, err error) {
 func newWorker(s *Server, loop *eventloop.Loop) *worker {
 	w := &worker{Server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{}}
 	w.encode = attr.NewEncoder(w)
-	w.encode.SetMaxSize(3 * attr.DefaultMaxSize) // two properties, as long as they come
+	w.encode.SetMaxSize(3 * maxRequest) // two properties, as long as they come
 	return w
 }
 
