@@ -341,11 +341,11 @@ func BenchmarkEncode(b *testing.B) {
 func TestScanner_discard(t *testing.T) {
 	t.Parallel()
 	const list = "name\x00{\x00{\x00a\x00{\x00}x\x00}\x00\x00}\x00}}\x00}}\x00b\x00\x00\x00"
-	var whole attr.Scanner
+	var whole Scanner
 	size := whole.Size([]byte(list + "rest"))
 	for cut := range size {
 		for next := cut; next < size; next++ {
-			var s attr.Scanner
+			var s Scanner
 			short := []byte(list[:cut])
 			if n := s.Size(short); n != 0 {
 				t.Fatalf("got the end at %d", n)

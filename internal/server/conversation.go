@@ -184,12 +184,12 @@ const maxOut = 64 << 10
 
 // answerNext answers the next list, if it is there.
 func (c *conversation) answerNext() (more bool, err error) {
-	list, size := c.next()
+	list, size, tooLong := c.next()
 	if size == 0 {
 		return false, nil
 	}
 	consumed := size
-	if list == nil {
+	if tooLong {
 		c.refuseTooLong()
 	} else {
 		err = c.answer(list)
@@ -217,7 +217,7 @@ func (c *conversation) takeDescriptor() (more bool, err error) {
 // hearDummy waits for the client to ask for the descriptor in hand. A descriptor
 // that is sent before the client has read the reply is lost: it reads ahead.
 func (c *conversation) hearDummy() (more bool, err error) {
-	list, size := c.next()
+	list, size, _ := c.next()
 	if size == 0 {
 		return false, nil
 	}
@@ -257,24 +257,24 @@ const (
 	maxPending = 64 << 20
 )
 
-// next returns the next list and its size, which is 0 if it is not complete yet. The list is
-// nil if it was too long.
-func (c *conversation) next() (attr.List, int) {
-	size := c.scan.Size(c.unread)
+// next returns the next list and its size, which is 0 if it is not complete yet. A list that
+// was too long is not there.
+func (c *conversation) next() (list attr.List, size int, tooLong bool) {
+	size = c.scan.Size(c.unread)
 	switch {
 	case size == 0 && (len(c.unread) > maxRequest || c.tooLong || c.worker.pending.Load() > maxPending):
 		c.tooLong = c.tooLong || len(c.unread) > len(c.worker.in)
 		if c.tooLong {
 			c.unread = c.scan.Discard(c.unread)
 		}
-		return nil, 0
+		return nil, 0, false
 	case size == 0:
-		return nil, 0
+		return nil, 0, false
 	case c.tooLong || size > maxRequest:
 		c.tooLong = false
-		return nil, size
+		return nil, size, true
 	}
-	return c.worker.parse(c.unread[:size]), size
+	return c.worker.parse(c.unread[:size]), size, false
 }
 
 // refuseTooLong answers a list that was too long.
