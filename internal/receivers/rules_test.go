@@ -142,5 +142,6 @@ func FuzzParse(f *testing.F) {
 		if err != nil || !reflect.DeepEqual(again, rules) {
 			t.Errorf("%q: got %v, %v from its own text %q, want %v", text, again, err, rules, rules)
 		}
+		newMatcher(rules)
 	})
 }
