@@ -4,11 +4,13 @@ package histogram
 
 import (
 	"encoding/json"
+	"math"
+	"strings"
 	"testing"
 	"time"
 )
 
-func TestTimesAreCountedBelowTheirBound(t *testing.T) {
+func TestObserve_belowTheBound(t *testing.T) {
 	t.Parallel()
 	for d, bucket := range map[time.Duration]int{
 		-time.Second: 0, 0: 0, 999: 0, time.Microsecond: 1, 1999: 1, 2 * time.Microsecond: 2,
@@ -17,7 +19,7 @@ func TestTimesAreCountedBelowTheirBound(t *testing.T) {
 		var h Histogram
 		h.Observe(d)
 		v := h.Values()
-		if v.Counts[bucket] != 1 || v.Count() != 1 || bucket < buckets-1 && d >= Bound(bucket) || bucket > 0 && d < Bound(bucket-1) {
+		if v.Counts[bucket] != 1 || v.Count() != 1 || bucket < buckets-1 && d >= bound(bucket) || bucket > 0 && d < bound(bucket-1) {
 			t.Errorf("%v: %v", d, v)
 		}
 		if v.Sum != max(d, 0) {
@@ -35,13 +37,18 @@ func TestValues(t *testing.T) {
 	h.Observe(time.Second)
 	h.Add(h.Values())
 	v := h.Values()
-	if v.Count() != 198 || v.Quantile(0.5) != 4*time.Microsecond || v.Quantile(1) != Bound(20) || (Values{}).Quantile(0.5) != 0 {
+	if v.Count() != 198 || v.Quantile(0.5) != 4*time.Microsecond || v.Quantile(1) != bound(20) || (Values{}).Quantile(0.5) != 0 {
 		t.Errorf("%d, %v, %v", v.Count(), v.Quantile(0.5), v.Quantile(1))
 	}
-	if c := v.Cumulative(); c[2e-6] != 0 || c[4e-6] != 196 || c[Bound(20).Seconds()] != 198 || len(c) != buckets-1 {
+	if c := v.Cumulative(); c[2e-6] != 0 || c[4e-6] != 196 || c[bound(20).Seconds()] != 198 || len(c) != buckets-1 {
 		t.Errorf("%v", c)
 	}
 	var j map[string]float64
+	w := v
+	w.Add(v)
+	if w.Count() != 2*v.Count() || w.Sum != 2*v.Sum {
+		t.Errorf("got %v, want %v twice", w, v)
+	}
 	if text, err := json.Marshal(v); err != nil || json.Unmarshal(text, &j) != nil || j["count"] != 198 || j["half_below_seconds"] != 4e-6 {
 		t.Errorf("%v, %v", j, err)
 	}
@@ -51,6 +58,8 @@ func FuzzParse(f *testing.F) {
 	f.Add("0")
 	f.Add("5000 0 1 2")
 	f.Add("-1")
+	f.Add("1 9223372036854775807")
+	f.Add("0" + strings.Repeat(" 9223372036854775807", buckets+1))
 	f.Fuzz(func(t *testing.T, text string) {
 		v, err := Parse(text)
 		if err != nil {
@@ -62,7 +71,20 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func TestObserveDoesNotAllocate(t *testing.T) {
+// TestAdd_sumStaysAtItsMaximum and does not become negative.
+func TestAdd_sumStaysAtItsMaximum(t *testing.T) {
+	t.Parallel()
+	var h Histogram
+	for range 3 {
+		h.Observe(math.MaxInt64 - 1)
+		h.Add(h.Values())
+	}
+	if got := h.Values(); got.Sum != math.MaxInt64 || got.Count() != 14 {
+		t.Errorf("got %v in %d times, want %v in 14", got.Sum, got.Count(), time.Duration(math.MaxInt64))
+	}
+}
+
+func TestObserve_doesNotAllocate(t *testing.T) {
 	var h Histogram
 	if n := testing.AllocsPerRun(100, func() { h.Observe(time.Second) }); n > 0 {
 		t.Errorf("%v allocations", n)

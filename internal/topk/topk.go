@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package topk counts what happens to the busiest labels: in bounded memory, however
-// many there are, by the algorithm Space-Saving (Metwally, Agrawal and El Abbadi,
-// 2005). A label that is not among those that are counted takes the place of the one
-// with the fewest events, and inherits their number as its error: a label has had at
-// least as many events as its counts say, and at most so many and its error. Whatever
-// makes up more than one event in size is certainly among them.
+// Package topk counts what happens to the busiest labels, in bounded memory for any
+// number of labels. The algorithm is Space-Saving (Metwally, Agrawal and El Abbadi, 2005).
+//
+// A full table gives the entry of the label with the fewest events to a new label, which
+// starts with that number of events as its error. So the true count of a label is between
+// Sum and Sum + Error. Every label with more than 1/size of all events is in the table.
 package topk
 
 import (
+	"fmt"
 	"sync"
 	"time"
 )
@@ -16,21 +17,23 @@ import (
 // An Event is what may happen to a label.
 type Event int
 
-// The events.
+// The events. Their order is that of the counts in the state which a process hands over
+// to the next one: new events come last.
 const (
-	Hit     Event = iota // it was looked up, and a session was given away
-	Miss                 // it was looked up in vain
+	Hit     Event = iota // a lookup found a session
+	Miss                 // a lookup found none
 	Save                 // a session or a binding was saved
-	Expired              // one was closed or forgotten as its time to live was over
-	Dead                 // one was found closed by the remote end
-	Flushed              // one was dropped for an operator, or had to make room
+	Expired              // the time to live of a session or binding was over
+	Dead                 // the remote end had closed a session before a client asked for it
+	Flushed              // an operator had a session or binding dropped
+	Evicted              // a session or binding was dropped to make room for others
 	events
 )
 
-// Counts are how many of each event there were.
+// Counts are the numbers of the events.
 type Counts [events]int64
 
-// Sum returns how many there were in all.
+// Sum returns the number of all events.
 func (c Counts) Sum() (n int64) {
 	for _, x := range c {
 		n += x
@@ -42,42 +45,59 @@ func (c Counts) Sum() (n int64) {
 type Entry struct {
 	Label string
 	Counts
-	Error int64         // events that may be missing, at the most
+	Error int64         // how many events may be missing
 	Since time.Duration // when counting began
 }
 
-// A Table counts for so many labels. Its methods are safe for concurrent use.
+// most bounds the counts of a label that are taken over, so that sums do not overflow.
+const most = 1 << 53
+
+// Check returns an error if these counts cannot be true.
+func (e *Entry) Check() error {
+	if e.Error < 0 || e.Error > most {
+		return fmt.Errorf("label %.100q: an error of %d is out of range", e.Label, e.Error)
+	}
+	for _, n := range e.Counts {
+		if n < 0 || n > most {
+			return fmt.Errorf("label %.100q: a count of %d is out of range", e.Label, n)
+		}
+	}
+	return nil
+}
+
+// A Table counts for a bounded number of labels. Its methods are safe for concurrent use.
 type Table struct {
 	size int
 	now  func() time.Duration
 
 	mu      sync.Mutex
 	entries map[string]*entry
-	fewest  *group // the first of all groups
-	free    *group // one that is not used, for the next time
+	fewest  *group // the first group
+	free    *group // a group that is not in use, or nil
 }
 
-// An entry is in the group of those with as many events, its error included.
+// An entry is in the group of those with the same number of events, errors included.
 type entry struct {
 	Entry
 	group      *group
 	prev, next *entry
 }
 
-// A group is in a list by number.
+// Groups are in a list, in the order of the number of events.
 type group struct {
 	events     int64
 	first      *entry
 	prev, next *group
 }
 
-// New returns an empty table. The clock returns the time since some fixed moment.
+// New returns an empty table for size labels. The clock returns the time since some fixed
+// moment.
 func New(size int, now func() time.Duration) *Table {
 	return &Table{size: size, now: now, entries: make(map[string]*entry, size)}
 }
 
-// maxLabel bounds a label, and so the memory: of a longer one, it is the beginning that
-// is counted.
+// maxLabel bounds the length of labels, and so the memory. Of a longer label, only the
+// beginning is kept.
 const maxLabel = 512
 
 // Count counts an event.
@@ -91,24 +111,26 @@ func (t *Table) Count(label []byte, e Event) {
 // CountString is Count.
 func (t *Table) CountString(label string, e Event) { t.Count([]byte(label), e) }
 
-// Restore goes on with what another table has counted.
+// Restore adds what another table has counted for a label. Counts that cannot be true are
+// ignored.
 func (t *Table) Restore(e Entry) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	sum := e.Sum()
-	if sum <= 0 {
+	if e.Check() != nil || sum == 0 {
 		return
 	}
-	own := t.entry([]byte(e.Label))
-	for what, n := range e.Counts {
-		own.Counts[what] += n
+	label := e.Label[:min(len(e.Label), maxLabel)]
+	own := t.entry([]byte(label))
+	for event, n := range e.Counts {
+		own.Counts[event] += n
 	}
 	own.Error += e.Error
 	own.Since = min(own.Since, e.Since)
-	t.move(own, sum+e.Error-1) // one is there already
+	t.move(own, sum+e.Error-1) // t.entry has moved it by 1
 }
 
-// entry returns that of a label, with one more event.
+// entry returns the entry of a label, moved up by one event.
 func (t *Table) entry(label []byte) *entry {
 	e := t.entries[string(label)]
 	switch {
@@ -126,11 +148,11 @@ func (t *Table) entry(label []byte) *entry {
 	return e
 }
 
-// move moves an entry up by so many events.
+// move moves an entry to the group with the given number of events more.
 func (t *Table) move(e *entry, more int64) {
 	from := e.group
 	events := more
-	after := (*group)(nil) // the group behind which the new one is
+	after := (*group)(nil) // the group before the new one
 	next := t.fewest
 	if from != nil {
 		events += from.events
@@ -152,6 +174,7 @@ func (t *Table) move(e *entry, more int64) {
 	next.first = e
 }
 
+// insert inserts an empty group into the list.
 func (t *Table) insert(events int64, after, before *group) *group {
 	g := t.free
 	if g == nil {
@@ -170,7 +193,7 @@ func (t *Table) insert(events int64, after, before *group) *group {
 	return g
 }
 
-// leave takes an entry out of its group. An empty group does not exist.
+// leave removes an entry from its group, and the group from the list if it is empty then.
 func (t *Table) leave(e *entry) {
 	g := e.group
 	if e.prev != nil {
@@ -195,7 +218,7 @@ func (t *Table) leave(e *entry) {
 	t.free = g
 }
 
-// Entries returns what was counted, in no order.
+// Entries returns what was counted, in no particular order.
 func (t *Table) Entries() []Entry {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -4,6 +4,7 @@ package topk
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -75,7 +76,7 @@ func TestCountsByEvent(t *testing.T) {
 		}
 	}
 	got := table.Entries()
-	if len(got) != 1 || got[0].Counts != (Counts{1, 2, 3, 4, 5, 6}) || got[0].Sum() != 21 || got[0].Error != 0 {
+	if len(got) != 1 || got[0].Counts != (Counts{1, 2, 3, 4, 5, 6, 7}) || got[0].Sum() != 28 || got[0].Error != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -134,13 +135,40 @@ func BenchmarkCount(b *testing.B) {
 	}
 }
 
-func TestLongLabelsAreCutOff(t *testing.T) {
+// TestRestore_refusesWhatCannotBe and leaves the table as it was.
+func TestRestore_refusesWhatCannotBe(t *testing.T) {
+	t.Parallel()
+	for _, wrong := range []Entry{
+		{Counts: Counts{Hit: -1}}, {Counts: Counts{Hit: 3, Miss: -1}}, {Counts: Counts{Evicted: math.MinInt64}},
+		{Counts: Counts{Hit: most + 1}}, {Counts: Counts{Hit: math.MaxInt64, Miss: math.MaxInt64}},
+		{Counts: Counts{Hit: 1}, Error: -2}, {Counts: Counts{Hit: 1}, Error: math.MaxInt64},
+	} {
+		table := newTable(10)
+		table.CountString("a", Hit)
+		for _, label := range []string{"a", "b"} {
+			wrong.Label = label
+			table.Restore(wrong)
+			if wrong.Check() == nil {
+				t.Errorf("Check of %+v: got no error", wrong)
+			}
+		}
+		if got := table.Entries(); len(got) != 1 || got[0].Counts != (Counts{Hit: 1}) || got[0].Error != 0 {
+			t.Errorf("%+v: got %+v, want one hit of a", wrong, got)
+		}
+		if err := table.check(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestCount_longLabelsAreCutOff(t *testing.T) {
 	t.Parallel()
 	table := newTable(10)
 	for range 2 {
 		table.CountString(strings.Repeat("x", 60_000), Hit)
 	}
-	if all := table.Entries(); len(all) != 1 || len(all[0].Label) != maxLabel || all[0].Counts[Hit] != 2 {
+	table.Restore(Entry{Label: strings.Repeat("x", 60_000), Counts: Counts{Hit: 1}})
+	if all := table.Entries(); len(all) != 1 || len(all[0].Label) != maxLabel || all[0].Counts[Hit] != 3 {
 		t.Errorf("%+v", all)
 	}
 }
