@@ -72,14 +72,6 @@ func (c *Cache) forget() {
 	}
 }
 
-// RestoreTotals goes on counting where another cache has stopped.
-func (c *Cache) RestoreTotals(t Totals) {
-	c.lock()
-	defer c.unlock()
-	c.totals.merge(t)
-	c.waited.Add(t.Waited)
-}
-
 // RestoreBinding saves a binding of another cache, unless it was saved here meanwhile,
 // and lives longer.
 func (c *Cache) RestoreBinding(b SavedBinding) {

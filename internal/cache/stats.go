@@ -4,17 +4,18 @@ package cache
 
 import "scache/internal/histogram"
 
-// Stats counts what happened since the last ResetStats.
+// Stats counts what happened since the last ResetStats. Counts are 64 bits wide on every
+// machine.
 type Stats struct {
 	Destination, Endpoint Lookups
 
-	// Peaks, as they were seen when something was saved: destinations by
-	// SaveBinding, sessions by SaveSession, endpoints by both.
+	// Peaks, seen when something was saved: destinations by SaveBinding, sessions by
+	// SaveSession, endpoints by both.
 	Destinations, Endpoints, Sessions int
 }
 
 // Lookups counts those that found a session and those that did not.
-type Lookups struct{ Hits, Misses int }
+type Lookups struct{ Hits, Misses int64 }
 
 func (s *Stats) sawBinding(destinations, endpoints int) {
 	s.Destinations = max(s.Destinations, destinations)
@@ -26,14 +27,13 @@ func (s *Stats) sawSession(endpoints, sessions int) {
 	s.Sessions = max(s.Sessions, sessions)
 }
 
-// Totals counts what happened since the cache was made, or since an earlier
-// moment from which counts were restored.
+// Totals counts what happened since the cache was made.
 type Totals struct {
 	Destination, Endpoint Lookups
-	Saved                 int       // sessions
-	TakenOver             int       // sessions of another cache
-	Ended                 [ends]int // sessions that the cache closed, by reason
-	EvictedBindings       int
+	Saved                 int64       // sessions
+	TakenOver             int64       // sessions of another cache
+	Ended                 [ends]int64 // sessions that the cache closed, by reason
+	EvictedBindings       int64
 	Peak                  Size             // as in Stats
 	Waited                histogram.Values // sessions, before they were found
 }
@@ -45,17 +45,6 @@ func (t *Totals) add(s Stats) {
 	t.Peak.Destinations = max(t.Peak.Destinations, s.Destinations)
 	t.Peak.Endpoints = max(t.Peak.Endpoints, s.Endpoints)
 	t.Peak.Sessions = max(t.Peak.Sessions, s.Sessions)
-}
-
-// merge adds the totals of another cache.
-func (t *Totals) merge(more Totals) {
-	t.add(Stats{more.Destination, more.Endpoint, more.Peak.Destinations, more.Peak.Endpoints, more.Peak.Sessions})
-	t.Saved += more.Saved
-	t.TakenOver += more.TakenOver
-	t.EvictedBindings += more.EvictedBindings
-	for why := range t.Ended {
-		t.Ended[why] += more.Ended[why]
-	}
 }
 
 func (l *Lookups) add(more Lookups) {
@@ -77,7 +66,7 @@ func (c *Cache) total() Totals {
 	return totals
 }
 
-// ResetStats returns the statistics and begins new ones. The totals go on.
+// ResetStats returns the statistics and begins new ones. The totals continue.
 func (c *Cache) ResetStats() Stats {
 	c.lock()
 	defer c.unlock()
@@ -97,7 +86,7 @@ func (c *Cache) Size() Size {
 	return Size{len(c.destinations), len(c.endpoints), c.sessions}
 }
 
-// Limit returns how many sessions there may be.
+// Limit returns how many sessions the cache may hold.
 func (c *Cache) Limit() int {
 	c.lock()
 	defer c.unlock()

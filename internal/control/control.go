@@ -1,21 +1,23 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package control has what a connection cache server tells its operator: the
-// requests beside those of Postfix, and what their replies say.
+// Package control defines what an operator asks a connection cache server, and what it
+// answers: the requests beside those of Postfix, and the contents of their replies.
 //
-// A request is a list like those of Postfix's own clients:
+// A request is an attribute list like those of Postfix's own clients:
 //
 //	request=status                  status=0 and the attributes of a Status
 //	request=list                    status=0, a list for each Binding and Session, and End
-//	request=flush                   status=0 and the attributes of a Flushed: everything is dropped
-//	request=flush label=LABEL …     only what has one of these labels
+//	request=flush                   status=0 and the attributes of a Flushed: drops everything
+//	request=flush label=LABEL …     the same: drops only what has one of these labels
 //	request=hits level=LEVEL        status=0, a list for each Hits, and End
-//	request=restart                 status=0: then another process goes on, and loses nothing
+//	request=restart                 status=0; then a new process takes over, without loss
 //
-// A server that does not know a request answers status=1, as the stock one does.
+// A server that does not know a request answers status=1, as the stock server does.
 package control
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -23,6 +25,7 @@ import (
 
 	"scache/attr"
 	"scache/internal/histogram"
+	"scache/internal/stats"
 )
 
 // Requests.
@@ -34,16 +37,16 @@ const (
 	RequestHits    = "hits"
 )
 
-// Levels of the cache, for which hits are counted.
+// Levels of the cache. Hits are counted for each level.
 const (
 	LevelDestination = "destination"
 	LevelEndpoint    = "endpoint"
 )
 
-// Seconds is a time that travels, and is written in JSON, as a number of seconds.
+// Seconds is a duration. In attributes and in JSON it is a number of seconds.
 type Seconds time.Duration
 
-// MarshalJSON is for package json.
+// MarshalJSON implements json.Marshaler.
 func (s Seconds) MarshalJSON() ([]byte, error) { return []byte(s.decimal()), nil }
 
 func (s Seconds) decimal() string {
@@ -55,73 +58,47 @@ func parseSeconds(text []byte) (Seconds, error) {
 	return Seconds(d), err
 }
 
-// A Status is the state of a server. A server that took over from another one
-// goes on counting where that has stopped.
+// A Status is the state of a server. A server that took over from another one continues
+// its counts. The tag help says what a field is, for the manual page.
 type Status struct {
-	Version string  `json:"version"`
-	PID     int64   `json:"pid"`
-	Uptime  Seconds `json:"uptime_seconds"`
-	Counted Seconds `json:"counted_seconds"` // since what is counted was nothing
+	Version string  `json:"version" help:"The version of the server that runs."`
+	PID     int64   `json:"pid" help:"Its process ID."`
+	Uptime  Seconds `json:"uptime_seconds" help:"How long this process has been running."`
+	Counted Seconds `json:"counted_seconds" help:"How long the counts have been growing, over all processes."`
 
-	Clients     int64 `json:"clients"`     // connected now
-	Connections int64 `json:"connections"` // of clients, in all
-	Refused     int64 `json:"refused"`     // clients, for being another user's
-	Lost        int64 `json:"lost"`        // clients and sessions at takeovers
-	LostLines   int64 `json:"lost_lines"`  // of the log
+	stats.Values
 
-	Sessions         int64 `json:"sessions"`
-	Endpoints        int64 `json:"endpoints"`
-	Destinations     int64 `json:"destinations"`
-	PeakSessions     int64 `json:"peak_sessions"`
-	PeakEndpoints    int64 `json:"peak_endpoints"`
-	PeakDestinations int64 `json:"peak_destinations"`
-
-	DestinationHits   int64 `json:"destination_hits"`
-	DestinationMisses int64 `json:"destination_misses"`
-	EndpointHits      int64 `json:"endpoint_hits"`
-	EndpointMisses    int64 `json:"endpoint_misses"`
-
-	Saved     int64 `json:"saved"` // sessions, as all below
-	TakenOver int64 `json:"taken_over"`
-	Expired   int64 `json:"expired"`
-	Dead      int64 `json:"dead"`
-	Evicted   int64 `json:"evicted"`
-	Flushed   int64 `json:"flushed"`
-
-	EvictedBindings int64 `json:"evicted_bindings"`
-
-	Waited histogram.Values `json:"waited"` // in the cache, sessions that were found
-	Took   histogram.Values `json:"took"`   // requests, in the server
-
-	SessionLimit  int64   `json:"session_limit"`
-	TTLLimit      Seconds `json:"ttl_limit_seconds"`
-	ClientTimeout Seconds `json:"client_timeout_seconds"`
-	LivenessCheck bool    `json:"liveness_check"`
-	Goodbye       bool    `json:"goodbye"`
-	Announces     bool    `json:"announces"`
+	TTLLimit      Seconds `json:"ttl_limit_seconds" help:"The limit of times to live; 0 is none."`
+	ClientTimeout Seconds `json:"client_timeout_seconds" help:"How long the server waits for a client in the middle of a request."`
+	LivenessCheck bool    `json:"liveness_check" help:"Whether sessions are checked before they are given away."`
+	Goodbye       bool    `json:"goodbye" help:"Whether the server says QUIT before it closes a session."`
+	Announces     bool    `json:"announces" help:"Whether the server speaks first, as Postfix 3.6 and later expect."`
 }
+
+// MarshalJSON implements json.Marshaler.
+func (s Status) MarshalJSON() ([]byte, error) { return MarshalFields(&s) }
 
 // A Binding leads from a destination to an endpoint.
 type Binding struct {
 	Destination string  `json:"destination"`
 	Endpoint    string  `json:"endpoint"`
 	Property    string  `json:"property"`
-	Age         Seconds `json:"age_seconds"` // since it was saved last
-	Left        Seconds `json:"left_seconds"`
+	Age         Seconds `json:"age_seconds"`  // since it was last saved
+	Left        Seconds `json:"left_seconds"` // of the time to live
 }
 
 // A Session is a cached connection to an endpoint.
 type Session struct {
 	Endpoint string  `json:"endpoint"`
 	Property string  `json:"property"`
-	Remote   string  `json:"remote"` // address of the remote end, if it has one
-	Limit    string  `json:"limit"`  // of sessions of the endpoint, and their time to live, if it has one
+	Remote   string  `json:"remote"` // the address of the remote end, or ""
+	Limit    string  `json:"limit"`  // number and time to live of the endpoint's sessions, or ""
 	Age      Seconds `json:"age_seconds"`
 	Left     Seconds `json:"left_seconds"`
 }
 
-// Hits is what happened to one of the busiest destinations or endpoints. Some of what
-// happened while it was not among them may be missing: Error events at the most.
+// Hits are the counts of one of the busiest destinations or endpoints. Up to Error events
+// may be missing, from before it was one of the busiest.
 type Hits struct {
 	Label   string  `json:"label"`
 	Hits    int64   `json:"hits"`
@@ -129,10 +106,11 @@ type Hits struct {
 	Saves   int64   `json:"saves"`
 	Expired int64   `json:"expired"`
 	Dead    int64   `json:"dead"`
-	Flushed int64   `json:"flushed"` // for an operator, or to make room
+	Evicted int64   `json:"evicted"` // dropped to make room for others
+	Flushed int64   `json:"flushed"` // dropped because an operator asked for it
 	Error   int64   `json:"error"`
 	Limit   string  `json:"limit"`           // of an endpoint, as in Session
-	Counted Seconds `json:"counted_seconds"` // since it came among them
+	Counted Seconds `json:"counted_seconds"` // since it became one of the busiest
 }
 
 // End ends the reply to a list or hits request.
@@ -144,39 +122,119 @@ type Flushed struct {
 	Bindings int64 `json:"bindings"`
 }
 
-// Encode appends the fields of a struct of this package to a list, by the names
-// of its JSON tags.
-func Encode(e *attr.Encoder, x any) {
-	v := reflect.ValueOf(x)
-	for i := range v.NumField() {
-		name := v.Type().Field(i).Tag.Get("json")
-		switch value := v.Field(i).Interface().(type) {
-		case string:
-			e.String(name, value)
-		case int64:
-			e.Long(name, value)
-		case bool:
-			e.Bool(name, value)
-		case Seconds:
-			e.String(name, value.decimal())
-		case histogram.Values:
-			e.String(name, value.String())
-		}
+// fields calls f with the name and the address of each field of a struct, given the
+// struct's address. The fields of a stats.Values are those of the tables of package stats,
+// and the fields of other embedded structs are fields of the struct itself.
+func fields(x any, f func(name string, field any) error) error {
+	if v, ok := x.(*stats.Values); ok {
+		return numbers(v, f)
 	}
-}
-
-// Decode sets the fields of a struct of this package, given its address. Fields
-// that the list lacks are left alone, and attributes that are not known ignored:
-// the two ends need not be of one version.
-func Decode(list attr.List, x any) error {
 	v := reflect.ValueOf(x).Elem()
 	for i := range v.NumField() {
-		a, found := list.Lookup(v.Type().Field(i).Tag.Get("json"))
+		var err error
+		field := v.Field(i).Addr().Interface()
+		if v.Type().Field(i).Anonymous {
+			err = fields(field, f)
+		} else {
+			err = f(v.Type().Field(i).Tag.Get("json"), field)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func numbers(v *stats.Values, f func(name string, field any) error) error {
+	for i := range stats.Numbers {
+		if err := f(stats.Numbers[i].Name, stats.Numbers[i].Field(v)); err != nil {
+			return err
+		}
+	}
+	for i := range stats.Times {
+		if err := f(stats.Times[i].Name, stats.Times[i].Field(v)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// MarshalFields returns a struct as a JSON object, given its address. Unlike package json,
+// it knows the fields of a Status that are in the tables of package stats. It leaves out
+// fields that are nil.
+func MarshalFields(x any) ([]byte, error) {
+	var b bytes.Buffer
+	b.WriteByte('{')
+	err := fields(x, func(name string, field any) error {
+		text, err := json.Marshal(field)
+		if err != nil || string(text) == "null" {
+			return err
+		}
+		if b.Len() > 1 {
+			b.WriteByte(',')
+		}
+		fmt.Fprintf(&b, "%q:%s", name, text)
+		return nil
+	})
+	b.WriteByte('}')
+	return b.Bytes(), err
+}
+
+// Help returns the fields of a struct in order, given its address, each with its name and
+// what it is.
+func Help(x any) (all [][2]string) {
+	if _, ok := x.(*stats.Values); ok {
+		for _, n := range stats.Numbers {
+			all = append(all, [2]string{n.Name, n.Help})
+		}
+		for _, t := range stats.Times {
+			all = append(all, [2]string{t.Name, t.Help})
+		}
+		return all
+	}
+	v := reflect.ValueOf(x).Elem()
+	for i := range v.NumField() {
+		if field := v.Type().Field(i); field.Anonymous {
+			all = append(all, Help(v.Field(i).Addr().Interface())...)
+		} else {
+			all = append(all, [2]string{field.Tag.Get("json"), field.Tag.Get("help")})
+		}
+	}
+	return all
+}
+
+// Encode appends the fields of a struct of this package to a list, by their names in JSON.
+func Encode(e *attr.Encoder, x any) {
+	v := reflect.New(reflect.TypeOf(x))
+	v.Elem().Set(reflect.ValueOf(x))
+	fields(v.Interface(), func(name string, field any) error {
+		switch field := field.(type) {
+		case *string:
+			e.String(name, *field)
+		case *int64:
+			e.Long(name, *field)
+		case *bool:
+			e.Bool(name, *field)
+		case *Seconds:
+			e.String(name, field.decimal())
+		case *histogram.Values:
+			e.String(name, field.String())
+		}
+		return nil
+	})
+}
+
+// Decode sets the fields of a struct of this package, given its address. It leaves fields
+// alone that the list lacks, and ignores unknown attributes: the two ends may be of
+// different versions.
+func Decode(list attr.List, x any) error {
+	return fields(x, func(name string, field any) error {
+		a, found := list.Lookup(name)
 		if !found {
-			continue
+			return nil
 		}
 		var err error
-		switch field := v.Field(i).Addr().Interface().(type) {
+		switch field := field.(type) {
 		case *string:
 			*field = string(a.Value)
 		case *int64:
@@ -191,11 +249,12 @@ func Decode(list attr.List, x any) error {
 		if err != nil {
 			return fmt.Errorf("attribute %s: %w", a.Name, err)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
-// EncodeEntry appends an entry of a list reply: a Binding, a Session, a Hits or End.
+// EncodeEntry appends an entry of the reply to a list or hits request: a Binding, a
+// Session, a Hits or End.
 func EncodeEntry(e *attr.Encoder, x any) {
 	switch x.(type) {
 	case Binding:
@@ -210,7 +269,8 @@ func EncodeEntry(e *attr.Encoder, x any) {
 	Encode(e, x)
 }
 
-// DecodeEntry returns an entry of a list reply: a Binding, a Session, a Hits or End.
+// DecodeEntry returns an entry of the reply to a list or hits request: a Binding, a
+// Session, a Hits or End.
 func DecodeEntry(list attr.List) (any, error) {
 	entry, _ := list.Lookup("entry")
 	switch string(entry.Value) {

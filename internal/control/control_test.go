@@ -4,7 +4,10 @@ package control
 
 import (
 	"bytes"
+	"encoding/json"
+	"math"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,28 +15,31 @@ import (
 	"scache/internal/histogram"
 )
 
-// fill sets every field of a struct to something that is not zero.
+// fill sets every field of a struct to a value that is not zero.
 func fill(t *testing.T, x any) {
-	v := reflect.ValueOf(x).Elem()
-	for i := range v.NumField() {
-		if h, ok := v.Field(i).Addr().Interface().(*histogram.Values); ok {
-			h.Counts[3], h.Sum = 7, time.Second
-			continue
-		}
-		switch f := v.Field(i); f.Kind() {
-		case reflect.String:
-			f.SetString("smtp\nexample.com\n")
-		case reflect.Int64:
-			f.SetInt(int64(i+1) * int64(time.Hour))
-		case reflect.Bool:
-			f.SetBool(true)
+	t.Helper()
+	i := 0
+	fields(x, func(name string, field any) error {
+		i++
+		switch field := field.(type) {
+		case *string:
+			*field = "smtp\nexample.com\n"
+		case *int64:
+			*field = math.MaxInt32 + int64(i)
+		case *bool:
+			*field = true
+		case *Seconds:
+			*field = Seconds(i) * Seconds(time.Hour)
+		case *histogram.Values:
+			field.Counts[3], field.Sum = 7, time.Second
 		default:
-			t.Fatalf("%s: fields of this kind do not travel", v.Type().Field(i).Name)
+			t.Fatalf("%s: Encode does not know fields of type %T", name, field)
 		}
-	}
+		return nil
+	})
 }
 
-func TestAllFieldsTravel(t *testing.T) {
+func TestEncode_allFields(t *testing.T) {
 	t.Parallel()
 	for _, x := range []any{&Status{}, &Binding{}, &Session{}, &Flushed{}, &Hits{}} {
 		fill(t, x)
@@ -47,24 +53,63 @@ func TestAllFieldsTravel(t *testing.T) {
 	}
 }
 
-func TestEntries(t *testing.T) {
+// TestMarshalFields_asHelp has each field of a Status in JSON, under the name by which it
+// is explained, and in that order.
+func TestMarshalFields_asHelp(t *testing.T) {
 	t.Parallel()
-	for _, x := range []any{Binding{Destination: "d", Left: Seconds(1500 * time.Millisecond)}, Session{Remote: "192.0.2.1:25"}, Hits{Label: "l", Error: 3}, End{}} {
-		got, err := DecodeEntry(encoded(t, x, EncodeEntry))
-		if err != nil || got != x {
-			t.Errorf("got %+v, %v", got, err)
-		}
+	var s Status
+	fill(t, &s)
+	text, err := json.Marshal(s)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got, err := DecodeEntry(attr.List{{Name: []byte("entry"), Value: []byte("x")}}); err == nil {
-		t.Errorf("got %+v", got)
+	var all map[string]any
+	if err := json.Unmarshal(text, &all); err != nil {
+		t.Fatalf("%v: %s", err, text)
+	}
+	at := 0
+	for _, h := range Help(&s) {
+		next := strings.Index(string(text), `"`+h[0]+`":`)
+		if next < at || h[0] == "" || !strings.HasSuffix(h[1], ".") {
+			t.Errorf("field %q: got %q at %d after %d of %s", h[0], h[1], next, at, text)
+		}
+		at = next
+		delete(all, h[0])
+	}
+	if len(all) > 0 {
+		t.Errorf("got fields that are not explained: %v", all)
+	}
+	if got, err := MarshalFields(&struct {
+		Present *int `json:"present"`
+		Absent  *int `json:"absent"`
+	}{Present: new(int)}); string(got) != `{"present":0}` || err != nil {
+		t.Errorf("got %s, %v", got, err)
 	}
 }
 
-func TestMalformedValues(t *testing.T) {
+func TestDecodeEntry(t *testing.T) {
+	t.Parallel()
+	for _, x := range []any{
+		Binding{Destination: "d", Left: Seconds(1500 * time.Millisecond)},
+		Session{Remote: "192.0.2.1:25"},
+		Hits{Label: "l", Error: 3},
+		End{},
+	} {
+		got, err := DecodeEntry(encoded(t, x, EncodeEntry))
+		if err != nil || got != x {
+			t.Errorf("got %+v, %v, want %+v", got, err, x)
+		}
+	}
+	if got, err := DecodeEntry(attr.List{{Name: []byte("entry"), Value: []byte("x")}}); err == nil {
+		t.Errorf("got %+v, want an error", got)
+	}
+}
+
+func TestDecode_malformedValues(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"pid", "goodbye", "uptime_seconds", "took"} {
 		if err := Decode(attr.List{{Name: []byte(name), Value: []byte("x")}}, &Status{}); err == nil {
-			t.Errorf("%s=x was understood", name)
+			t.Errorf("%s=x: got no error", name)
 		}
 	}
 }

@@ -6,8 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -101,12 +99,12 @@ func (e entryWriter) time(name string, at time.Duration) { e.Long(name, int64(at
 func (e entryWriter) counts(c *Counts) error {
 	e.begin(kindCounts, 0)
 	e.time("since", e.now-c.Age)
-	fields := c.fields()
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		e.Long(name, int64(*fields[name]))
+	for name, n := range c.Counts() {
+		e.Long(name, *n)
 	}
-	e.String("took", c.Took.String())
-	e.String("waited", c.Waited.String())
+	for name, t := range c.Times() {
+		e.String(name, t.String())
+	}
 	return e.End()
 }
 
@@ -166,30 +164,6 @@ func (c *Client) descriptors() []int {
 		return []int{c.FD, c.Session}
 	}
 	return []int{c.FD}
-}
-
-// fields returns the counts by their names in the description.
-func (c *Counts) fields() map[string]*int {
-	return map[string]*int{
-		"connections":        &c.Connections,
-		"refused":            &c.Refused,
-		"lost":               &c.Lost,
-		"lost_lines":         &c.LostLines,
-		"destination_hits":   &c.Destination.Hits,
-		"destination_misses": &c.Destination.Misses,
-		"endpoint_hits":      &c.Endpoint.Hits,
-		"endpoint_misses":    &c.Endpoint.Misses,
-		"saved":              &c.Saved,
-		"taken_over":         &c.TakenOver,
-		"expired":            &c.Ended[cache.Expired],
-		"evicted":            &c.Ended[cache.Evicted],
-		"flushed":            &c.Ended[cache.Flushed],
-		"dead":               &c.Ended[cache.Dead],
-		"evicted_bindings":   &c.EvictedBindings,
-		"peak_destinations":  &c.Peak.Destinations,
-		"peak_endpoints":     &c.Peak.Endpoints,
-		"peak_sessions":      &c.Peak.Sessions,
-	}
 }
 
 // An entryReader reads a description.
@@ -299,10 +273,16 @@ func readClient(f fields, announcement []byte) (Client, error) {
 
 func readCounts(f fields) (c Counts, err error) {
 	c.Age = f.since("since")
-	for name, n := range c.fields() {
-		*n = int(f.long(name))
+	for name, n := range c.Counts() {
+		*n = f.long(name)
 	}
-	c.Took, c.Waited = f.histogram("took"), f.histogram("waited")
+	for name, t := range c.Times() {
+		*t = f.histogram(name)
+	}
+	f.keep(c.Check())
+	if c.Age > f.now() {
+		f.keep(fmt.Errorf("counting began %v ago, before the machine was started", c.Age))
+	}
 	return c, f.err
 }
 
@@ -318,6 +298,7 @@ func readHits(f fields) (h Hits, err error) {
 		h.Counts[i] = n
 		i++
 	}
+	f.keep(h.Check())
 	return h, f.err
 }
 

@@ -27,7 +27,7 @@ import (
 	"time"
 
 	"scache/internal/cache"
-	"scache/internal/histogram"
+	"scache/internal/stats"
 	"scache/internal/topk"
 )
 
@@ -50,14 +50,10 @@ type Hits struct {
 	Age time.Duration // since counting began
 }
 
-// Counts are the counters of a server, and the time since when they count.
+// Counts are the numbers that the next process continues, and the time since when they count.
 type Counts struct {
-	cache.Totals
-	Connections, Refused int              // of clients
-	Lost                 int              // sessions and clients, at earlier handovers
-	LostLines            int              // of the log
-	Took                 histogram.Values // requests
-	Age                  time.Duration
+	stats.Values
+	Age time.Duration
 }
 
 // A Phase is a point in the conversation with a client at which the server waits for it.

@@ -18,6 +18,7 @@ import (
 
 	"scache/internal/cache"
 	"scache/internal/fdpass"
+	"scache/internal/stats"
 	"scache/internal/topk"
 )
 
@@ -152,10 +153,9 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 		inodes = append(inodes, inode)
 		return fd
 	}
-	s = &State{Counts: Counts{Totals: cache.Totals{Saved: 7, Peak: cache.Size{Sessions: 3}}, Connections: 9, Age: time.Minute}}
-	s.Counts.Ended[cache.Dead] = 4
+	s = &State{Counts: Counts{Values: stats.Values{Saved: 7, PeakSessions: 3, Connections: 9, Dead: 4}, Age: time.Minute}}
 	s.Counts.Took.Counts[3], s.Counts.Took.Sum = 5, time.Second
-	s.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n", Counts: topk.Counts{1, 2, 3, 4, 5, 6}, Error: 7}, Age: 30 * time.Minute}}
+	s.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n", Counts: topk.Counts{1, 2, 3, 4, 5, 6, 7}, Error: 7}, Age: 30 * time.Minute}}
 	for i := range clients {
 		c := Client{FD: next(), Phase: BetweenRequests, Session: fdpass.None, AckDue: i%2 == 1, Unread: fmt.Appendf(nil, "req\x00%d", i)}
 		if i%3 == 0 {
@@ -216,7 +216,7 @@ func (r Receiver) receive(fd int) (*State, Received, error) {
 			s.Hits = append(s.Hits, *e)
 		}
 	}
-	return s, in.Received, in.Err
+	return s, in.Received, errors.Join(in.Err, in.Refused)
 }
 
 func TestSend_allArrives(t *testing.T) {

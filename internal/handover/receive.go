@@ -4,6 +4,7 @@ package handover
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -42,7 +43,8 @@ const (
 type Reception struct {
 	Receiver
 	Received
-	Err error // why the rest cannot be read, or nil
+	Err     error // why the rest cannot be read, or nil
+	Refused error // why counts were left out: they cannot be true; or nil
 
 	control *fdpass.Socket
 	memory  *os.File
@@ -206,10 +208,10 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 	switch kind {
 	case kindCounts:
 		c, err := readCounts(f)
-		return orNil(&c, err)
+		return r.orRefuse(&c, err), 0, nil
 	case kindHits:
 		h, err := readHits(f)
-		return orNil(&h, err)
+		return r.orRefuse(&h, err), 0, nil
 	case kindBinding:
 		b, err := r.entries.binding(f)
 		if err != nil || len(b.Label)+len(b.Property)+len(b.Endpoint) > maxText {
@@ -240,11 +242,14 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 	return nil, 0, nil
 }
 
-func orNil[T any](entry *T, err error) (any, int, error) {
+// orRefuse returns an entry with counts, or nil if they cannot be true. It has no descriptors,
+// so the entries behind it can be read.
+func (r *Reception) orRefuse(entry any, err error) any {
 	if err != nil {
-		return nil, 0, err
+		r.Refused = cmp.Or(r.Refused, err)
+		return nil
 	}
-	return entry, 0, nil
+	return entry
 }
 
 // lose counts a client or session that has not arrived.

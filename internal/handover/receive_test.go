@@ -124,6 +124,37 @@ func TestDescriptionsInBadOrder(t *testing.T) {
 	}
 }
 
+// TestReceive_refusesCountsThatCannotBe, and receives all that follows them.
+func TestReceive_refusesCountsThatCannotBe(t *testing.T) {
+	session := list("entry", "session", "descriptors", "1", "label", "e", "deadline", "9000000000")
+	for name, test := range map[string]struct {
+		entry string
+		fails bool
+	}{
+		"true counts":              {list("entry", "counts", "saved", "5000000000", "endpoint_hits", "4000000000", "later", "-1"), false},
+		"a negative count":         {list("entry", "counts", "saved", "5", "endpoint_misses", "-1"), true},
+		"more hits than sessions":  {list("entry", "counts", "saved", "5", "endpoint_hits", "3", "destination_hits", "3"), true},
+		"more than 64 bits":        {list("entry", "counts", "saved", "9223372036854775808"), true},
+		"near the end of 64 bits":  {list("entry", "counts", "saved", "9223372036854775807"), true},
+		"no number":                {list("entry", "counts", "saved", "x"), true},
+		"a moment to come":         {list("entry", "counts", "saved", "5", "since", "-9000000000"), true},
+		"negative times":           {list("entry", "counts", "took", "5 -1"), true},
+		"hits of a label":          {list("entry", "hits", "level", "endpoint", "label", "e", "counts", "1 0 0 0 0 0 5 -1"), false},
+		"negative hits of a label": {list("entry", "hits", "level", "endpoint", "label", "e", "counts", "1 2 -1"), true},
+		"a negative error":         {list("entry", "hits", "level", "endpoint", "label", "e", "counts", "1", "error", "-1"), true},
+	} {
+		description := list("version", "2", "sessions", "1") + test.entry + session
+		h, r, err := receiver(time.Second).receive(craft(t, []byte(description), false, 1))
+		if want := (Received{Sessions: 1}); r != want || (err != nil) != test.fails {
+			t.Errorf("%s: got %+v, %v, want %+v", name, r, err, want)
+		}
+		if got := h.Counts != (Counts{}) || len(h.Hits) > 0; got == test.fails {
+			t.Errorf("%s: got %+v, %+v", name, h.Counts, h.Hits)
+		}
+		h.close()
+	}
+}
+
 // TestReceive_doesNotWaitForLong has a sender that sends nothing.
 func TestReceive_doesNotWaitForLong(t *testing.T) {
 	for _, stopped := range []bool{false, true} {

@@ -240,7 +240,7 @@ func (t *transfer) sendSessions() error {
 func (t *transfer) lose(err error, sessions, clients int) {
 	t.result.Err = errors.Join(t.result.Err, err)
 	t.result.LostClients += clients
-	t.state.Counts.Lost += sessions + clients
+	t.state.Counts.Lost += int64(sessions + clients)
 }
 
 // connect connects to the listening socket. The accept queue is emptied first, as clients in
@@ -294,6 +294,7 @@ func (t *transfer) sendQueued() error {
 		case err != nil || c.Phase == "": // the next process accepts the rest
 			return nil
 		}
+		t.state.Counts.Connections++ // the counts of the state are from before
 		err = t.queueBatch(kindQueued, c.descriptors())
 		unix.Close(c.FD)
 		c.FD = fdpass.None

@@ -51,7 +51,7 @@ func TestSend_manySessions(t *testing.T) {
 	s.close()
 	got, r, err := receiver(time.Hour).receive(p.message(t))
 	defer got.close()
-	if r.Sessions+len(result.Unsent) != n || r.Lost != 0 || got.Counts.Lost != len(result.Unsent) || err != nil {
+	if r.Sessions+len(result.Unsent) != n || r.Lost != 0 || got.Counts.Lost != int64(len(result.Unsent)) || err != nil {
 		t.Fatalf("got %+v, %v, and %d of %d were not sent", r, err, len(result.Unsent), n)
 	}
 	for _, session := range got.Sessions {
@@ -112,7 +112,7 @@ func TestSend_othersHaveDescriptorsInFlight(t *testing.T) {
 	}
 	got, r, err := receiver(time.Hour).receive(p.message(t))
 	defer got.close()
-	if r.Clients != clients || r.Sessions != result.Sessions || r.Lost != 0 || err != nil || got.Counts.Lost != sessions-result.Sessions {
+	if r.Clients != clients || r.Sessions != result.Sessions || r.Lost != 0 || err != nil || got.Counts.Lost != int64(sessions-result.Sessions) {
 		t.Errorf("got %+v, %v, and %d lost", r, err, got.Counts.Lost)
 	}
 }

@@ -33,9 +33,7 @@ func (c *conversation) takeOver(list attr.List) (handedOff bool) {
 		c.reply(statusBad)
 		return false
 	}
-	s.mu.Lock()
-	s.connections-- // the old process is no client
-	s.mu.Unlock()
+	s.uncountConnection() // the old process is no client
 	c.uncount(false)
 	return true
 }
@@ -94,7 +92,7 @@ func (s *Server) receive(fd int) {
 	for entry := range r.Entries() {
 		switch e := entry.(type) {
 		case *handover.Counts:
-			s.restoreCounts(e)
+			s.continueCounts(&e.Values, e.Age)
 		case *handover.Client:
 			h.add(e)
 		case *cache.SavedBinding:
@@ -110,8 +108,11 @@ func (s *Server) receive(fd int) {
 	if r.Err != nil {
 		s.Log.Warning("take over from the previous process: %v", r.Err)
 	}
+	if r.Refused != nil {
+		s.Log.Warning("take over from the previous process: counts are left out: %v", r.Refused)
+	}
 	s.mu.Lock()
-	s.lost += r.Lost
+	s.counts.Lost += int64(r.Lost)
 	s.mu.Unlock()
 	s.Log.Info("takeover: sessions=%d bindings=%d clients=%d lost=%d", r.Sessions, r.Bindings, r.Clients, r.Lost)
 }
@@ -145,18 +146,6 @@ func (h *heldClients) release() {
 		h.server.resume(c)
 	}
 	h.released, h.clients = true, nil
-}
-
-func (s *Server) restoreCounts(c *handover.Counts) {
-	s.Cache.RestoreTotals(c.Totals)
-	s.workers[0].took.Add(c.Took)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.connections += c.Connections
-	s.refused += c.Refused
-	s.lost += c.Lost
-	s.lostLines += c.LostLines
-	s.since = time.Now().Add(-max(c.Age, s.counted()))
 }
 
 // resume serves a client that another process has served, or this one before it gave up a
@@ -293,10 +282,7 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	state.Counts = handover.Counts{
-		Totals: all.Totals, Connections: s.connections, Refused: s.refused, Lost: s.lost,
-		LostLines: s.lostLines + s.Log.Lost(), Took: s.took(), Age: s.counted(),
-	}
+	state.Counts = handover.Counts{Values: s.values(all.Totals), Age: s.counted()}
 	return state
 }
 

@@ -177,8 +177,25 @@ func TestHandOver_keepsTheRestOfTheTTL(t *testing.T) {
 		t.Errorf("after its end: %+v", got)
 	}
 	wantClosed(t, r)
-	if got := to.Cache.Totals(); got.TakenOver != 1 || got.Saved != 1 {
-		t.Errorf("totals: %+v", got)
+	if got := to.status(); got.TakenOver != 1 || got.Saved != 1 {
+		t.Errorf("got %+v, want 1 session saved and 1 taken over", got)
+	}
+}
+
+// TestHandover_connectionsAreThoseOfClients hands over twice, with a client that stays, and
+// counts one connection.
+func TestHandover_connectionsAreThoseOfClients(t *testing.T) {
+	t.Parallel()
+	worlds := []*world{newWorld(t), newWorld(t), newWorld(t)}
+	p := worlds[0].connect(t)
+	p.miss()
+	for i, to := range worlds[1:] {
+		handOver(t, worlds[i], to)
+		p.miss()
+		if got := to.status(); got.Connections != 1 || got.Clients != 1 || got.EndpointMisses != int64(i)+2 {
+			t.Errorf("handover %d: got %d connections, %d clients, %d misses, want 1, 1, %d",
+				i+1, got.Connections, got.Clients, got.EndpointMisses, i+2)
+		}
 	}
 }
 

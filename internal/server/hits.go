@@ -18,16 +18,16 @@ type Hits struct {
 	now                     func() time.Duration
 }
 
-// hitsSize is how many of each are counted.
+// hitsSize is how many destinations, and how many endpoints, are counted.
 const hitsSize = 1000
 
-// NewHits returns what has counted nothing yet.
+// NewHits returns empty tables.
 func NewHits(now func() time.Duration) *Hits {
 	return &Hits{topk.New(hitsSize, now), topk.New(hitsSize, now), now}
 }
 
-// found counts a lookup, by an endpoint or a destination. A session that was found by
-// a destination is one of its endpoint, too.
+// found counts a lookup by an endpoint or a destination. A session that was found by a
+// destination counts for its endpoint, too.
 func (h *Hits) found(table *topk.Table, label []byte, s cache.Session, ok bool) {
 	if !ok {
 		table.Count(label, topk.Miss)
@@ -39,18 +39,26 @@ func (h *Hits) found(table *topk.Table, label []byte, s cache.Session, ok bool) 
 	}
 }
 
-// ended counts what the cache has ended.
+// endEvents are the events for the reasons for which the cache closes a session or drops a
+// binding.
+var endEvents = [...]topk.Event{
+	cache.Expired: topk.Expired,
+	cache.Evicted: topk.Evicted,
+	cache.Flushed: topk.Flushed,
+	cache.Dead:    topk.Dead,
+}
+
+// ended counts a session that the cache has closed, or a binding that it has dropped.
 func (h *Hits) ended(e cache.Ended) {
-	event := [...]topk.Event{cache.Expired: topk.Expired, cache.Evicted: topk.Flushed, cache.Flushed: topk.Flushed, cache.Dead: topk.Dead}[e.Why]
 	if e.Endpoint != "" {
-		h.endpoints.CountString(e.Endpoint, event)
+		h.endpoints.CountString(e.Endpoint, endEvents[e.Why])
 	}
 	if e.Destination != "" {
-		h.destinations.CountString(e.Destination, event)
+		h.destinations.CountString(e.Destination, endEvents[e.Why])
 	}
 }
 
-// table returns the one of a level.
+// table returns the table of a level, or nil.
 func (h *Hits) table(level string) *topk.Table {
 	switch level {
 	case control.LevelDestination:
@@ -94,7 +102,7 @@ func (c *conversation) tellHits(list attr.List) {
 	c.reply(statusOK)
 }
 
-// listHits says some of the counts.
+// listHits encodes some of the counts.
 func (w *worker) listHits(all []topk.Entry, byEndpoint bool) {
 	now := w.Hits.now()
 	for _, e := range all {
@@ -103,8 +111,17 @@ func (w *worker) listHits(all []topk.Entry, byEndpoint bool) {
 			limit = w.Limits.For(e.Label).String()
 		}
 		control.EncodeEntry(w.encode, control.Hits{
-			Label: e.Label, Hits: e.Counts[topk.Hit], Misses: e.Counts[topk.Miss], Saves: e.Counts[topk.Save], Expired: e.Counts[topk.Expired],
-			Dead: e.Counts[topk.Dead], Flushed: e.Counts[topk.Flushed], Error: e.Error, Limit: limit, Counted: control.Seconds(now - e.Since),
+			Label:   e.Label,
+			Hits:    e.Counts[topk.Hit],
+			Misses:  e.Counts[topk.Miss],
+			Saves:   e.Counts[topk.Save],
+			Expired: e.Counts[topk.Expired],
+			Dead:    e.Counts[topk.Dead],
+			Evicted: e.Counts[topk.Evicted],
+			Flushed: e.Counts[topk.Flushed],
+			Error:   e.Error,
+			Limit:   limit,
+			Counted: control.Seconds(now - e.Since),
 		})
 		w.encode.End()
 	}

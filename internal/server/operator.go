@@ -10,12 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/attr"
-	"scache/internal/cache"
 	"scache/internal/control"
-	"scache/internal/histogram"
 )
 
-// operatorRequests are those of an operator.
+// operatorRequests are the requests that only operators make.
 var operatorRequests = map[string]func(*conversation, attr.List){
 	control.RequestStatus:  (*conversation).tellStatus,
 	control.RequestList:    (*conversation).tellAll,
@@ -36,48 +34,29 @@ func (c *conversation) tellStatus(list attr.List) {
 	out.End()
 }
 
+// status returns the state of the server.
 func (s *Server) status() control.Status {
 	size, totals := s.Cache.Size(), s.Cache.Totals()
+	limit := s.Cache.Limit()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	v := s.values(totals)
+	v.Clients = s.clients.Load()
+	v.Sessions = int64(size.Sessions)
+	v.Endpoints = int64(size.Endpoints)
+	v.Destinations = int64(size.Destinations)
+	v.PeakSessions = max(v.PeakSessions, v.Sessions)
+	v.PeakEndpoints = max(v.PeakEndpoints, v.Endpoints)
+	v.PeakDestinations = max(v.PeakDestinations, v.Destinations)
+	v.SessionLimit = int64(limit)
 	return control.Status{
 		Version: s.Version,
 		PID:     int64(os.Getpid()),
 		Uptime:  control.Seconds(time.Since(s.Started)),
-
 		Counted: control.Seconds(s.counted()),
 
-		Clients:     s.clients.Load(),
-		Connections: int64(s.connections),
-		Refused:     int64(s.refused),
-		Lost:        int64(s.lost),
-		LostLines:   int64(s.lostLines + s.Log.Lost()),
+		Values: v,
 
-		Sessions:         int64(size.Sessions),
-		Endpoints:        int64(size.Endpoints),
-		Destinations:     int64(size.Destinations),
-		PeakSessions:     int64(max(size.Sessions, totals.Peak.Sessions)),
-		PeakEndpoints:    int64(max(size.Endpoints, totals.Peak.Endpoints)),
-		PeakDestinations: int64(max(size.Destinations, totals.Peak.Destinations)),
-
-		DestinationHits:   int64(totals.Destination.Hits),
-		DestinationMisses: int64(totals.Destination.Misses),
-		EndpointHits:      int64(totals.Endpoint.Hits),
-		EndpointMisses:    int64(totals.Endpoint.Misses),
-
-		Saved:     int64(totals.Saved),
-		TakenOver: int64(totals.TakenOver),
-		Expired:   int64(totals.Ended[cache.Expired]),
-		Dead:      int64(totals.Ended[cache.Dead]),
-		Evicted:   int64(totals.Ended[cache.Evicted]),
-		Flushed:   int64(totals.Ended[cache.Flushed]),
-
-		EvictedBindings: int64(totals.EvictedBindings),
-
-		Waited: totals.Waited,
-		Took:   s.took(),
-
-		SessionLimit:  int64(s.Cache.Limit()),
 		TTLLimit:      control.Seconds(s.Cache.TTLLimit),
 		ClientTimeout: control.Seconds(s.Timeout),
 		LivenessCheck: s.LivenessCheck,
@@ -86,17 +65,8 @@ func (s *Server) status() control.Status {
 	}
 }
 
-// took returns how long requests took, in all loops.
-func (s *Server) took() histogram.Values {
-	var all histogram.Histogram
-	for _, w := range s.workers {
-		all.Add(w.took.Values())
-	}
-	return all.Values()
-}
-
-// remoteAddress returns the address of the remote end of a cached connection, if
-// it is one of the Internet.
+// remoteAddress returns the address of the remote end of a cached connection, or "" if
+// that is not an Internet address.
 func remoteAddress(fd int) string {
 	peer, err := unix.Getpeername(fd)
 	if err != nil {
@@ -111,7 +81,8 @@ func remoteAddress(fd int) string {
 	return ""
 }
 
-// flushCache drops what an operator does not want in the cache.
+// flushCache drops what has one of the labels that an operator gives, or everything if
+// there is none.
 func (c *conversation) flushCache(list attr.List) {
 	var labels []string
 	for _, a := range list {
@@ -134,7 +105,7 @@ func (c *conversation) flushCache(list attr.List) {
 	out.End()
 }
 
-// restart makes this process leave everything to a new one, this client included.
+// restart makes this process hand over everything to a new one, this client included.
 func (c *conversation) restart(list attr.List) {
 	if err := list.Expect(); err != nil || c.worker.Restart == nil {
 		c.refuse(control.RequestRestart, err)
@@ -145,7 +116,7 @@ func (c *conversation) restart(list attr.List) {
 	c.worker.Restart()
 }
 
-// refuse answers a request of an operator that is malformed, or cannot be served.
+// refuse answers a request of an operator that is malformed or cannot be served.
 func (c *conversation) refuse(request string, err error) {
 	if err != nil {
 		c.warnParameter(request, err)

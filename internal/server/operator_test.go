@@ -12,10 +12,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"scache/internal/cache"
 	"scache/internal/client"
 	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/histogram"
+	"scache/internal/stats"
 )
 
 func (w *world) operator(t *testing.T) *client.Client {
@@ -77,9 +79,13 @@ func TestStatus(t *testing.T) {
 	}
 	got.Uptime, got.Counted, got.PID, got.SessionLimit, got.Waited, got.Took = 0, 0, 0, 0, histogram.Values{}, histogram.Values{}
 	want := control.Status{
-		Version: "1.2", Clients: 1, Connections: 1,
-		Destinations: 1, PeakSessions: 1, PeakEndpoints: 1, PeakDestinations: 1,
-		DestinationHits: 1, EndpointMisses: 1, Saved: 1, ClientTimeout: control.Seconds(time.Minute),
+		Version: "1.2",
+		Values: stats.Values{
+			Clients: 1, Connections: 1,
+			Destinations: 1, PeakSessions: 1, PeakEndpoints: 1, PeakDestinations: 1,
+			DestinationHits: 1, EndpointMisses: 1, Saved: 1,
+		},
+		ClientTimeout: control.Seconds(time.Minute),
 	}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
@@ -184,6 +190,33 @@ func TestHits(t *testing.T) {
 	}
 	if _, err := c.Hits("odd"); err != client.ErrStock {
 		t.Errorf("an odd level: %v", err)
+	}
+}
+
+// TestHits_evictedAndFlushedAreApart drops sessions and bindings for the one reason and for
+// the other.
+func TestHits_evictedAndFlushedAreApart(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c := w.operator(t)
+	for range 3 {
+		w.save(t, c)
+	}
+	w.Cache.SetLimit(func() int { return 1 })
+	w.Hits.ended(cache.Ended{FD: cache.NoFD, Why: cache.Evicted, Destination: "smtp\nd\n"})
+	if _, err := c.FlushAll(); err != nil {
+		t.Fatal(err)
+	}
+	for level, want := range map[string]control.Hits{
+		control.LevelDestination: {Label: "smtp\nd\n", Saves: 3, Evicted: 1, Flushed: 1},
+		control.LevelEndpoint:    {Label: "smtp\ne\n", Saves: 3, Evicted: 2, Flushed: 1},
+	} {
+		if got, err := c.Hits(level); len(got) != 1 || got[0] != want || err != nil {
+			t.Errorf("%s: got %+v, %v, want %+v", level, got, err, want)
+		}
+	}
+	if s := w.status(); s.Evicted != 2 || s.Flushed != 1 {
+		t.Errorf("status: got %d evicted, %d flushed, want 2 and 1", s.Evicted, s.Flushed)
 	}
 }
 

@@ -28,6 +28,7 @@ import (
 	"scache/internal/histogram"
 	"scache/internal/limits"
 	"scache/internal/maillog"
+	"scache/internal/stats"
 )
 
 // A Server answers clients, each independently of the others.
@@ -77,14 +78,11 @@ type Server struct {
 	receptions receptions
 	begun      atomic.Int64 // conversations, so far
 
-	clients     atomic.Int64
-	pending     atomic.Int64 // bytes of memory for input that was not processed yet
-	mu          sync.Mutex
-	connections int       // of clients, so far
-	refused     int       // clients, so far
-	lost        int       // sessions and clients at takeovers, so far
-	lostLines   int       // of the log, by processes before this one
-	since       time.Time // when counting began, if not with this process
+	clients atomic.Int64
+	pending atomic.Int64 // bytes of memory for input that was not processed yet
+	mu      sync.Mutex
+	counts  stats.Values // of previous processes, and of this server without cache and loops
+	since   time.Time    // when counting began, if not with this process
 }
 
 // A worker serves its share of the clients, in an event loop.
@@ -176,7 +174,7 @@ func (s *Server) greet(fd int) *conversation {
 		return nil
 	}
 	s.mu.Lock()
-	s.connections++
+	s.counts.Connections++
 	s.mu.Unlock()
 	c := newConversation(fd)
 	if s.Announce {
@@ -294,7 +292,7 @@ func (s *Server) counted() time.Duration {
 func (s *Server) countRefused() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.refused++
+	s.counts.Refused++
 }
 
 // checkPeer returns an error if a client may not connect.

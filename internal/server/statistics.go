@@ -6,10 +6,66 @@ import (
 	"time"
 
 	"scache/internal/cache"
+	"scache/internal/histogram"
+	"scache/internal/stats"
 )
 
-// Statistics logs statistics every interval, and once more when it is stopped.
-// The returned function does that, and returns when it is done.
+// values returns what was counted so far, over all processes, given the totals of the
+// cache. Its gauges are zero. The caller holds mu.
+func (s *Server) values(totals cache.Totals) stats.Values {
+	v := stats.Values{
+		LostLines: int64(s.Log.Lost()),
+
+		PeakSessions:     int64(totals.Peak.Sessions),
+		PeakEndpoints:    int64(totals.Peak.Endpoints),
+		PeakDestinations: int64(totals.Peak.Destinations),
+
+		DestinationHits:   totals.Destination.Hits,
+		DestinationMisses: totals.Destination.Misses,
+		EndpointHits:      totals.Endpoint.Hits,
+		EndpointMisses:    totals.Endpoint.Misses,
+
+		Saved:           totals.Saved,
+		TakenOver:       totals.TakenOver,
+		Expired:         totals.Ended[cache.Expired],
+		Dead:            totals.Ended[cache.Dead],
+		Evicted:         totals.Ended[cache.Evicted],
+		Flushed:         totals.Ended[cache.Flushed],
+		EvictedBindings: totals.EvictedBindings,
+
+		Waited: totals.Waited,
+		Took:   s.took(),
+	}
+	v.Add(&s.counts)
+	return v
+}
+
+// took returns how long requests took, in all loops of this process.
+func (s *Server) took() (all histogram.Values) {
+	for _, w := range s.workers {
+		all.Add(w.took.Values())
+	}
+	return all
+}
+
+// continueCounts continues the counts of a previous process, which began that long ago.
+func (s *Server) continueCounts(v *stats.Values, age time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.Add(v)
+	s.since = time.Now().Add(-max(age, s.counted()))
+}
+
+// uncountConnection is called when a connection turns out to be that of a previous process,
+// which hands over its state: it is no client.
+func (s *Server) uncountConnection() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts.Connections--
+}
+
+// Statistics logs statistics every interval, and once more when stop is called. stop
+// returns when that is done.
 func (s *Server) Statistics(interval time.Duration) (stop func()) {
 	stopping, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -34,8 +90,8 @@ func (s *Server) Statistics(interval time.Duration) (stop func()) {
 	}
 }
 
-// logStatistics logs what happened since the given moment, in the words of the
-// stock server, and begins anew. It logs nothing about what did not happen.
+// logStatistics logs what happened since the given moment, in the words of the stock
+// server, and begins a new interval. It logs no line about something that did not happen.
 func (s *Server) logStatistics(since time.Time) {
 	stats := s.Cache.ResetStats()
 	if stats == (cache.Stats{}) {
@@ -52,6 +108,7 @@ func (s *Server) logStatistics(since time.Time) {
 
 func (s *Server) logLookups(kind string, l cache.Lookups) {
 	if total := l.Hits + l.Misses; total > 0 {
-		s.Log.Info("statistics: %s lookup hits=%d miss=%d success=%d%%", kind, l.Hits, l.Misses, l.Hits*100/total)
+		s.Log.Info("statistics: %s lookup hits=%d miss=%d success=%d%%",
+			kind, l.Hits, l.Misses, l.Hits*100/total)
 	}
 }
