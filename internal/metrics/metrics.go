@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package metrics tells Prometheus what connection cache servers tell their operator.
+// Package metrics exports the status of connection cache servers to Prometheus.
+//
+// A [Collector] asks all servers at the same time, and each server at most once at a time:
+// scrapes that arrive meanwhile wait and share the answer. Nothing that a server or a
+// configuration says can make the metrics of another server fail.
 package metrics
 
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,82 +18,125 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/control"
-	"scache/internal/histogram"
+	"scache/internal/stats"
 )
 
 // A Source is one server.
 type Source struct {
-	Instance string // of Postfix, for the label
+	Instance string // of Postfix: the value of the label
 	Socket   string
 
-	// Installed returns the version of the binary that is installed for it, or nothing
-	// if that is not ours. It may be nil.
+	// Installed returns the version of the binary that is installed for this server, or ""
+	// if that is another server's. It may be nil.
 	Installed func() string
 }
 
-// Limit is how long a server may take to answer. One that does not is down.
+// Limit is how long a server may take to answer. A server that takes longer is down.
 const Limit = time.Second
 
-// top is how many destinations and endpoints are told of.
+// top is how many destinations, and how many endpoints, have metrics of their own.
 const top = 20
 
-// A Collector asks servers, all at the same time, whenever it is asked itself.
+// A Collector asks servers when Prometheus asks. Its methods are safe for concurrent use.
 type Collector struct {
-	Sources func() []Source // asked for each time, as instances come and go
-	Hits    bool            // tell of the busiest destinations and endpoints, too
+	Sources func() []Source // is called for each scrape, because instances come and go
+	Hits    bool            // export the busiest destinations and endpoints, too
+
+	sources flights[[]Source]
+	scrapes flights[[]prometheus.Metric]
 }
 
-// label is that of the instance: "instance" is Prometheus' own.
+// label is the label of the instance. Prometheus itself uses "instance".
 const label = "postfix_instance"
 
-func desc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("scache_"+name, help, append([]string{label}, labels...), nil)
+// prefix begins the names of all metrics.
+const prefix = "scache_"
+
+// A metric is a family of metrics, as the manual page explains it.
+type metric struct {
+	stats.Family
+	desc *prometheus.Desc
 }
 
+func newMetric(f stats.Family) *metric {
+	labels := append([]string{label}, f.Labels...)
+	return &metric{f, prometheus.NewDesc(prefix+f.Name, f.Help, labels, nil)}
+}
+
+func gauge(name, help string, labels ...string) *metric {
+	return newMetric(stats.Family{Name: name, Kind: stats.Gauge, Labels: labels, Help: help})
+}
+
+// The metrics that are no numbers of package stats.
 var (
-	up        = desc("up", "Whether the server answers: 1 or 0. The stock server does not.")
-	duration  = desc("scrape_duration_seconds", "How long the server took to answer.")
-	build     = desc("build_info", "The version of the server that runs; the value is always 1.", "version")
-	installed = desc("installed_info", "The version of the binary that is installed, unknown if it does not run; the value is always 1. Absent where another server is in use.", "version")
-	started   = desc("start_time_seconds", "When the server was started, in seconds since the epoch.")
+	up = gauge("up", "Whether the server answers: 1 or 0. The stock server has 0.")
 
-	clients     = desc("clients", "Clients that are connected: delivery agents, and whoever asks for metrics.")
-	connections = desc("client_connections_total", "Connections of clients.")
-	refused     = desc("clients_refused_total", "Clients that were refused for being another user's.")
+	duration = gauge("scrape_duration_seconds", "How long the server took to answer.")
 
-	sessions     = desc("sessions", "Connections in the cache.")
-	endpoints    = desc("endpoints", "Endpoints with connections in the cache.")
-	destinations = desc("destinations", "Destinations that are bound to endpoints.")
-	limit        = desc("sessions_limit", "How many connections the cache takes at present.")
+	build = gauge("build_info", "The version of the server that runs. The value is always 1.", "version")
 
-	lookups   = desc("lookups_total", "Lookups by level and result.", "level", "result")
-	saved     = desc("sessions_saved_total", "Connections that delivery agents have saved.")
-	takenOver = desc("sessions_taken_over_total", "Connections that previous processes have left.")
-	closed    = desc("sessions_closed_total", "Connections that the cache has closed, by reason.", "reason")
-	evicted   = desc("bindings_evicted_total", "Bindings that had to make room for others.")
-	lost      = desc("takeover_lost_total", "Connections and clients that were left to the next process, and did not arrive.")
-	lostLines = desc("log_lines_lost_total", "Log lines that were lost because the log receiver was too slow.")
+	installed = gauge("installed_info",
+		"The version of the installed binary, or \"unknown\" if it does not run. "+
+			"The value is always 1. Absent if Postfix uses another server.", "version")
 
-	waited = desc("session_wait_seconds", "How long connections were in the cache that were given away.")
-	took   = desc("request_duration_seconds", "How long requests took, from when the server noticed them until they were answered.")
+	started = gauge("start_time_seconds", "When the server was started, in seconds since 1970.")
 
-	topEvents = desc("label_events_total", "What happened to the busiest destinations and endpoints; labels come and go.", "level", "label", "event")
+	events = newMetric(stats.Family{
+		Name: "label_events_total", Kind: stats.Counter, Labels: []string{"level", "label", "event"},
+		Help: "What happened to the 20 busiest destinations and endpoints. Labels come and go.",
+	})
 )
 
-// Describe is for the registry. It tells nothing, as what is told depends on who
-// answers.
+// numbers and times are the metrics of the tables of package stats, by name.
+var numbers, times = tables()
+
+func tables() (numbers, times map[string]*metric) {
+	numbers, times = map[string]*metric{}, map[string]*metric{}
+	for i := range stats.Numbers {
+		if f := stats.Numbers[i].Family(); f.Name != "" && numbers[f.Name] == nil {
+			numbers[f.Name] = newMetric(f)
+		}
+	}
+	for _, d := range stats.Times {
+		times[d.Metric] = newMetric(stats.Family{Name: d.Metric, Help: d.Help})
+	}
+	return numbers, times
+}
+
+// Describe sends nothing, which makes the collector an unchecked one: the set of metrics
+// depends on which servers answer.
 func (c *Collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect asks all servers.
 func (c *Collector) Collect(ch chan<- prometheus.Metric) {
+	sources := c.sources.do("", func() []Source { return distinct(c.Sources(), instance) })
 	var asked sync.WaitGroup
-	for _, s := range c.Sources() {
-		asked.Go(func() { c.collect(s, ch) })
+	for _, s := range sources {
+		asked.Go(func() {
+			key := instance(s) + "\x00" + s.Socket
+			for _, m := range c.scrapes.do(key, func() []prometheus.Metric { return c.scrape(s) }) {
+				ch <- m
+			}
+		})
 	}
 	asked.Wait()
 }
 
-func (c *Collector) collect(s Source, ch chan<- prometheus.Metric) {
+// instance returns the value of the label of a server.
+func instance(s Source) string { return printable(s.Instance) }
+
+// printable returns a text on one line and in UTF-8, as control.Escape writes it, but leaves
+// backslashes alone: what was escaped before stays as it is.
+func printable(text string) string {
+	parts := strings.Split(text, `\`)
+	for i := range parts {
+		parts[i] = control.Escape(parts[i])
+	}
+	return strings.Join(parts, `\`)
+}
+
+// scrape asks one server, and returns its metrics.
+func (c *Collector) scrape(s Source) []prometheus.Metric {
 	var status control.Status
 	hits := map[string][]control.Hits{}
 	start := time.Now()
@@ -103,73 +151,83 @@ func (c *Collector) collect(s Source, ch chan<- prometheus.Metric) {
 		}
 		return nil
 	})
-	m := writer{s.Instance, ch}
-	m.gauge(duration, time.Since(start).Seconds())
+	w := writer{instance: instance(s), seen: map[string]bool{}}
+	w.number(duration, time.Since(start).Seconds())
 	if s.Installed != nil {
 		if version := s.Installed(); version != "" {
-			m.gauge(installed, 1, version)
+			w.number(installed, 1, version)
 		}
 	}
 	if err != nil {
-		m.gauge(up, 0)
-		return
+		w.number(up, 0)
+		return w.all
 	}
-	m.gauge(up, 1)
-	m.status(status, start)
+	w.number(up, 1)
+	w.status(status, start)
 	for level, all := range hits {
-		m.hits(level, all)
+		w.hits(level, all)
 	}
+	return w.all
 }
 
-// A writer writes the metrics of one instance.
+// A writer collects the metrics of one instance.
 type writer struct {
 	instance string
-	ch       chan<- prometheus.Metric
+	all      []prometheus.Metric
+	seen     map[string]bool // names and labels
 }
 
-func (w writer) gauge(d *prometheus.Desc, value float64, labels ...string) {
-	w.ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, append([]string{w.instance}, labels...)...)
-}
-
-func (w writer) counter(d *prometheus.Desc, value int64, labels ...string) {
-	w.ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(value), append([]string{w.instance}, labels...)...)
-}
-
-func (w writer) histogram(d *prometheus.Desc, v histogram.Values) {
-	w.ch <- prometheus.MustNewConstHistogram(d, uint64(v.Count()), v.Sum.Seconds(), v.Cumulative(), w.instance)
-}
-
-func (w writer) status(s control.Status, now time.Time) {
-	w.gauge(build, 1, s.Version)
-	w.gauge(started, float64(now.Add(-time.Duration(s.Uptime)).UnixMilli())/1000)
-	for d, value := range map[*prometheus.Desc]int64{
-		clients: s.Clients, sessions: s.Sessions, endpoints: s.Endpoints, destinations: s.Destinations, limit: s.SessionLimit,
-	} {
-		w.gauge(d, float64(value))
+// number adds a metric. The server may be a false one: of a metric that it has twice, the
+// first counts.
+func (w *writer) number(m *metric, value float64, labels ...string) {
+	kind := prometheus.GaugeValue
+	if m.Kind == stats.Counter {
+		kind = prometheus.CounterValue
 	}
-	for d, value := range map[*prometheus.Desc]int64{
-		connections: s.Connections, refused: s.Refused, saved: s.Saved, takenOver: s.TakenOver, evicted: s.EvictedBindings,
-		lost: s.Lost, lostLines: s.LostLines,
-	} {
-		w.counter(d, value)
+	values := []string{w.instance}
+	for _, text := range labels {
+		values = append(values, printable(text))
 	}
-	w.counter(lookups, s.DestinationHits, "destination", "hit")
-	w.counter(lookups, s.DestinationMisses, "destination", "miss")
-	w.counter(lookups, s.EndpointHits, "endpoint", "hit")
-	w.counter(lookups, s.EndpointMisses, "endpoint", "miss")
-	for reason, value := range map[string]int64{"expired": s.Expired, "dead": s.Dead, "evicted": s.Evicted, "flushed": s.Flushed} {
-		w.counter(closed, value, reason)
+	key := m.Name + "\x00" + strings.Join(values, "\x00")
+	one, err := prometheus.NewConstMetric(m.desc, kind, value, values...)
+	if err == nil && !w.seen[key] {
+		w.seen[key] = true
+		w.all = append(w.all, one)
 	}
-	w.histogram(waited, s.Waited)
-	w.histogram(took, s.Took)
 }
 
-// hits tells of those with the most lookups.
-func (w writer) hits(level string, all []control.Hits) {
-	slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(b.Hits+b.Misses, a.Hits+a.Misses) })
+func (w *writer) status(s control.Status, now time.Time) {
+	w.number(build, 1, s.Version)
+	w.number(started, float64(now.Add(-time.Duration(s.Uptime)).UnixMilli())/1000)
+	for i := range stats.Numbers {
+		if n := &stats.Numbers[i]; n.Metric != "" {
+			w.number(numbers[n.Metric], float64(*n.Field(&s.Values)), n.Labels...)
+		}
+	}
+	for _, d := range stats.Times {
+		v := d.Field(&s.Values)
+		one, err := prometheus.NewConstHistogram(times[d.Metric].desc,
+			uint64(v.Count()), v.Sum.Seconds(), v.Cumulative(), w.instance)
+		if err == nil {
+			w.all = append(w.all, one)
+		}
+	}
+}
+
+// hits adds the metrics of the labels with the most lookups.
+func (w *writer) hits(level string, all []control.Hits) {
+	slices.SortStableFunc(all, func(a, b control.Hits) int {
+		return cmp.Compare(b.Hits+b.Misses, a.Hits+a.Misses)
+	})
 	for _, h := range all[:min(top, len(all))] {
-		for event, n := range map[string]int64{"hit": h.Hits, "miss": h.Misses, "save": h.Saves, "expired": h.Expired, "dead": h.Dead, "flushed": h.Flushed} {
-			w.counter(topEvents, n, level, control.Escape(h.Label), event)
+		for _, event := range []struct {
+			name string
+			n    int64
+		}{
+			{"hit", h.Hits}, {"miss", h.Misses}, {"save", h.Saves}, {"expired", h.Expired},
+			{"dead", h.Dead}, {"evicted", h.Evicted}, {"flushed", h.Flushed},
+		} {
+			w.number(events, float64(event.n), level, h.Label, event.name)
 		}
 	}
 }

@@ -4,15 +4,18 @@ package metrics
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"scache/internal/postfix"
 )
 
-// TestNoTwoInstancesHaveOneName although their directories have, and one is given twice.
-func TestNoTwoInstancesHaveOneName(t *testing.T) {
+// TestSystems_namesDiffer although those of directories are the same, and one is given
+// twice.
+func TestSystems_namesDiffer(t *testing.T) {
 	t.Parallel()
 	top := t.TempDir()
 	var directories []string
@@ -31,13 +34,84 @@ func TestNoTwoInstancesHaveOneName(t *testing.T) {
 		got[s.Instance]++
 	}
 	if len(got) != 3 || got["own"] != 1 || got[top+"/a/postfix"] != 1 || got[top+"/b/postfix"] != 1 {
-		t.Errorf("%v", got)
+		t.Errorf("got %v, want own, and two directories", got)
 	}
 }
 
-// TestTheInstalledBinaryIsTold of ours only, and also if it does not run: there is an alert
-// for that.
-func TestTheInstalledBinaryIsTold(t *testing.T) {
+// TestSystems_namesThatAreNoText are shown, and differ.
+func TestSystems_namesThatAreNoText(t *testing.T) {
+	t.Parallel()
+	top := t.TempDir()
+	var directories []string
+	for i, name := range []string{"postfix-\xff", "postfix-\xfe", `postfix-\xff`} {
+		dir := filepath.Join(top, fmt.Sprint(i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		text := "queue_directory = " + top + "\nmulti_instance_name = " + name + "\n"
+		if err := os.WriteFile(filepath.Join(dir, "main.cf"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		directories = append(directories, dir)
+	}
+	got := gather(t, &Collector{Sources: func() []Source { return Systems(directories) }})
+	want(t, got, 1, `scache_up{postfix_instance="postfix-\\xfe"} 0`,
+		`scache_up{postfix_instance="`+top+`/0"} 0`, `scache_up{postfix_instance="`+top+`/2"} 0`)
+	want(t, got, 3, `scache_up{`)
+}
+
+// TestVersionCache_startsOneProcess for each binary, and one more when it is replaced.
+func TestVersionCache_startsOneProcess(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	binary, runs := filepath.Join(dir, postfix.OurName), filepath.Join(dir, "runs")
+	write := func(path, text string) {
+		t.Helper()
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path+".new", []byte(text), 0o755),
+			os.Rename(path+".new", path))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(filepath.Join(dir, "master.cf"), "scache unix - - n - 1 "+postfix.OurName+"\n")
+	write(filepath.Join(dir, "main.cf"), "daemon_directory = "+dir+"\n")
+	system, err := postfix.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := time.Hour
+	c := versionCache{now: func() time.Time { return time.Now().Add(later) }}
+	for i, step := range []struct {
+		text, version string
+		runs          int
+		later         time.Duration
+	}{
+		{"echo scache 7", "7", 1, time.Hour},
+		{"echo scache 8", "8", 2, time.Hour},
+		{"exit 1", "unknown", 5, time.Hour}, // it may run the next time
+		{"echo scache 9", "9", 8, 0},        // it may just have been replaced
+	} {
+		write(binary, "#!/bin/sh\necho >>"+runs+"\n"+step.text+"\n")
+		later = step.later
+		for range 3 {
+			if got := c.of(system); got != step.version {
+				t.Errorf("step %d: got version %q, want %q", i, got, step.version)
+			}
+		}
+		text, err := os.ReadFile(runs)
+		if err != nil || len(text) != step.runs {
+			t.Errorf("step %d: got %d runs, %v, want %d", i, len(text), err, step.runs)
+		}
+	}
+	write(filepath.Join(dir, "master.cf"), "scache unix - - n - 1 scache\n")
+	if got := c.of(system); got != "" {
+		t.Errorf("another server: got version %q, want none", got)
+	}
+}
+
+// TestSystems_installedBinary is ours only, and has a version even if it does not run: there
+// is an alert for that.
+func TestSystems_installedBinary(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for i, test := range []struct{ command, binary, want string }{
@@ -63,7 +137,7 @@ func TestTheInstalledBinaryIsTold(t *testing.T) {
 			t.Fatal(err)
 		}
 		if version := Systems([]string{dir})[0].Installed(); version != test.want {
-			t.Errorf("%d: version %q, want %q", i, version, test.want)
+			t.Errorf("%d: got version %q, want %q", i, version, test.want)
 		}
 	}
 }
