@@ -3,12 +3,15 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -16,6 +19,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -55,8 +60,7 @@ func freePort(t *testing.T) string {
 	return "127.0.0.1:" + strconv.Itoa(port)
 }
 
-// start starts the exporter, as the mail system's own user if it is there, and returns
-// its address.
+// start starts the exporter, as Postfix's own user if there is one, and returns its address.
 func start(t *testing.T, options ...string) string {
 	t.Helper()
 	address := freePort(t)
@@ -80,6 +84,7 @@ func start(t *testing.T, options ...string) string {
 	return address
 }
 
+// eventually waits for a condition outside of this process.
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
@@ -112,7 +117,7 @@ func want(t *testing.T, got string, texts ...string) {
 	}
 }
 
-// system makes what the exporter needs to know of a mail system.
+// system makes the files of a Postfix instance that the exporter reads.
 func system(t *testing.T, name, settings string) (dir, socket string) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "scache-exporter-"+name+"-") // t.TempDir is for its owner only
@@ -131,8 +136,8 @@ func system(t *testing.T, name, settings string) (dir, socket string) {
 	return dir, filepath.Join(dir, "private", "scache")
 }
 
-// TestWhoeverDoesNotAnswerIsDown within a second, and the others are up.
-func TestWhoeverDoesNotAnswerIsDown(t *testing.T) {
+// TestMetrics_serverThatDoesNotAnswer is down after a second, and the others are up.
+func TestMetrics_serverThatDoesNotAnswer(t *testing.T) {
 	t.Parallel()
 	good, err := postfixtest.StartMaster(server, "multi_instance_name = good")
 	if err != nil {
@@ -146,7 +151,7 @@ func TestWhoeverDoesNotAnswerIsDown(t *testing.T) {
 	defer stock.Close()
 	dead, _ := system(t, "dead", "")
 	slow, path := system(t, "slow", "")
-	l, err := net.Listen("unix", path) // as of a throttled server: who connects waits
+	l, err := net.Listen("unix", path) // like that of a throttled server: clients wait
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -171,6 +176,123 @@ func TestWhoeverDoesNotAnswerIsDown(t *testing.T) {
 	want(t, get(t, "http://"+address+"/"), "scache_exporter", `href="/metrics"`)
 }
 
+// TestMetrics_manyConnections has a connection cache that answers after a while, and more
+// clients than the exporter accepts. They share what it asks for, and it answers later.
+func TestMetrics_manyConnections(t *testing.T) {
+	t.Parallel()
+	dir, path := system(t, "slow", "")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	os.Chmod(path, 0o777)
+	var scrapes atomic.Int32
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			scrapes.Add(1)
+			io.Copy(io.Discard, conn) // until the exporter has waited for long enough
+			conn.Close()
+		}
+	}()
+	defer l.Close()
+	address := start(t, "-c", dir)
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 300}}
+	defer client.CloseIdleConnections()
+	var answered atomic.Int32
+	var done sync.WaitGroup
+	for range 300 {
+		done.Go(func() {
+			resp, err := client.Get("http://" + address + "/metrics")
+			if err != nil {
+				return // one of those that are too many
+			}
+			defer resp.Body.Close()
+			if text, err := io.ReadAll(resp.Body); err == nil && strings.Contains(string(text), `scache_up{postfix_instance="slow"} 0`) {
+				answered.Add(1)
+			}
+		})
+	}
+	done.Wait()
+	if answered.Load() < maxConnections/2 || scrapes.Load() > answered.Load()/2 {
+		t.Errorf("got %d answers after asking the cache %d times, want most of %d, and few",
+			answered.Load(), scrapes.Load(), maxConnections)
+	}
+	want(t, get(t, "http://"+address+"/metrics"), `scache_up{postfix_instance="slow"} 0`)
+}
+
+// TestMetrics_textThatIsNotUTF8 is the name of an instance, and ends nothing.
+func TestMetrics_textThatIsNotUTF8(t *testing.T) {
+	t.Parallel()
+	odd, _ := system(t, "odd", "multi_instance_name = postfix-\xff\n")
+	good, _ := system(t, "good", "")
+	address := start(t, "-c", odd, "-c", good)
+	for range 2 {
+		want(t, get(t, "http://"+address+"/metrics"), `scache_up{postfix_instance="postfix-\\xff"} 0`, `scache_up{postfix_instance="good"} 0`)
+	}
+}
+
+// TestConnections_bounded has three connections where two may be, of which one has no
+// request, and then none.
+func TestConnections_bounded(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	bound := connections{limit: 2}
+	active := make(chan bool, 10)
+	s.Config.ConnState = func(conn net.Conn, state http.ConnState) {
+		if bound.changed(conn, state); state == http.StateNew || state == http.StateActive {
+			active <- state == http.StateActive
+		}
+	}
+	s.Start()
+	defer s.Close()
+	dial := func(request string) net.Conn {
+		conn, err := net.Dial("tcp", s.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		conn.SetDeadline(time.Now().Add(time.Minute))
+		if <-active; request != "" {
+			fmt.Fprint(conn, request)
+			<-active
+		}
+		return conn
+	}
+	isClosed := func(conn net.Conn) bool {
+		n, err := conn.Read(make([]byte, 1))
+		return n == 0 && (err == io.EOF || errors.Is(err, syscall.ECONNRESET))
+	}
+	const request = "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+	first := dial(request)
+	second := dial("")
+	third := dial(request)
+	if !isClosed(second) {
+		t.Error("a connection without a request was not closed")
+	}
+	if !isClosed(dial("")) {
+		t.Error("a connection was not closed, although all others had requests")
+	}
+	close(release)
+	for i, conn := range []net.Conn{first, third} {
+		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(line, " 200 ") || err != nil {
+			t.Errorf("request %d: got %q, %v, want an answer", i, line, err)
+		}
+	}
+}
+
+func TestNewServer_bounds(t *testing.T) {
+	t.Parallel()
+	s := newServer(nil)
+	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.ConnState == nil {
+		t.Errorf("got no bound for one of %+v", s)
+	}
+}
+
 func TestPasswords(t *testing.T) {
 	t.Parallel()
 	dir, _ := system(t, "one", "")
@@ -188,8 +310,8 @@ func TestPasswords(t *testing.T) {
 	resp.Body.Close()
 }
 
-// TestSystemdSocket has systemd's own tool listen, and start the exporter when somebody
-// asks.
+// TestSystemdSocket has systemd's own tool listen, and start the exporter when a client
+// connects.
 func TestSystemdSocket(t *testing.T) {
 	t.Parallel()
 	const tool = "systemd-socket-activate"
@@ -206,7 +328,7 @@ func TestSystemdSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	eventually(t, "somebody listens", func() bool {
+	eventually(t, "the socket is there", func() bool {
 		text, err := os.ReadFile("/proc/net/tcp")
 		_, port, _ := net.SplitHostPort(address)
 		n, _ := strconv.Atoi(port)

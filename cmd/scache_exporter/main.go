@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Command scache_exporter tells Prometheus about the connection caches of Postfix.
+// Command scache_exporter exports the status of the connection caches of Postfix to
+// Prometheus.
 package main
 
 import (
@@ -9,7 +10,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -23,14 +23,15 @@ import (
 // version is set by the build.
 var version = "unknown"
 
-// defaultAddress is for this machine only: a password or TLS are for --web.config.file.
+// defaultAddress can be reached from this machine only. For others, --web.config.file sets
+// passwords and TLS.
 const defaultAddress = "127.0.0.1:10154"
 
 const usage = `usage: scache_exporter [options]
 
-It asks the connection cache of each instance of Postfix for its status, whenever it is
-asked for /metrics itself, and gives it a second to answer. It needs the rights of
-the mail system's own user, and no more.
+scache_exporter serves /metrics. For each request, it asks the connection cache of each
+instance of Postfix for its status; a server that does not answer within a second is
+shown as down. It needs the rights of Postfix's own user (mail_owner), and no more.
 
 `
 
@@ -38,38 +39,53 @@ func main() {
 	f := pflag.NewFlagSet("scache_exporter", pflag.ContinueOnError)
 	f.SortFlags = false
 	f.Usage = func() { fmt.Fprint(os.Stderr, usage, f.FlagUsages()) }
-	directories := f.StringArrayP("config", "c", nil, "the `directory` of a main.cf; may be repeated (default: $MAIL_CONFIG, or /etc/postfix, and the multi_instance_directories there)")
+	directories := f.StringArrayP("config", "c", nil,
+		"the `directory` of a main.cf; may be repeated (default: $MAIL_CONFIG, or /etc/postfix, "+
+			"and the multi_instance_directories there)")
 	flags := &web.FlagConfig{
-		WebListenAddresses: f.StringArray("web.listen-address", []string{defaultAddress}, "the `address` to listen on; may be repeated"),
-		WebSystemdSocket:   f.Bool("web.systemd-socket", false, "listen on the sockets that systemd gives instead"),
-		WebConfigFile:      f.String("web.config.file", "", "the `file` about TLS and passwords, as of Prometheus' exporter-toolkit"),
+		WebListenAddresses: f.StringArray("web.listen-address", []string{defaultAddress},
+			"the `address` to listen on; may be repeated"),
+		WebSystemdSocket: f.Bool("web.systemd-socket", false,
+			"listen on the sockets that systemd passes instead"),
+		WebConfigFile: f.String("web.config.file", "",
+			"a `file` with TLS and password settings, in the format of Prometheus' exporter-toolkit"),
 	}
-	hits := f.Bool("collect.hits", false, "tell of the 20 busiest destinations and endpoints, too: their labels are many in the course of time")
+	hits := f.Bool("collect.hits", false,
+		"also export counters of the 20 busiest destinations and endpoints; "+
+			"new labels keep coming, and each is a new series")
 	showVersion := f.Bool("version", false, "show the version")
-	switch err := f.Parse(os.Args[1:]); {
-	case errors.Is(err, pflag.ErrHelp):
+	err := f.Parse(os.Args[1:])
+	if errors.Is(err, pflag.ErrHelp) {
 		return
-	case err == nil && f.NArg() > 0:
+	}
+	if err == nil && f.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument: %s", f.Arg(0))
-		fallthrough
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "scache_exporter:", err)
-		os.Exit(2)
+	}
+	if err != nil {
+		exit(2, err)
 	}
 	if *showVersion {
 		fmt.Println("scache_exporter", version)
 		return
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
-	handler, err := newHandler(&metrics.Collector{Sources: func() []metrics.Source { return metrics.Systems(*directories) }, Hits: *hits})
-	if err == nil {
-		err = web.ListenAndServe(&http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}, flags, log)
+	handler, err := newHandler(&metrics.Collector{
+		Sources: func() []metrics.Source { return metrics.Systems(*directories) },
+		Hits:    *hits,
+	})
+	if err != nil {
+		exit(1, err)
 	}
-	fmt.Fprintln(os.Stderr, "scache_exporter:", err)
-	os.Exit(1)
+	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
+	exit(1, web.ListenAndServe(newServer(handler), flags, log))
 }
 
-// newHandler returns what serves the metrics, and a page for who comes by hand.
+// exit ends the process with an error.
+func exit(code int, err error) {
+	fmt.Fprintln(os.Stderr, "scache_exporter:", err)
+	os.Exit(code)
+}
+
+// newHandler returns the handler of /metrics, and of a page at / that leads there.
 func newHandler(c prometheus.Collector) (http.Handler, error) {
 	registry := prometheus.NewRegistry()
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -77,16 +93,21 @@ func newHandler(c prometheus.Collector) (http.Handler, error) {
 		ConstLabels: prometheus.Labels{"version": version},
 	})
 	info.Set(1)
-	registry.MustRegister(c, info, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(c, info, collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	page, err := web.NewLandingPage(web.LandingConfig{
-		Name: "scache_exporter", Description: "The connection caches of Postfix", Version: version, Profiling: "false",
-		Links: []web.LandingLinks{{Address: "/metrics", Text: "Metrics"}},
+		Name:        "scache_exporter",
+		Description: "The connection caches of Postfix",
+		Version:     version,
+		Profiling:   "false",
+		Links:       []web.LandingLinks{{Address: "/metrics", Text: "Metrics"}},
 	})
 	if err != nil {
 		return nil, err
 	}
+	serve := promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.InstrumentMetricHandler(registry, promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry})))
+	mux.Handle("GET /metrics", promhttp.InstrumentMetricHandler(registry, serve))
 	mux.Handle("GET /{$}", page)
 	return mux, nil
 }

@@ -26,6 +26,7 @@ var counts = []struct {
 	{"saves", func(h control.Hits) int64 { return h.Saves }},
 	{"expired", func(h control.Hits) int64 { return h.Expired }},
 	{"dead", func(h control.Hits) int64 { return h.Dead }},
+	{"evicted", func(h control.Hits) int64 { return h.Evicted }},
 	{"flushed", func(h control.Hits) int64 { return h.Flushed }},
 }
 
@@ -66,8 +67,9 @@ func newHitsCommand(c *site) *cobra.Command {
 	})
 	cmd.Long = `hits shows the busiest destinations, or endpoints: how often each was looked up, with
 a connection found (hits) or not (misses), how often something was saved for it, and
-what became of that: it expired, the remote end had hung up when it was wanted (dead),
-or it was flushed or had to make room. It counts over all processes.
+what became of that: it expired, the remote end had closed it before it was wanted
+(dead), it had to make room for others (evicted), or an operator had it dropped
+(flushed). The counts continue over reloads.
 
 Up to 1,000 of each are counted. One that comes in place of another one may have had
 more events before, not more than the error says.
@@ -94,12 +96,12 @@ func (c *site) hits(level string) (all []control.Hits, err error) {
 }
 
 func printHits(w io.Writer, level string, all int, shown []control.Hits) {
-	heading := strings.ToUpper(level) + "\tLOOKUPS\tHITS\tMISSES\tHIT RATE\tSAVES\tEXPIRED\tDEAD\tFLUSHED\tERROR\tCOUNTED"
+	heading := strings.ToUpper(level) + "\tLOOKUPS\tHITS\tMISSES\tHIT RATE\tSAVES\tEXPIRED\tDEAD\tEVICTED\tFLUSHED\tERROR\tCOUNTED"
 	if level == control.LevelEndpoint {
 		heading += "\tLIMIT"
 	}
 	printTable(w, heading, all, shown, func(h control.Hits) []any {
-		cells := []any{control.Escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Flushed, h.Error, round(h.Counted)}
+		cells := []any{control.Escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Evicted, h.Flushed, h.Error, round(h.Counted)}
 		if level == control.LevelEndpoint {
 			cells = append(cells, cmp.Or(h.Limit, "-"))
 		}

@@ -12,9 +12,9 @@ import (
 
 // installed is the binary that Postfix would start now.
 type installed struct {
-	Path    string `json:"path"`
-	Version string `json:"version"`
-	Running bool   `json:"running"` // it is the one that runs
+	Path    string `json:"path" help:"Its path."`
+	Version string `json:"version" help:"Its version."`
+	Running bool   `json:"running" help:"Whether it is the one that runs."`
 }
 
 // findInstalled returns the binary that the entry names, beside the server that runs.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/control"
+	"scache/internal/stats"
 )
 
 func newStatusCommand(c *site) *cobra.Command {
@@ -42,8 +44,11 @@ func newStatusCommand(c *site) *cobra.Command {
 // fullStatus is what the server says, and what is installed.
 type fullStatus struct {
 	control.Status
-	Installed *installed `json:"installed,omitempty"`
+	Installed *installed `json:"installed" help:"The installed binary: absent with --socket, and if Postfix uses another server."`
 }
+
+// MarshalJSON implements json.Marshaler.
+func (all fullStatus) MarshalJSON() ([]byte, error) { return control.MarshalFields(&all) }
 
 // installed returns the binary that is installed, if that can be found out.
 func (c *site) installed(s control.Status) *installed {
@@ -77,38 +82,73 @@ func (all fullStatus) print(w io.Writer, path string) error {
 	s := all.Status
 	fmt.Fprintf(w, "scache %s, pid %d, up %v, at %s\n\n", s.Version, s.PID, round(s.Uptime), path)
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', tabwriter.AlignRight)
-	fmt.Fprintf(t, "\tnow\tpeak\tlimit\t\n")
-	fmt.Fprintf(t, "sessions\t%d\t%d\t%d\t\n", s.Sessions, s.PeakSessions, s.SessionLimit)
-	fmt.Fprintf(t, "endpoints\t%d\t%d\t\t\n", s.Endpoints, s.PeakEndpoints)
-	fmt.Fprintf(t, "destinations\t%d\t%d\t\t\n", s.Destinations, s.PeakDestinations)
-	fmt.Fprintf(t, "clients\t%d\t\t\t\n", s.Clients)
-	t.Flush()
+	printSizes(t, &s.Values)
 	fmt.Fprintln(w)
 	seconds := max(time.Duration(max(s.Counted, s.Uptime)).Seconds(), 1) // over all processes
-	fmt.Fprintf(t, "lookups\thits\tmisses\thit rate\tper second\t\n")
-	for _, l := range []struct {
-		name         string
-		hits, misses int64
-	}{{"destination", s.DestinationHits, s.DestinationMisses}, {"endpoint", s.EndpointHits, s.EndpointMisses}} {
-		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%.1f\t\n", l.name, l.hits, l.misses, percent(l.hits, l.hits+l.misses), float64(l.hits+l.misses)/seconds)
-	}
-	t.Flush()
-	_, err := fmt.Fprintf(w, `
-sessions: %d saved (%.1f per second), %d taken over
-          %d reused, %d expired, %d dead, %d evicted, %d flushed
-clients:  %d connections, %d refused
-lost:     %d sessions and clients at reloads, %d log lines
-times:    half of the requests took less than %v, 99%% less than %v; half of the reused sessions waited less than %v
-settings: ttl limit %v, client timeout %v, liveness check %s, goodbye %s, announcement %s
-`,
-		s.Saved, float64(s.Saved)/seconds, s.TakenOver,
-		s.DestinationHits+s.EndpointHits, s.Expired, s.Dead, s.Evicted, s.Flushed,
-		s.Connections, s.Refused, s.Lost, s.LostLines, s.Took.Quantile(0.5), s.Took.Quantile(0.99), s.Waited.Quantile(0.5),
-		time.Duration(s.TTLLimit), time.Duration(s.ClientTimeout), onOff(s.LivenessCheck), onOff(s.Goodbye), onOff(s.Announces))
+	printLookups(t, &s.Values, seconds)
+	fmt.Fprintln(w)
+	printEvents(w, &s.Values, seconds)
+	_, err := fmt.Fprintf(w, "times:    half of the requests took less than %v, 99%% less than %v; "+
+		"half of the reused sessions waited less than %v\n",
+		s.Took.Quantile(0.5), s.Took.Quantile(0.99), s.Waited.Quantile(0.5))
+	fmt.Fprintf(w, "settings: ttl limit %v, client timeout %v, liveness check %s, goodbye %s, announcement %s\n",
+		time.Duration(s.TTLLimit), time.Duration(s.ClientTimeout),
+		onOff(s.LivenessCheck), onOff(s.Goodbye), onOff(s.Announces))
 	if i := all.Installed; i != nil && !i.Running {
 		_, err = fmt.Fprintf(w, "\nThe installed binary is another one (scache %s): scachectl restart puts it in place.\n", i.Version)
 	}
 	return err
+}
+
+// printSizes prints what the server holds, a row for each kind.
+func printSizes(t *tabwriter.Writer, v *stats.Values) {
+	columns := []string{"now", "peak", "limit"}
+	fmt.Fprintf(t, "\t%s\t\n", strings.Join(columns, "\t"))
+	for _, row := range stats.Rows(stats.Sizes) {
+		cells := map[string]string{}
+		for _, n := range stats.Columns(stats.Sizes, row) {
+			cells[n.Place.Column] = fmt.Sprint(*n.Field(v))
+		}
+		fmt.Fprintf(t, "%s\t", row)
+		for _, column := range columns {
+			fmt.Fprintf(t, "%s\t", cells[column])
+		}
+		fmt.Fprintln(t)
+	}
+	t.Flush()
+}
+
+// printLookups prints hits and misses, a row for each level.
+func printLookups(t *tabwriter.Writer, v *stats.Values, seconds float64) {
+	fmt.Fprintf(t, "lookups\thits\tmisses\thit rate\tper second\t\n")
+	for _, row := range stats.Rows(stats.Lookups) {
+		cells := map[string]int64{}
+		for _, n := range stats.Columns(stats.Lookups, row) {
+			cells[n.Place.Column] = *n.Field(v)
+		}
+		hits, misses := cells["hits"], cells["misses"]
+		fmt.Fprintf(t, "%s\t%d\t%d\t%s\t%.1f\t\n",
+			row, hits, misses, percent(hits, hits+misses), float64(hits+misses)/seconds)
+	}
+	t.Flush()
+}
+
+// printEvents prints what has happened, a line for each row.
+func printEvents(w io.Writer, v *stats.Values, seconds float64) {
+	for _, row := range stats.Rows(stats.Events) {
+		var cells []string
+		for _, n := range stats.Columns(stats.Events, row) {
+			cell := fmt.Sprintf("%d %s", *n.Field(v), n.Place.Column)
+			if n.Name == "saved" {
+				cell += fmt.Sprintf(" (%.1f per second)", float64(v.Saved)/seconds)
+			}
+			cells = append(cells, cell)
+		}
+		if row == "sessions" {
+			cells = append(cells, fmt.Sprintf("%d reused", v.DestinationHits+v.EndpointHits))
+		}
+		fmt.Fprintf(w, "%-9s %s\n", row+":", strings.Join(cells, ", "))
+	}
 }
 
 // round writes a time with as many digits as are of interest.

@@ -71,23 +71,6 @@ const (
 
 // Numbers are all numbers, in the order in which they are shown.
 var Numbers = []Number{
-	{"clients", Gauge, "clients", nil, Place{Sizes, "clients", "now"},
-		"Clients that are connected: delivery agents, and tools that ask for the status or metrics.",
-		func(v *Values) *int64 { return &v.Clients }},
-	{"connections", Counter, "client_connections_total", nil, Place{Events, "clients", "connections"},
-		"Connections of clients that were accepted.",
-		func(v *Values) *int64 { return &v.Connections }},
-	{"refused", Counter, "clients_refused_total", nil, Place{Events, "clients", "refused"},
-		"Clients that were refused because another user runs them.",
-		func(v *Values) *int64 { return &v.Refused }},
-	{"lost", Counter, "takeover_lost_total", nil,
-		Place{Events, "lost", "sessions and clients at reloads"},
-		"Sessions and clients that a previous process handed over and that did not arrive.",
-		func(v *Values) *int64 { return &v.Lost }},
-	{"lost_lines", Counter, "log_lines_lost_total", nil, Place{Events, "lost", "log lines"},
-		"Log lines that were dropped because the log receiver was too slow.",
-		func(v *Values) *int64 { return &v.LostLines }},
-
 	{"sessions", Gauge, "sessions", nil, Place{Sizes, "sessions", "now"},
 		"Sessions: connections in the cache.",
 		func(v *Values) *int64 { return &v.Sessions }},
@@ -154,6 +137,23 @@ var Numbers = []Number{
 		Place{Events, "bindings", "evicted"},
 		"Bindings that were dropped to make room for others, because of a limit.",
 		func(v *Values) *int64 { return &v.EvictedBindings }},
+
+	{"clients", Gauge, "clients", nil, Place{Sizes, "clients", "now"},
+		"Clients that are connected: delivery agents, and tools such as scachectl.",
+		func(v *Values) *int64 { return &v.Clients }},
+	{"connections", Counter, "client_connections_total", nil, Place{Events, "clients", "connections"},
+		"Connections of clients that were accepted, also of tools.",
+		func(v *Values) *int64 { return &v.Connections }},
+	{"refused", Counter, "clients_refused_total", nil, Place{Events, "clients", "refused"},
+		"Clients that were refused because another user runs them.",
+		func(v *Values) *int64 { return &v.Refused }},
+	{"lost", Counter, "takeover_lost_total", nil,
+		Place{Events, "lost", "sessions and clients at reloads"},
+		"Sessions and clients that were handed over and did not arrive.",
+		func(v *Values) *int64 { return &v.Lost }},
+	{"lost_lines", Counter, "log_lines_lost_total", nil, Place{Events, "lost", "log lines"},
+		"Log lines that were dropped because the log receiver was too slow.",
+		func(v *Values) *int64 { return &v.LostLines }},
 }
 
 // Durations declare one distribution of times.

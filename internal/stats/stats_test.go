@@ -31,6 +31,8 @@ func TestNumbers_areEachFieldOnce(t *testing.T) {
 			t.Errorf("%s is not in the text of the status", n.Name)
 		case !strings.HasSuffix(n.Help, ".") || !strings.HasSuffix(family.Help, "."):
 			t.Errorf("%s: help %q is not a sentence", n.Name, n.Help)
+		case len(n.Help) > 80 || len(family.Help) > 80:
+			t.Errorf("%s: help %q is too long for a line of a manual page", n.Name, n.Help)
 		}
 	}
 	for _, d := range Times {
@@ -81,9 +83,10 @@ func TestCounts_carryAllThatIsContinued(t *testing.T) {
 		t.Errorf("Check: got %v, want none", err)
 	}
 	// The names are those of the format: earlier and later versions read them.
-	const wire = "connections refused lost lost_lines peak_sessions peak_endpoints peak_destinations " +
+	const wire = "peak_sessions peak_endpoints peak_destinations " +
 		"destination_hits destination_misses endpoint_hits endpoint_misses " +
-		"saved taken_over expired dead evicted flushed evicted_bindings"
+		"saved taken_over expired dead evicted flushed evicted_bindings " +
+		"connections refused lost lost_lines"
 	if got := strings.Join(names, " "); got != wire {
 		t.Errorf("got  %s\nwant %s", got, wire)
 	}
