@@ -69,21 +69,20 @@ func gauge(name, help string, labels ...string) *metric {
 
 // The metrics that are no numbers of package stats.
 var (
-	up = gauge("up", "Whether the server answers: 1 or 0. The stock server has 0.")
+	up = gauge("up", "1 if the server answers, and 0 if it does not or is the stock server.")
 
 	duration = gauge("scrape_duration_seconds", "How long the server took to answer.")
 
-	build = gauge("build_info", "The version of the server that runs. The value is always 1.", "version")
+	build = gauge("build_info", "The version of the server that runs; the value is always 1.", "version")
 
 	installed = gauge("installed_info",
-		"The version of the installed binary, or \"unknown\" if it does not run. "+
-			"The value is always 1. Absent if Postfix uses another server.", "version")
+		"The version of the installed binary, or unknown; the value is always 1.", "version")
 
 	started = gauge("start_time_seconds", "When the server was started, in seconds since 1970.")
 
 	events = newMetric(stats.Family{
 		Name: "label_events_total", Kind: stats.Counter, Labels: []string{"level", "label", "event"},
-		Help: "What happened to the 20 busiest destinations and endpoints. Labels come and go.",
+		Help: "What happened to the 20 busiest destinations and endpoints.",
 	})
 )
 

@@ -5,6 +5,7 @@ package metrics
 import (
 	"bytes"
 	"net"
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -104,10 +105,11 @@ func TestCollect_allNumbers(t *testing.T) {
 	for i := range stats.Numbers {
 		*stats.Numbers[i].Field(&s.Values) = 1<<33 + int64(i)
 	}
+	s.EndpointMisses = 1<<33 + 5
 	s.Took.Counts[2], s.Waited.Counts[3] = 5, 6
 	socket := serve(t, s)
 	got := gather(t, &Collector{Sources: func() []Source { return []Source{{Instance: "one", Socket: socket}} }})
-	want(t, got, 1, `scache_lookups_total{level="endpoint",postfix_instance="one",result="miss"} 8.589934607e+09`,
+	want(t, got, 1, `scache_lookups_total{level="endpoint",postfix_instance="one",result="miss"} 8.589934597e+09`,
 		`scache_sessions_closed_total{postfix_instance="one",reason="evicted"} `,
 		`scache_bindings_evicted_total{postfix_instance="one"} `, `scache_sessions_limit{postfix_instance="one"} `,
 		`scache_build_info{postfix_instance="one",version="1.2"} 1`,
@@ -129,6 +131,43 @@ func TestCollect_allNumbers(t *testing.T) {
 	}
 	if plain != n+own {
 		t.Errorf("got %d numbers, want %d, in:\n%s", plain, n+own, got)
+	}
+}
+
+// TestCollect_manualExplainsEachMetric once, in the words of its help.
+func TestCollect_manualExplainsEachMetric(t *testing.T) {
+	t.Parallel()
+	data, err := os.ReadFile("../../cmd/scache_exporter/scache_exporter.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(data), ".Sh METRICS\n")
+	section, _, _ = strings.Cut(section, ".Sh ")
+	socket := serve(t, control.Status{}, control.Hits{Label: "x"})
+	got := gather(t, &Collector{Hits: true, Sources: func() []Source {
+		return []Source{{Socket: socket, Installed: func() string { return "1" }}}
+	}})
+	n := 0
+	for line := range strings.Lines(got) {
+		help, isHelp := strings.CutPrefix(line, "# HELP ")
+		if !isHelp {
+			continue
+		}
+		n++
+		name, help, _ := strings.Cut(help, " ")
+		if want := ".It Va " + name + "\n" + help; !strings.Contains(section, want) {
+			t.Errorf("METRICS of scache_exporter.8 lacks:\n%s", want)
+		}
+	}
+	if found := strings.Count(section, ".It Va "); found != n {
+		t.Errorf("METRICS of scache_exporter.8: got %d metrics, want %d", found, n)
+	}
+	for _, m := range []*metric{events, build, numbers["lookups_total"], numbers["sessions_closed_total"]} {
+		for _, label := range m.Labels {
+			if label != "version" && label != "label" && !strings.Contains(section, ".Va "+label+"\n") {
+				t.Errorf("METRICS of scache_exporter.8 does not explain the label %s", label)
+			}
+		}
 	}
 }
 
