@@ -41,7 +41,9 @@ func TestMain(m *testing.M) {
 		defer os.RemoveAll(dir)
 		os.Chmod(dir, 0o755)
 		server, exporter = filepath.Join(dir, "scache"), filepath.Join(dir, "scache_exporter")
-		for path, pkg := range map[string]string{server: "scache/cmd/scache", exporter: "scache/cmd/scache_exporter"} {
+		for path, pkg := range map[string]string{
+			server: "scache/cmd/scache", exporter: "scache/cmd/scache_exporter",
+		} {
 			if err := postfixtest.Build(path, pkg); err != nil {
 				fmt.Fprintln(os.Stderr, err)
 				return 1
@@ -64,7 +66,8 @@ func freePort(t *testing.T) string {
 func start(t *testing.T, options ...string) string {
 	t.Helper()
 	address := freePort(t)
-	cmd := postfixtest.Command(exporter, append([]string{"--web.listen-address", address}, options...)...)
+	options = append([]string{"--web.listen-address", address}, options...)
+	cmd := postfixtest.Command(exporter, options...)
 	if u, err := user.Lookup("postfix"); err == nil && os.Geteuid() == 0 {
 		uid, _ := strconv.Atoi(u.Uid)
 		gid, _ := strconv.Atoi(u.Gid)
@@ -158,8 +161,14 @@ func TestMetrics_serverThatDoesNotAnswer(t *testing.T) {
 	defer l.Close()
 	os.Chmod(path, 0o777)
 
-	address := start(t, "-c", filepath.Dir(filepath.Dir(good.Socket)), "-c", filepath.Dir(filepath.Dir(stock.Socket)), "-c", dead, "-c", slow, "-c", "/nosuch", "--collect.hits")
-	if err := client.Ask(good.Socket, time.Minute, func(c *client.Client) error { _, err := c.FindDestination("smtp\nx\n"); return err }); err != nil {
+	address := start(t, "-c", filepath.Dir(filepath.Dir(good.Socket)),
+		"-c", filepath.Dir(filepath.Dir(stock.Socket)), "-c", dead, "-c", slow, "-c", "/nosuch",
+		"--collect.hits")
+	err = client.Ask(good.Socket, time.Minute, func(c *client.Client) error {
+		_, err := c.FindDestination("smtp\nx\n")
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	begun := time.Now()
@@ -167,11 +176,15 @@ func TestMetrics_serverThatDoesNotAnswer(t *testing.T) {
 	if took := time.Since(begun); took > 20*time.Second { // one second, and what a busy machine takes
 		t.Errorf("it took %v", took)
 	}
-	want(t, text, `scache_up{postfix_instance="good"} 1`, `scache_up{postfix_instance="stock"} 0`, `scache_up{postfix_instance="dead"} 0`,
+	want(t, text, `scache_up{postfix_instance="good"} 1`,
+		`scache_up{postfix_instance="stock"} 0`, `scache_up{postfix_instance="dead"} 0`,
 		`scache_up{postfix_instance="slow"} 0`, `scache_up{postfix_instance="nosuch"} 0`,
-		`scache_build_info{postfix_instance="good",version="test"} 1`, `scache_exporter_build_info{version="test"} 1`,
+		`scache_build_info{postfix_instance="good",version="test"} 1`,
+		`scache_exporter_build_info{version="test"} 1`,
 		`scache_lookups_total{level="destination",postfix_instance="good",result="miss"} 1`,
-		`scache_request_duration_seconds_count{postfix_instance="good"} `, "go_goroutines ", "process_open_fds ", `scache_scrape_duration_seconds{postfix_instance="slow"}`,
+		`scache_request_duration_seconds_count{postfix_instance="good"} `,
+		"go_goroutines ", "process_open_fds ",
+		`scache_scrape_duration_seconds{postfix_instance="slow"}`,
 		`scache_label_events_total{event="miss",label="smtp\\nx\\n",level="destination",postfix_instance="good"} 1`)
 	want(t, get(t, "http://"+address+"/"), "scache_exporter", `href="/metrics"`)
 }
@@ -211,7 +224,8 @@ func TestMetrics_manyConnections(t *testing.T) {
 				return // one of those that are too many
 			}
 			defer resp.Body.Close()
-			if text, err := io.ReadAll(resp.Body); err == nil && strings.Contains(string(text), `scache_up{postfix_instance="slow"} 0`) {
+			text, err := io.ReadAll(resp.Body)
+			if err == nil && strings.Contains(string(text), `scache_up{postfix_instance="slow"} 0`) {
 				answered.Add(1)
 			}
 		})
@@ -231,7 +245,8 @@ func TestMetrics_textThatIsNotUTF8(t *testing.T) {
 	good, _ := system(t, "good", "")
 	address := start(t, "-c", odd, "-c", good)
 	for range 2 {
-		want(t, get(t, "http://"+address+"/metrics"), `scache_up{postfix_instance="postfix-\\xff"} 0`, `scache_up{postfix_instance="good"} 0`)
+		want(t, get(t, "http://"+address+"/metrics"),
+			`scache_up{postfix_instance="postfix-\\xff"} 0`, `scache_up{postfix_instance="good"} 0`)
 	}
 }
 
@@ -240,7 +255,8 @@ func TestMetrics_textThatIsNotUTF8(t *testing.T) {
 func TestConnections_bounded(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+	wait := func(http.ResponseWriter, *http.Request) { <-release }
+	s := httptest.NewUnstartedServer(http.HandlerFunc(wait))
 	bound := connections{limit: 2}
 	active := make(chan bool, 10)
 	s.Config.ConnState = func(conn net.Conn, state http.ConnState) {
@@ -279,7 +295,8 @@ func TestConnections_bounded(t *testing.T) {
 	}
 	close(release)
 	for i, conn := range []net.Conn{first, third} {
-		if line, err := bufio.NewReader(conn).ReadString('\n'); !strings.Contains(line, " 200 ") || err != nil {
+		line, err := bufio.NewReader(conn).ReadString('\n')
+		if !strings.Contains(line, " 200 ") || err != nil {
 			t.Errorf("request %d: got %q, %v, want an answer", i, line, err)
 		}
 	}
@@ -288,7 +305,8 @@ func TestConnections_bounded(t *testing.T) {
 func TestNewServer_bounds(t *testing.T) {
 	t.Parallel()
 	s := newServer(nil)
-	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 || s.IdleTimeout == 0 || s.ConnState == nil {
+	if s.ReadHeaderTimeout == 0 || s.ReadTimeout == 0 || s.WriteTimeout == 0 ||
+		s.IdleTimeout == 0 || s.ConnState == nil {
 		t.Errorf("got no bound for one of %+v", s)
 	}
 }
@@ -298,7 +316,8 @@ func TestPasswords(t *testing.T) {
 	dir, _ := system(t, "one", "")
 	config := filepath.Join(dir, "web.yml")
 	// The password is "secret".
-	const users = "basic_auth_users:\n  prometheus: $2y$05$SqXvZF9jBjtMOrKsdGCmNeHRP4cQy2lDkyrxA6sy3xOOXXcdXSmPW\n"
+	const users = "basic_auth_users:\n" +
+		"  prometheus: $2y$05$SqXvZF9jBjtMOrKsdGCmNeHRP4cQy2lDkyrxA6sy3xOOXXcdXSmPW\n"
 	if err := os.WriteFile(config, []byte(users), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -339,11 +358,14 @@ func TestSystemdSocket(t *testing.T) {
 
 func TestOptions(t *testing.T) {
 	t.Parallel()
-	for args, code := range map[string]int{"--version": 0, "--help": 0, "--nonsense": 2, "surplus": 2, "--web.listen-address=256.0.0.1:1": 1} {
+	for args, code := range map[string]int{
+		"--version": 0, "--help": 0, "--nonsense": 2, "surplus": 2,
+		"--web.listen-address=256.0.0.1:1": 1,
+	} {
 		cmd := exec.Command(exporter, strings.Fields(args)...)
 		out, _ := cmd.CombinedOutput()
 		if got := cmd.ProcessState.ExitCode(); got != code || len(out) == 0 {
-			t.Errorf("%s: %d, %s", args, got, out)
+			t.Errorf("%s: got exit status %d, want %d: %s", args, got, code, out)
 		}
 	}
 }
@@ -366,9 +388,12 @@ func TestPrometheus(t *testing.T) {
 	options := []string{}
 	var instances []*postfixtest.Instance
 	for _, name := range []string{"postfix-in", "postfix-out"} {
-		i, err := postfixtest.NewInstance(postfixtest.Config{Scache: server, Chroot: "y", Main: map[string]string{
-			"relayhost": fmt.Sprintf("[127.0.0.1]:%d", sink.Port), "smtp_connection_cache_destinations": "127.0.0.1", "multi_instance_name": name,
-		}})
+		main := map[string]string{
+			"relayhost":                          fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
+			"smtp_connection_cache_destinations": "127.0.0.1",
+			"multi_instance_name":                name,
+		}
+		i, err := postfixtest.NewInstance(postfixtest.Config{Scache: server, Chroot: "y", Main: main})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -381,12 +406,15 @@ func TestPrometheus(t *testing.T) {
 	}
 	address := start(t, options...)
 	dir := t.TempDir()
-	config := fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs: [{job_name: scache, static_configs: [{targets: ['%s']}]}]\n", address)
+	config := fmt.Sprintf("global: {scrape_interval: 1s}\n"+
+		"scrape_configs: [{job_name: scache, static_configs: [{targets: ['%s']}]}]\n", address)
 	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	listen := freePort(t)
-	prometheus := postfixtest.Command("prometheus", "--config.file", filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", listen)
+	prometheus := postfixtest.Command("prometheus",
+		"--config.file", filepath.Join(dir, "prometheus.yml"),
+		"--storage.tsdb.path", filepath.Join(dir, "data"), "--web.listen-address", listen)
 	if err := prometheus.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -407,7 +435,8 @@ func TestPrometheus(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		const query = `sum by (postfix_instance) (rate(scache_lookups_total{result="hit"}[1m])) / sum by (postfix_instance) (rate(scache_lookups_total[1m])) > 0`
+		const query = `sum by (postfix_instance) (rate(scache_lookups_total{result="hit"}[1m]))` +
+			` / sum by (postfix_instance) (rate(scache_lookups_total[1m])) > 0`
 		rates = ask(t, listen, query)
 		return len(rates) == 2
 	})

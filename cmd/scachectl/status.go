@@ -44,7 +44,7 @@ func newStatusCommand(c *site) *cobra.Command {
 // fullStatus is what the server says, and what is installed.
 type fullStatus struct {
 	control.Status
-	Installed *installed `json:"installed" help:"The installed binary: absent with --socket, and if Postfix uses another server."`
+	Installed *installed `json:"installed" help:"The installed binary, if it is known."`
 }
 
 // MarshalJSON implements json.Marshaler.
@@ -91,7 +91,8 @@ func (all fullStatus) print(w io.Writer, path string) error {
 	_, err := fmt.Fprintf(w, "times:    half of the requests took less than %v, 99%% less than %v; "+
 		"half of the reused sessions waited less than %v\n",
 		s.Took.Quantile(0.5), s.Took.Quantile(0.99), s.Waited.Quantile(0.5))
-	fmt.Fprintf(w, "settings: ttl limit %v, client timeout %v, liveness check %s, goodbye %s, announcement %s\n",
+	fmt.Fprintf(w, "settings: ttl limit %v, client timeout %v, liveness check %s, "+
+		"goodbye %s, announcement %s\n",
 		time.Duration(s.TTLLimit), time.Duration(s.ClientTimeout),
 		onOff(s.LivenessCheck), onOff(s.Goodbye), onOff(s.Announces))
 	if i := all.Installed; i != nil && !i.Running {

@@ -64,15 +64,15 @@ type Status struct {
 	Version string  `json:"version" help:"The version of the server that runs."`
 	PID     int64   `json:"pid" help:"Its process ID."`
 	Uptime  Seconds `json:"uptime_seconds" help:"How long this process has been running."`
-	Counted Seconds `json:"counted_seconds" help:"How long the counts have been growing, over all processes."`
+	Counted Seconds `json:"counted_seconds" help:"How long the counts have been growing."`
 
 	stats.Values
 
-	TTLLimit      Seconds `json:"ttl_limit_seconds" help:"The limit of times to live; 0 is none."`
-	ClientTimeout Seconds `json:"client_timeout_seconds" help:"How long the server waits for a client in the middle of a request."`
-	LivenessCheck bool    `json:"liveness_check" help:"Whether sessions are checked before they are given away."`
-	Goodbye       bool    `json:"goodbye" help:"Whether the server says QUIT before it closes a session."`
-	Announces     bool    `json:"announces" help:"Whether the server speaks first, as Postfix 3.6 and later expect."`
+	TTLLimit      Seconds `json:"ttl_limit_seconds" help:"The longest time to live; 0 is no limit."`
+	ClientTimeout Seconds `json:"client_timeout_seconds" help:"How long a request may take a client."`
+	LivenessCheck bool    `json:"liveness_check" help:"Whether sessions are checked before reuse."`
+	Goodbye       bool    `json:"goodbye" help:"Whether sessions are closed with QUIT."`
+	Announces     bool    `json:"announces" help:"Whether the server speaks first, as in Postfix 3.6."`
 }
 
 // MarshalJSON implements json.Marshaler.

@@ -19,11 +19,14 @@ func TestObserve_belowTheBound(t *testing.T) {
 		var h Histogram
 		h.Observe(d)
 		v := h.Values()
-		if v.Counts[bucket] != 1 || v.Count() != 1 || bucket < buckets-1 && d >= bound(bucket) || bucket > 0 && d < bound(bucket-1) {
-			t.Errorf("%v: %v", d, v)
+		if v.Counts[bucket] != 1 || v.Count() != 1 {
+			t.Errorf("%v: got %v, want 1 in bucket %d", d, v, bucket)
+		}
+		if bucket < buckets-1 && d >= bound(bucket) || bucket > 0 && d < bound(bucket-1) {
+			t.Errorf("%v: bucket %d is not for it", d, bucket)
 		}
 		if v.Sum != max(d, 0) {
-			t.Errorf("%v: sum %v", d, v.Sum)
+			t.Errorf("%v: got sum %v, want the same", d, v.Sum)
 		}
 	}
 }
@@ -37,11 +40,17 @@ func TestValues(t *testing.T) {
 	h.Observe(time.Second)
 	h.Add(h.Values())
 	v := h.Values()
-	if v.Count() != 198 || v.Quantile(0.5) != 4*time.Microsecond || v.Quantile(1) != bound(20) || (Values{}).Quantile(0.5) != 0 {
-		t.Errorf("%d, %v, %v", v.Count(), v.Quantile(0.5), v.Quantile(1))
+	if v.Count() != 198 || v.Quantile(0.5) != 4*time.Microsecond || v.Quantile(1) != bound(20) {
+		t.Errorf("got %d times, quantiles %v and %v, want 198, 4µs and %v",
+			v.Count(), v.Quantile(0.5), v.Quantile(1), bound(20))
 	}
-	if c := v.Cumulative(); c[2e-6] != 0 || c[4e-6] != 196 || c[bound(20).Seconds()] != 198 || len(c) != buckets-1 {
-		t.Errorf("%v", c)
+	if got := (Values{}).Quantile(0.5); got != 0 {
+		t.Errorf("no times: got quantile %v, want 0", got)
+	}
+	below := v.Cumulative()
+	if below[2e-6] != 0 || below[4e-6] != 196 || below[bound(20).Seconds()] != 198 ||
+		len(below) != buckets-1 {
+		t.Errorf("got %v, want 196 below 4 µs, and 198 below %v", below, bound(20))
 	}
 	var j map[string]float64
 	w := v
@@ -49,8 +58,10 @@ func TestValues(t *testing.T) {
 	if w.Count() != 2*v.Count() || w.Sum != 2*v.Sum {
 		t.Errorf("got %v, want %v twice", w, v)
 	}
-	if text, err := json.Marshal(v); err != nil || json.Unmarshal(text, &j) != nil || j["count"] != 198 || j["half_below_seconds"] != 4e-6 {
-		t.Errorf("%v, %v", j, err)
+	text, err := json.Marshal(v)
+	if err != nil || json.Unmarshal(text, &j) != nil || j["count"] != 198 ||
+		j["half_below_seconds"] != 4e-6 {
+		t.Errorf("got %s, %v, want a count of 198, half of them below 4 µs", text, err)
 	}
 }
 

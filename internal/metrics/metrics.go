@@ -31,8 +31,8 @@ type Source struct {
 	Installed func() string
 }
 
-// Limit is how long a server may take to answer. A server that takes longer is down.
-const Limit = time.Second
+// limit is how long a server may take to answer. A server that takes longer is down.
+const limit = time.Second
 
 // top is how many destinations, and how many endpoints, have metrics of their own.
 const top = 20
@@ -42,6 +42,7 @@ type Collector struct {
 	Sources func() []Source // is called for each scrape, because instances come and go
 	Hits    bool            // export the busiest destinations and endpoints, too
 
+	limit   time.Duration // if not the usual one
 	sources flights[[]Source]
 	scrapes flights[[]prometheus.Metric]
 }
@@ -73,7 +74,8 @@ var (
 
 	duration = gauge("scrape_duration_seconds", "How long the server took to answer.")
 
-	build = gauge("build_info", "The version of the server that runs; the value is always 1.", "version")
+	build = gauge("build_info",
+		"The version of the server that runs; the value is always 1.", "version")
 
 	installed = gauge("installed_info",
 		"The version of the installed binary, or unknown; the value is always 1.", "version")
@@ -139,7 +141,7 @@ func (c *Collector) scrape(s Source) []prometheus.Metric {
 	var status control.Status
 	hits := map[string][]control.Hits{}
 	start := time.Now()
-	err := client.Ask(s.Socket, Limit, func(cl *client.Client) (err error) {
+	err := client.Ask(s.Socket, cmp.Or(c.limit, limit), func(cl *client.Client) (err error) {
 		if status, err = cl.Status(); err != nil || !c.Hits {
 			return err
 		}

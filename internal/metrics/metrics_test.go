@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -108,10 +109,14 @@ func TestCollect_allNumbers(t *testing.T) {
 	s.EndpointMisses = 1<<33 + 5
 	s.Took.Counts[2], s.Waited.Counts[3] = 5, 6
 	socket := serve(t, s)
-	got := gather(t, &Collector{Sources: func() []Source { return []Source{{Instance: "one", Socket: socket}} }})
-	want(t, got, 1, `scache_lookups_total{level="endpoint",postfix_instance="one",result="miss"} 8.589934597e+09`,
+	got := gather(t, &Collector{limit: time.Minute, Sources: func() []Source {
+		return []Source{{Instance: "one", Socket: socket}}
+	}})
+	want(t, got, 1,
+		`scache_lookups_total{level="endpoint",postfix_instance="one",result="miss"} 8.589934597e+09`,
 		`scache_sessions_closed_total{postfix_instance="one",reason="evicted"} `,
-		`scache_bindings_evicted_total{postfix_instance="one"} `, `scache_sessions_limit{postfix_instance="one"} `,
+		`scache_bindings_evicted_total{postfix_instance="one"} `,
+		`scache_sessions_limit{postfix_instance="one"} `,
 		`scache_build_info{postfix_instance="one",version="1.2"} 1`,
 		`scache_request_duration_seconds_count{postfix_instance="one"} 5`,
 		`scache_session_wait_seconds_count{postfix_instance="one"} 6`)
@@ -144,7 +149,7 @@ func TestCollect_manualExplainsEachMetric(t *testing.T) {
 	_, section, _ := strings.Cut(string(data), ".Sh METRICS\n")
 	section, _, _ = strings.Cut(section, ".Sh ")
 	socket := serve(t, control.Status{}, control.Hits{Label: "x"})
-	got := gather(t, &Collector{Hits: true, Sources: func() []Source {
+	got := gather(t, &Collector{limit: time.Minute, Hits: true, Sources: func() []Source {
 		return []Source{{Socket: socket, Installed: func() string { return "1" }}}
 	}})
 	n := 0
@@ -162,7 +167,8 @@ func TestCollect_manualExplainsEachMetric(t *testing.T) {
 	if found := strings.Count(section, ".It Va "); found != n {
 		t.Errorf("METRICS of scache_exporter.8: got %d metrics, want %d", found, n)
 	}
-	for _, m := range []*metric{events, build, numbers["lookups_total"], numbers["sessions_closed_total"]} {
+	lookups, closed := numbers["lookups_total"], numbers["sessions_closed_total"]
+	for _, m := range []*metric{events, build, lookups, closed} {
 		for _, label := range m.Labels {
 			if label != "version" && label != "label" && !strings.Contains(section, ".Va "+label+"\n") {
 				t.Errorf("METRICS of scache_exporter.8 does not explain the label %s", label)
@@ -175,7 +181,8 @@ func TestCollect_manualExplainsEachMetric(t *testing.T) {
 // there all the same, and so is what can be understood of its own.
 func TestCollect_falseServer(t *testing.T) {
 	t.Parallel()
-	good := serve(t, control.Status{Version: "good"}, control.Hits{Label: "smtp\nx\n", Hits: 1, Evicted: 2, Flushed: 3})
+	good := serve(t, control.Status{Version: "good"},
+		control.Hits{Label: "smtp\nx\n", Hits: 1, Evicted: 2, Flushed: 3})
 	status := control.Status{Version: "\xff\x1b[31m\n"}
 	status.Saved, status.Took.Sum = -1, 1
 	hits := []control.Hits{{Label: "a", Hits: 2}, {Label: "a", Hits: 1}, {Label: "\xfe", Hits: -1}}
@@ -183,7 +190,7 @@ func TestCollect_falseServer(t *testing.T) {
 		hits = append(hits, control.Hits{Label: "b", Error: 1})
 	}
 	bad := serve(t, status, hits...)
-	c := &Collector{Hits: true, Sources: func() []Source {
+	c := &Collector{limit: time.Minute, Hits: true, Sources: func() []Source {
 		version := func() string { return "\xff" }
 		return []Source{
 			{Instance: "good", Socket: good},
@@ -195,9 +202,11 @@ func TestCollect_falseServer(t *testing.T) {
 	if !utf8.ValidString(got) {
 		t.Errorf("got no UTF-8: %q", got)
 	}
-	const prefix, good1 = `postfix_instance="postfix-\\xff"`, `level="endpoint",postfix_instance="good"`
+	const prefix = `postfix_instance="postfix-\\xff"`
+	const good1 = `level="endpoint",postfix_instance="good"`
 	want(t, got, 1, `scache_up{postfix_instance="good"} 1`, `scache_up{`+prefix+`} 1`,
-		`scache_build_info{`+prefix+`,version="\\xff\\x1b[31m\\n"} 1`, `scache_installed_info{`+prefix+`,version="\\xff"} 1`,
+		`scache_build_info{`+prefix+`,version="\\xff\\x1b[31m\\n"} 1`,
+		`scache_installed_info{`+prefix+`,version="\\xff"} 1`,
 		`scache_label_events_total{event="hit",label="a",level="endpoint",`+prefix+`} 2`,
 		`scache_label_events_total{event="evicted",label="smtp\\nx\\n",`+good1+`} 2`,
 		`scache_label_events_total{event="flushed",label="smtp\\nx\\n",`+good1+`} 3`)
@@ -214,7 +223,7 @@ func TestCollect_oneScrapeAtATime(t *testing.T) {
 		}
 		return func() { n.Add(-1) }
 	}
-	c := &Collector{Sources: func() (all []Source) {
+	c := &Collector{limit: time.Minute, Sources: func() (all []Source) {
 		defer once(&listing[0], "Sources")()
 		for i, name := range []string{"a", "b"} {
 			all = append(all, Source{Instance: name, Socket: socket, Installed: func() string {
@@ -225,10 +234,11 @@ func TestCollect_oneScrapeAtATime(t *testing.T) {
 		return all
 	}}
 	var done sync.WaitGroup
-	for range 300 {
+	for range 100 {
 		done.Go(func() {
 			got := gather(t, c)
-			want(t, got, 1, `scache_up{postfix_instance="a"} 1`, `scache_installed_info{postfix_instance="b",version="1"} 1`)
+			want(t, got, 1, `scache_up{postfix_instance="a"} 1`,
+				`scache_installed_info{postfix_instance="b",version="1"} 1`)
 		})
 	}
 	done.Wait()
@@ -263,7 +273,8 @@ func TestFlights_shareOneCall(t *testing.T) {
 		close(release)
 		done.Wait()
 		if got := f.do("a", call); got != 3 || len(f.byName) > 0 {
-			t.Errorf("after the first call: got the result of call %d, and %d calls that run", got, len(f.byName))
+			t.Errorf("after the first call: got the result of call %d, and %d calls that run",
+				got, len(f.byName))
 		}
 	})
 }

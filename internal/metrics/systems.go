@@ -107,7 +107,10 @@ func identify(path string) fileID {
 		return fileID{}
 	}
 	st := info.Sys().(*syscall.Stat_t)
-	return fileID{uint64(st.Dev), uint64(st.Ino), info.Size(), info.ModTime(), time.Unix(st.Ctim.Unix())}
+	return fileID{
+		device: uint64(st.Dev), inode: uint64(st.Ino), size: info.Size(),
+		modified: info.ModTime(), changed: time.Unix(st.Ctim.Unix()),
+	}
 }
 
 func identifyAll(directory, binary string) [3]fileID {

@@ -19,7 +19,9 @@ func TestSystems_namesDiffer(t *testing.T) {
 	t.Parallel()
 	top := t.TempDir()
 	var directories []string
-	for name, main := range map[string]string{"a/postfix": "", "b/postfix": "", "c/postfix": "multi_instance_name = own"} {
+	for name, main := range map[string]string{
+		"a/postfix": "", "b/postfix": "", "c/postfix": "multi_instance_name = own",
+	} {
 		dir := filepath.Join(top, name)
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -67,7 +69,8 @@ func TestVersionCache_startsOneProcess(t *testing.T) {
 	binary, runs := filepath.Join(dir, postfix.OurName), filepath.Join(dir, "runs")
 	write := func(path, text string) {
 		t.Helper()
-		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path+".new", []byte(text), 0o755),
+		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
+			os.WriteFile(path+".new", []byte(text), 0o755),
 			os.Rename(path+".new", path))
 		if err != nil {
 			t.Fatal(err)

@@ -25,7 +25,8 @@ func TestNumbers_areEachFieldOnce(t *testing.T) {
 			t.Errorf("%s: got labels %q, want values for %q", n.Name, n.Labels, family.Labels)
 		case family.Kind != n.Kind:
 			t.Errorf("%s: got kind %d, want %d as its metric", n.Name, n.Kind, family.Kind)
-		case n.Kind != Peak && n.Metric == "", strings.HasSuffix(n.Metric, "_total") != (n.Kind == Counter):
+		case n.Kind != Peak && n.Metric == "",
+			strings.HasSuffix(n.Metric, "_total") != (n.Kind == Counter):
 			t.Errorf("%s: metric %q does not go with kind %d", n.Name, n.Metric, n.Kind)
 		case n.Place.Row == "" || n.Place.Column == "":
 			t.Errorf("%s is not in the text of the status", n.Name)

@@ -15,7 +15,7 @@ import (
 
 func newTable(size int) *Table { return New(size, func() time.Duration { return 0 }) }
 
-// check looks whether the groups are in order, and hold each entry once.
+// check reports an error if the groups are not in order, or do not hold each entry once.
 func (t *Table) check() error {
 	n, last := 0, int64(0)
 	var prev *group
@@ -27,7 +27,8 @@ func (t *Table) check() error {
 		for e := g.first; e != nil; e = e.next {
 			n++
 			if e.group != g || e.Sum()+e.Error != g.events || t.entries[e.Label] != e {
-				return fmt.Errorf("%q has %d events, and %d of error, in a group of %d", e.Label, e.Sum(), e.Error, g.events)
+				return fmt.Errorf("%q has %d events, and an error of %d, in a group of %d",
+					e.Label, e.Sum(), e.Error, g.events)
 			}
 		}
 	}
@@ -37,8 +38,8 @@ func (t *Table) check() error {
 	return nil
 }
 
-// TestBounds has any sequence of events, and compares with exact counts.
-func TestBounds(t *testing.T) {
+// TestCount_bounds compares the counts of random events with exact ones.
+func TestCount_bounds(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {
 		size := rapid.IntRange(1, 8).Draw(r, "size")
@@ -67,7 +68,7 @@ func TestBounds(t *testing.T) {
 	})
 }
 
-func TestCountsByEvent(t *testing.T) {
+func TestCount_byEvent(t *testing.T) {
 	t.Parallel()
 	table := newTable(2)
 	for e := range events {
@@ -76,12 +77,13 @@ func TestCountsByEvent(t *testing.T) {
 		}
 	}
 	got := table.Entries()
-	if len(got) != 1 || got[0].Counts != (Counts{1, 2, 3, 4, 5, 6, 7}) || got[0].Sum() != 28 || got[0].Error != 0 {
-		t.Errorf("%+v", got)
+	want := Counts{1, 2, 3, 4, 5, 6, 7}
+	if len(got) != 1 || got[0].Counts != want || got[0].Sum() != 28 || got[0].Error != 0 {
+		t.Errorf("got %+v, want %v", got, want)
 	}
 }
 
-// TestRestore goes on in another table, which has counted a little already.
+// TestRestore continues the counts in another table, which has counted some events already.
 func TestRestore(t *testing.T) {
 	t.Parallel()
 	old, table := newTable(10), New(10, func() time.Duration { return time.Minute })
@@ -112,7 +114,7 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-func TestCountDoesNotAllocate(t *testing.T) {
+func TestCount_doesNotAllocate(t *testing.T) {
 	table := newTable(1000)
 	labels := make([][]byte, 900)
 	for i := range labels {
@@ -139,7 +141,8 @@ func BenchmarkCount(b *testing.B) {
 func TestRestore_refusesWhatCannotBe(t *testing.T) {
 	t.Parallel()
 	for _, wrong := range []Entry{
-		{Counts: Counts{Hit: -1}}, {Counts: Counts{Hit: 3, Miss: -1}}, {Counts: Counts{Evicted: math.MinInt64}},
+		{Counts: Counts{Hit: -1}}, {Counts: Counts{Hit: 3, Miss: -1}},
+		{Counts: Counts{Evicted: math.MinInt64}},
 		{Counts: Counts{Hit: most + 1}}, {Counts: Counts{Hit: math.MaxInt64, Miss: math.MaxInt64}},
 		{Counts: Counts{Hit: 1}, Error: -2}, {Counts: Counts{Hit: 1}, Error: math.MaxInt64},
 	} {
@@ -152,7 +155,8 @@ func TestRestore_refusesWhatCannotBe(t *testing.T) {
 				t.Errorf("Check of %+v: got no error", wrong)
 			}
 		}
-		if got := table.Entries(); len(got) != 1 || got[0].Counts != (Counts{Hit: 1}) || got[0].Error != 0 {
+		got := table.Entries()
+		if len(got) != 1 || got[0].Counts != (Counts{Hit: 1}) || got[0].Error != 0 {
 			t.Errorf("%+v: got %+v, want one hit of a", wrong, got)
 		}
 		if err := table.check(); err != nil {
@@ -168,7 +172,8 @@ func TestCount_longLabelsAreCutOff(t *testing.T) {
 		table.CountString(strings.Repeat("x", 60_000), Hit)
 	}
 	table.Restore(Entry{Label: strings.Repeat("x", 60_000), Counts: Counts{Hit: 1}})
-	if all := table.Entries(); len(all) != 1 || len(all[0].Label) != maxLabel || all[0].Counts[Hit] != 3 {
-		t.Errorf("%+v", all)
+	all := table.Entries()
+	if len(all) != 1 || len(all[0].Label) != maxLabel || all[0].Counts[Hit] != 3 {
+		t.Errorf("got %+v, want 3 hits of a label of %d bytes", all, maxLabel)
 	}
 }
