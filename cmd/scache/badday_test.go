@@ -54,9 +54,11 @@ func TestClientsInLineGoAlong(t *testing.T) {
 	for range 130 {
 		go func() { answered <- askOnce(m.Socket) }()
 	}
+	connections := int64(1 + 130)
 	eventually(t, "the line is full", func() bool {
 		c, err := connectNow(m.Socket)
 		if err == nil {
+			connections++
 			c.Close()
 		}
 		return err == fdpass.ErrAgain
@@ -77,6 +79,9 @@ func TestClientsInLineGoAlong(t *testing.T) {
 	s.want(t, first)
 	wantTakeovers(t, m, 1)
 	wantNoWarnings(t, m)
+	if s, err := first.Status(); s.Connections != connections || err != nil {
+		t.Errorf("got %d connections, %v, want %d: each of a client, once", s.Connections, err, connections)
+	}
 }
 
 // askOnce makes one request as a client that waits to be accepted.
