@@ -204,19 +204,31 @@ func Help(x any) (all [][2]string) {
 }
 
 // Encode appends the fields of a struct of this package to a list, by their names in JSON.
+// It does not allocate for entries of a list: there may be many.
 func Encode(e *attr.Encoder, x any) {
-	v := reflect.New(reflect.TypeOf(x))
-	v.Elem().Set(reflect.ValueOf(x))
-	fields(v.Interface(), func(name string, field any) error {
+	v := reflect.ValueOf(x)
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Tag.Get("json")
+		switch value := v.Field(i).Interface().(type) {
+		case string:
+			e.String(name, value)
+		case int64:
+			e.Long(name, value)
+		case bool:
+			e.Bool(name, value)
+		case Seconds:
+			e.String(name, value.decimal())
+		case stats.Values:
+			encodeNumbers(e, &value)
+		}
+	}
+}
+
+func encodeNumbers(e *attr.Encoder, v *stats.Values) {
+	numbers(v, func(name string, field any) error {
 		switch field := field.(type) {
-		case *string:
-			e.String(name, *field)
 		case *int64:
 			e.Long(name, *field)
-		case *bool:
-			e.Bool(name, *field)
-		case *Seconds:
-			e.String(name, field.decimal())
 		case *histogram.Values:
 			e.String(name, field.String())
 		}

@@ -5,6 +5,7 @@ package control
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"math"
 	"reflect"
 	"strings"
@@ -84,6 +85,18 @@ func TestMarshalFields_asHelp(t *testing.T) {
 		Absent  *int `json:"absent"`
 	}{Present: new(int)}); string(got) != `{"present":0}` || err != nil {
 		t.Errorf("got %s, %v", got, err)
+	}
+}
+
+func TestEncodeEntry_doesNotAllocate(t *testing.T) {
+	e := attr.NewEncoder(io.Discard)
+	s := any(Session{Endpoint: "smtp\n192.0.2.1\n25\n", Property: "p"})
+	encode := func() {
+		EncodeEntry(e, s)
+		e.End()
+	}
+	if n := testing.AllocsPerRun(100, encode); n > 0 {
+		t.Errorf("got %v allocations, want none", n)
 	}
 }
 
