@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -219,5 +220,44 @@ func TestOverride(t *testing.T) {
 				t.Errorf("logged %q, want tag %s/scache", lines, test.tag)
 			}
 		})
+	}
+}
+
+// TestCrash_isLogged has a process that the runtime ends, as it does when it cannot go on.
+func TestCrash_isLogged(t *testing.T) {
+	t.Parallel()
+	data, err := os.MkdirTemp("", "data") // mail_owner must reach it
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(data)
+	if err := os.Chmod(data, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(data, "scache-scache.crash")
+	for _, options := range [][]string{nil, {"-c", "-u"}} {
+		os.Remove(link)
+		m := newMaster(t, "data_directory="+data, options...)
+		startWithClient(t, m)
+		m.Cmd.Process.Signal(unix.SIGABRT)
+		if err := m.Wait(); err == nil {
+			t.Fatal("it has ended without an error")
+		}
+		startWithClient(t, m)
+		if !m.WaitForText("warning: the previous process has crashed: SIGABRT: abort") {
+			t.Errorf("%q: the next process has not logged it", options)
+		}
+		if text, err := os.ReadFile(link); err != nil || len(text) > 0 {
+			t.Errorf("%q: got %q, %v, want an empty file", options, text, err)
+		}
+	}
+	// Nothing is written to a file that a link leads to.
+	other := filepath.Join(t.TempDir(), "other")
+	if err := errors.Join(os.Remove(link), os.WriteFile(other, []byte("x"), 0o600), os.Symlink(other, link)); err != nil {
+		t.Fatal(err)
+	}
+	startWithClient(t, newMaster(t, "data_directory="+data))
+	if text, err := os.ReadFile(other); string(text) != "x" || err != nil {
+		t.Errorf("got %q, %v", text, err)
 	}
 }

@@ -38,6 +38,7 @@ var Parameters = []Parameter{
 	{"connection_cache_status_update_time", Time, "600s", 1},
 	{"connection_cache_ttl_limit", Time, "2s", 1},
 	{"daemon_timeout", Time, "18000s", 1},
+	{"data_directory", String, "/var/lib/postfix", 0},
 	{"debugger_command", String, "", 0},
 	{"ipc_timeout", Time, "3600s", 1},
 	{"mail_owner", String, "postfix", 0},
@@ -65,7 +66,6 @@ var others = map[string]string{
 	"multi_instance_group": "",
 	"multi_instance_name":  "",
 	"daemon_directory":     "/usr/lib/postfix/sbin",
-	"data_directory":       "/var/lib/postfix",
 	"mydomain":             "localdomain",
 	"setgid_group":         "postdrop",
 }

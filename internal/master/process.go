@@ -195,7 +195,7 @@ func (p *Process) EnterJail() error {
 	}
 	r := p.Config.Reader()
 	j := jail{directory: r.String("queue_directory"), chroot: p.Options.Chroot}
-	owner := r.String("mail_owner")
+	owner, data := r.String("mail_owner"), r.String("data_directory")
 	if r.Err != nil {
 		return r.Err
 	}
@@ -203,6 +203,16 @@ func (p *Process) EnterJail() error {
 		j.owner = owner
 	} else if uid, _, err := lookup(owner); err == nil {
 		p.owner = uid // for who connects: this process need not become it
+	}
+	if !p.Options.StandAlone {
+		uid := -1
+		if j.owner != "" {
+			if uid, _, err := lookup(j.owner); err == nil {
+				p.recordCrashes(data, uid)
+			}
+		} else {
+			p.recordCrashes(data, uid)
+		}
 	}
 	return j.enter()
 }

@@ -89,7 +89,7 @@ func StartMaster(binary, settings string) (*Master, error) {
 }
 
 func (m *Master) prepare(settings string) error {
-	if err := os.Chmod(m.dir, 0o755); err != nil { // for whoever the child becomes
+	if err := os.Chmod(m.dir, 0o755); err != nil { // for the user that the child becomes
 		return err
 	}
 	for _, name := range []string{"private", "public"} {
@@ -98,7 +98,7 @@ func (m *Master) prepare(settings string) error {
 		}
 	}
 	defaults := ""
-	for _, d := range [][2]string{{"queue_directory", m.dir}, {"myhostname", "test.example"}, {"maillog_file", "/var/log/test"}} {
+	for _, d := range [][2]string{{"queue_directory", m.dir}, {"data_directory", m.dir}, {"myhostname", "test.example"}, {"maillog_file", "/var/log/test"}} {
 		if !regexp.MustCompile(`(?m)^` + d[0] + `\s*=`).MatchString(settings) {
 			defaults += d[0] + "=" + d[1] + "\n"
 		}
