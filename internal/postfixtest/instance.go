@@ -6,12 +6,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -47,6 +49,9 @@ type Config struct {
 	// Main is added to main.cf, and Master to master.cf, in its format.
 	Main   map[string]string
 	Master string
+
+	// Hosts has the addresses of host names that only this instance knows.
+	Hosts map[string][]string
 
 	// Syslog logs to syslogd instead of Dir/maillog.
 	Syslog bool
@@ -99,6 +104,9 @@ func (i *Instance) prepare(c Config) error {
 		return err
 	}
 	if err := i.linkDaemons(); err != nil {
+		return err
+	}
+	if err := i.writeHosts(c.Hosts); err != nil {
 		return err
 	}
 	if c.Scache != "" {
@@ -155,6 +163,20 @@ func (i *Instance) linkDaemons() error {
 		}
 	}
 	return os.Mkdir(i.path("libexec/scache-go"), 0o755)
+}
+
+// writeHosts writes the hosts(5) file of the jail that the delivery agents run in.
+func (i *Instance) writeHosts(hosts map[string][]string) error {
+	var text strings.Builder
+	for _, name := range slices.Sorted(maps.Keys(hosts)) {
+		for _, address := range hosts[name] {
+			fmt.Fprintln(&text, address, name)
+		}
+	}
+	if err := os.MkdirAll(i.path("queue/etc"), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(i.path("queue/etc/hosts"), []byte(text.String()), 0o644)
 }
 
 // SetScache copies a binary into the instance and names it in master.cf. It
