@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The benchmark: candidates under a test master each, driven in turn by the same
+// The benchmark: servers under a test master each, driven in turn by the same
 // clients.
 
 package main
@@ -21,8 +21,8 @@ import (
 	"scache/internal/postfixtest"
 )
 
-// A candidate is a server that takes part.
-type candidate struct {
+// A server is one that takes part.
+type server struct {
 	name, binary string
 	args         []string // instead of those of master(8)
 	other        bool     // it need not have a cache: it takes no part in deliveries
@@ -66,13 +66,13 @@ const maxCached = 18_000
 
 // A bench runs the scenarios.
 type bench struct {
-	candidates []candidate // the first one is what the others are compared with
-	rounds     int
-	seconds    float64 // of one measurement
-	only       string  // scenarios with this in their name, if not empty
+	servers []server // the first one is what the others are compared with
+	rounds  int
+	seconds float64 // of one measurement
+	only    string  // scenarios with this in their name, if not empty
 }
 
-// run measures every candidate in every scenario once in each round, so that
+// run measures every server in every scenario once in each round, so that
 // whatever the machine does meanwhile meets all of them.
 func (b *bench) run(ctx context.Context) (*report, error) {
 	if err := allowFiles(); err != nil {
@@ -105,7 +105,7 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 		s.Seconds = b.seconds
 		e := &event{scenario: s}
 		events = append(events, e)
-		if err := e.prepare(b.candidates); err != nil {
+		if err := e.prepare(b.servers); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Fprintln(os.Stderr, "ready:", s.name)
@@ -123,7 +123,7 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 	}
 	for _, e := range events {
 		e.finish(ctx)
-		for _, c := range e.contestants {
+		for _, c := range e.processes {
 			r.Rows = append(r.Rows, c.row)
 		}
 	}
@@ -144,48 +144,48 @@ func allowFiles() error {
 	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
 }
 
-// A contestant is a candidate that runs, and what it showed in a scenario.
-type contestant struct {
+// A process is a server that runs, and what it showed in a scenario.
+type process struct {
 	*postfixtest.Master
 	row row
 }
 
-// An event is a scenario with all candidates, each running on its own.
+// An event is a scenario with all servers, each running on its own.
 type event struct {
 	scenario
-	contestants []*contestant
+	processes []*process
 }
 
 func (e *event) close() {
-	for _, c := range e.contestants {
+	for _, c := range e.processes {
 		c.Close()
 	}
 }
 
-// prepare starts all candidates, and fills them.
-func (e *event) prepare(candidates []candidate) error {
-	for _, candidate := range candidates {
-		if candidate.other && e.Workload == "delivery" {
+// prepare starts all servers, and fills them.
+func (e *event) prepare(servers []server) error {
+	for _, server := range servers {
+		if server.other && e.Workload == "delivery" {
 			continue
 		}
-		c, err := start(candidate)
+		c, err := start(server)
 		if err != nil {
-			return fmt.Errorf("%s: %w", candidate.name, err)
+			return fmt.Errorf("%s: %w", server.name, err)
 		}
-		e.contestants = append(e.contestants, c)
+		e.processes = append(e.processes, c)
 		if err := c.prepare(e.scenario); err != nil {
-			return fmt.Errorf("%s: %w", candidate.name, err)
+			return fmt.Errorf("%s: %w", server.name, err)
 		}
 	}
 	return nil
 }
 
-// measure measures all candidates, one after another. Nobody is always the first.
+// measure measures all servers, one after another. Nobody is always the first.
 func (e *event) measure(ctx context.Context, round int) error {
-	for i := range e.contestants {
-		c := e.contestants[(i+round)%len(e.contestants)]
+	for i := range e.processes {
+		c := e.processes[(i+round)%len(e.processes)]
 		if err := c.measure(ctx, e.scenario); err != nil {
-			return fmt.Errorf("%s: %w", c.row.Candidate, err)
+			return fmt.Errorf("%s: %w", c.row.Server, err)
 		}
 	}
 	return nil
@@ -193,18 +193,18 @@ func (e *event) measure(ctx context.Context, round int) error {
 
 // finish counts system calls, and sums up.
 func (e *event) finish(ctx context.Context) {
-	for _, c := range e.contestants {
+	for _, c := range e.processes {
 		if err := c.countSystemCalls(ctx, e.scenario); err != nil { // strace may not be allowed
-			fmt.Fprintf(os.Stderr, "%s, %s: system calls are not counted: %v\n", e.name, c.row.Candidate, err)
+			fmt.Fprintf(os.Stderr, "%s, %s: system calls are not counted: %v\n", e.name, c.row.Server, err)
 		}
-		c.row.summarize(e.contestants)
+		c.row.summarize(e.processes)
 	}
 }
 
-// start starts a candidate, and waits until it answers.
-func start(candidate candidate) (c *contestant, err error) {
-	c = &contestant{row: row{Candidate: candidate.name}}
-	if c.Master, err = newMaster(candidate); err != nil {
+// start starts a server, and waits until it answers.
+func start(server server) (c *process, err error) {
+	c = &process{row: row{Server: server.name}}
+	if c.Master, err = newMaster(server); err != nil {
 		return nil, err
 	}
 	if err = c.Start(); err == nil {
@@ -217,12 +217,12 @@ func start(candidate candidate) (c *contestant, err error) {
 	return c, nil
 }
 
-func newMaster(candidate candidate) (*postfixtest.Master, error) {
-	m, err := postfixtest.NewMaster(candidate.binary, `connection_cache_ttl_limit = 1h
+func newMaster(server server) (*postfixtest.Master, error) {
+	m, err := postfixtest.NewMaster(server.binary, `connection_cache_ttl_limit = 1h
 connection_cache_status_update_time = 1h
 max_idle = 1h`)
-	if err == nil && candidate.args != nil {
-		m.Args = candidate.args
+	if err == nil && server.args != nil {
+		m.Args = server.args
 	}
 	return m, err
 }
@@ -240,7 +240,7 @@ func ask(socket string) error {
 
 // prepare fills the cache with sessions whose labels and properties have 200
 // bytes.
-func (c *contestant) prepare(s scenario) (err error) {
+func (c *process) prepare(s scenario) (err error) {
 	c.row.Scenario, c.row.Clients, c.row.Cached, c.row.Workload = s.name, s.Clients, s.cached, s.Workload
 	c.row.Idle = s.Idle
 	if c.row.EmptyRSS, err = residentKB(c.Cmd.Process.Pid); err != nil {
@@ -263,7 +263,7 @@ func (c *contestant) prepare(s scenario) (err error) {
 }
 
 // measure runs one round.
-func (c *contestant) measure(ctx context.Context, s scenario) error {
+func (c *process) measure(ctx context.Context, s scenario) error {
 	result, err := c.drive(ctx, s)
 	if err != nil {
 		return err
@@ -273,7 +273,7 @@ func (c *contestant) measure(ctx context.Context, s scenario) error {
 }
 
 // drive runs the clients in a process of their own.
-func (c *contestant) drive(ctx context.Context, s scenario) (result loadResult, err error) {
+func (c *process) drive(ctx context.Context, s scenario) (result loadResult, err error) {
 	l := s.load
 	l.Socket, l.PID = c.Socket, c.Cmd.Process.Pid
 	job, err := json.Marshal(l)
@@ -299,12 +299,12 @@ func (c *contestant) drive(ctx context.Context, s scenario) (result loadResult, 
 func (b *bench) measureStartUp(r *report) error {
 	const repetitions = 15
 	for range repetitions {
-		for _, candidate := range b.candidates {
-			d, err := startUp(candidate)
+		for _, server := range b.servers {
+			d, err := startUp(server)
 			if err != nil {
-				return fmt.Errorf("start-up of %s: %w", candidate.name, err)
+				return fmt.Errorf("start-up of %s: %w", server.name, err)
 			}
-			r.StartUp[candidate.name] = append(r.StartUp[candidate.name], float64(d.Microseconds())/1000)
+			r.StartUp[server.name] = append(r.StartUp[server.name], float64(d.Microseconds())/1000)
 		}
 	}
 	for _, times := range r.StartUp {
@@ -313,8 +313,8 @@ func (b *bench) measureStartUp(r *report) error {
 	return nil
 }
 
-func startUp(candidate candidate) (time.Duration, error) {
-	m, err := newMaster(candidate)
+func startUp(server server) (time.Duration, error) {
+	m, err := newMaster(server)
 	if err != nil {
 		return 0, err
 	}

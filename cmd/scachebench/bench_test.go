@@ -16,7 +16,7 @@ import (
 	"scache/internal/postfixtest"
 )
 
-// TestRun measures all candidates for a moment, and reads what was written.
+// TestRun measures all servers for a moment, and reads what was written.
 func TestRun(t *testing.T) {
 	postfixtest.NeedPostfix(t)
 	dir := t.TempDir()
@@ -47,8 +47,8 @@ func checkReport(t *testing.T, file string) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(r.candidates(), " "); got != "stock ours floor" {
-		t.Errorf("candidates: %s", got)
+	if got := strings.Join(r.servers(), " "); got != "stock ours floor" {
+		t.Errorf("servers: %s", got)
 	}
 	for _, row := range r.Rows {
 		m := row.Median
@@ -96,7 +96,7 @@ func TestGoals(t *testing.T) {
 	r := &report{StartUp: map[string][]float64{"ours": {7, 8, 9}}, Outages: []outage{{"stock", 1000, []float64{99}}, {"ours", 1000, []float64{5}}, {"ours", 17_000, []float64{6}}}}
 	for _, s := range scenarios() {
 		for name, m := range map[string]measurement{"stock": slow, "ours": fast, "floor": fast, "limit": fast, "before": slow} {
-			r.Rows = append(r.Rows, row{Scenario: s.name, Candidate: name, Idle: s.Idle, Rounds: []measurement{m}, Median: m,
+			r.Rows = append(r.Rows, row{Scenario: s.name, Server: name, Idle: s.Idle, Rounds: []measurement{m}, Median: m,
 				EmptyRSS: 4096, FilledRSS: 8192, IdleRSS: 4096 + 2*s.Idle, SystemCalls: 2})
 		}
 	}

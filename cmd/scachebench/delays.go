@@ -20,7 +20,7 @@ import (
 // A delay is how late things were that no client waits for, while clients asked as fast
 // as they could.
 type delay struct {
-	Candidate   string
+	Server      string
 	Expiry, Log []float64 // milliseconds, sorted
 }
 
@@ -33,20 +33,20 @@ const (
 // measureDelays measures stock and ours: how long after its time a session is closed,
 // and how long it takes until a line is in the log.
 func (b *bench) measureDelays(ctx context.Context, r *report) error {
-	for _, candidate := range b.candidates[:2] {
-		d, err := measureDelay(ctx, candidate)
+	for _, server := range b.servers[:2] {
+		d, err := measureDelay(ctx, server)
 		if err != nil {
-			return fmt.Errorf("delays of %s: %w", candidate.name, err)
+			return fmt.Errorf("delays of %s: %w", server.name, err)
 		}
 		r.Delays = append(r.Delays, d)
-		fmt.Fprintln(os.Stderr, "delays are measured:", candidate.name)
+		fmt.Fprintln(os.Stderr, "delays are measured:", server.name)
 	}
 	return nil
 }
 
-func measureDelay(ctx context.Context, candidate candidate) (d delay, err error) {
-	d.Candidate = candidate.name
-	c, err := start(candidate)
+func measureDelay(ctx context.Context, server server) (d delay, err error) {
+	d.Server = server.name
+	c, err := start(server)
 	if err != nil {
 		return d, err
 	}
@@ -130,8 +130,8 @@ func (r *report) printDelays(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "under %d clients, ms late\tserver\tmedian\tworst of %d\t\n", delayClients, delaySamples)
 	for _, d := range r.Delays {
-		fmt.Fprintf(t, "a session is closed\t%s\t%.1f\t%.1f\t\n", d.Candidate, median(d.Expiry), d.Expiry[len(d.Expiry)-1])
-		fmt.Fprintf(t, "a line is in the log\t%s\t%.1f\t%.1f\t\n", d.Candidate, median(d.Log), d.Log[len(d.Log)-1])
+		fmt.Fprintf(t, "a session is closed\t%s\t%.1f\t%.1f\t\n", d.Server, median(d.Expiry), d.Expiry[len(d.Expiry)-1])
+		fmt.Fprintf(t, "a line is in the log\t%s\t%.1f\t%.1f\t\n", d.Server, median(d.Log), d.Log[len(d.Log)-1])
 	}
 	t.Flush()
 }

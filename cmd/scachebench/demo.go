@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: EPL-2.0
 
+// The demo: stories of mail, each told by a Postfix mail system of its own with the stock
+// connection cache and with this one. What each story is stands in stories.go.
+
 package main
 
 import (
@@ -9,222 +12,195 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
-	"strconv"
+	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"scache/internal/postfixtest"
 )
 
-// A demo sends the same mail through a Postfix of its own three times: without
-// a connection cache, with the stock one, and with ours.
+// A demo runs stories and compares what they show.
 type demo struct {
-	scache    string
+	scache    string // our binary
 	scachectl string
-	messages  int
+	stories   []string // names of those to run; none are all of them
+
+	stock string
+	views []view // what scachectl says of our cache, from the last run that it was asked in
 }
 
-// A setup is one of the three ways.
-type setup struct {
-	name   string
-	binary string // of the connection cache, or none
-}
+// Names of the servers in the demo.
+const (
+	noCache   = "no cache"
+	stockName = "stock scache"
+	oursName  = "this scache"
+)
 
-// A result is a row of the table.
-type result struct {
-	setup
-	delivered, connections int
-	seconds                float64
-	hits, misses           int
-	complaints             []string // warnings of scache, and worse
-	status                 string   // what scachectl says of ours
-}
+// A view is a command of scachectl and what it has printed.
+type view struct{ command, text string }
 
 func (d *demo) run(ctx context.Context) error {
-	if os.Geteuid() != 0 {
-		return errors.New("the demo starts a Postfix mail system of its own, which takes root: please run it as root")
-	}
-	stock, err := postfixtest.Stock()
+	chosen, err := d.choose()
 	if err != nil {
-		return fmt.Errorf("the demo needs Postfix: %w (on Debian: apt-get install postfix)", err)
+		return err
 	}
+	if os.Geteuid() != 0 {
+		return errors.New("the demo starts Postfix mail systems of its own: run it as root")
+	}
+	if d.stock, err = postfixtest.Stock(); err != nil {
+		return fmt.Errorf("the demo needs Postfix: %w\nhint: on Debian, apt-get install postfix", err)
+	}
+	begin := time.Now()
 	var results []result
-	for _, s := range []setup{{"no cache", ""}, {"stock scache", stock}, {"this scache", d.scache}} {
-		r, err := d.measure(ctx, s)
+	for n, s := range chosen {
+		fmt.Printf("%d of %d, %s: %s\n", n+1, len(chosen), s.name, s.title)
+		r, err := d.tell(ctx, s)
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		results = append(results, r)
 	}
-	d.printTable(results)
-	fmt.Printf("\nRight after the last message:\n\n%s", results[len(results)-1].status)
-	return d.verdict(results)
+	fmt.Printf("\n%s, Postfix %s, %s; %.0f s in all\n\n", time.Now().Format(time.DateOnly),
+		output("postconf", "-dh", "mail_version"), output(d.scache, "--version"), time.Since(begin).Seconds())
+	printResults(os.Stdout, results)
+	for _, v := range d.views {
+		fmt.Printf("\n$ scachectl %s\n%s", v.command, v.text)
+	}
+	fmt.Printf("\nOne story alone: scachebench demo %s\n", strings.Join(storyNames(), " | "))
+	return lost(results)
 }
 
-// measure sends all messages through a new mail system, waits until they are
-// delivered, and stops it.
-func (d *demo) measure(ctx context.Context, s setup) (r result, err error) {
-	sink, err := postfixtest.StartSink()
-	if err != nil {
-		return r, err
-	}
-	defer sink.Close()
-	instance, err := postfixtest.NewInstance(d.config(s, sink))
-	if err != nil {
-		return r, err
-	}
-	defer func() { err = errors.Join(err, instance.Close()) }()
-	if err := instance.Start(); err != nil {
-		return r, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
-	defer cancel()
-	stopProgress := d.showProgress(s.name, sink)
-	start := time.Now()
-	err = instance.Send(ctx, d.messages, 10, "recipient@example.test")
-	if err == nil {
-		err = instance.WaitEmpty(ctx)
-	}
-	seconds := time.Since(start).Seconds()
-	stopProgress()
-	if err != nil {
-		return r, err
-	}
-	r = result{setup: s, seconds: seconds}
-	if s.binary == d.scache {
-		if r.status, err = d.status(ctx, instance); err != nil {
-			return r, err
+// choose returns the stories to run, in their usual order.
+func (d *demo) choose() (chosen []*story, err error) {
+	for _, name := range d.stories {
+		if !slices.Contains(storyNames(), name) {
+			return nil, fmt.Errorf("there is no story %q\nhint: the stories are %s", name, strings.Join(storyNames(), ", "))
 		}
 	}
-	if s.binary != "" {
-		if err := logStatistics(ctx, instance); err != nil {
-			return r, err
+	for _, s := range stories {
+		if len(d.stories) == 0 || slices.Contains(d.stories, s.name) {
+			chosen = append(chosen, s)
 		}
 	}
-	r.delivered, r.connections = instance.Sent()
-	r.hits, r.misses = lookups(instance)
-	r.complaints = complaints(instance)
+	return chosen, nil
+}
+
+// A result is what a story has shown with each server, by the server's name. A server that
+// cannot take part is missing.
+type result struct {
+	*story
+	outcomes map[string]*outcome
+	missing  string // why ours is
+}
+
+// tell runs a story with each server.
+func (d *demo) tell(ctx context.Context, s *story) (result, error) {
+	r := result{story: s, outcomes: map[string]*outcome{}}
+	servers := []server{{name: stockName, binary: d.stock}}
+	if s.withoutCache {
+		servers = slices.Insert(servers, 0, server{name: noCache})
+	}
+	if s.parameter == "" || knows(ctx, d.scache, s.parameter) {
+		servers = append(servers, server{name: oursName, binary: d.scache})
+	} else {
+		r.missing = "it does not know " + s.parameter
+		fmt.Printf("  %-13s does not take part: %s\n", oursName, r.missing)
+	}
+	for _, server := range servers {
+		o, err := d.try(ctx, s, server)
+		if err != nil {
+			return r, fmt.Errorf("%s: %w", server.name, err)
+		}
+		r.outcomes[server.name] = o
+	}
 	return r, nil
 }
 
-// status returns what our cache says of itself, and of whom it has served.
-func (d *demo) status(ctx context.Context, i *postfixtest.Instance) (text string, err error) {
-	for _, command := range []string{"status", "hits"} {
+// try runs a story with one server. A run in which Postfix itself got stuck does not count:
+// at a reload, master(8) may wait for room in the log socket, and postlogd(8) for master.
+func (d *demo) try(ctx context.Context, s *story, server server) (*outcome, error) {
+	const attempts = 3
+	for n := 1; ; n++ {
+		t := &trial{story: s, server: server, ask: d.ask}
+		err := t.run(ctx)
+		if err == nil && !t.stuck {
+			if t.views != nil {
+				d.views = t.views
+			}
+			return &t.outcome, nil
+		}
+		if err != nil || n == attempts {
+			return nil, errors.Join(err, ctx.Err())
+		}
+		fmt.Printf("  %-13s Postfix itself got stuck: once more\n", server.name)
+	}
+}
+
+// ask asks our cache in an instance what an operator would. Commands that this scachectl
+// does not have are left out.
+func (d *demo) ask(ctx context.Context, i *postfixtest.Instance, commands ...string) (views []view, err error) {
+	help, err := exec.CommandContext(ctx, d.scachectl, "help").Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", d.scachectl, err)
+	}
+	for _, command := range commands {
+		if !strings.Contains(string(help), "\n  "+command+" ") {
+			continue
+		}
 		out, err := exec.CommandContext(ctx, d.scachectl, "-c", filepath.Join(i.Dir, "etc"), command).CombinedOutput()
 		if err != nil {
-			return "", fmt.Errorf("scachectl %s: %w: %s", command, err, out)
+			return nil, fmt.Errorf("scachectl %s: %w: %s", command, err, out)
 		}
-		text += fmt.Sprintf("$ scachectl %s\n%s\n", command, out)
+		views = append(views, view{command, string(out)})
 	}
-	return text, nil
+	return views, nil
 }
 
-func (d *demo) config(s setup, sink *postfixtest.Sink) postfixtest.Config {
-	c := postfixtest.Config{
-		Scache: s.binary,
-		Chroot: "y",
-		Main: map[string]string{
-			"relayhost":                       fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
-			"smtp_connection_cache_on_demand": "no",
-		},
-	}
-	if s.binary != "" {
-		c.Main["smtp_connection_cache_destinations"] = "127.0.0.1" // without brackets and port
-	}
-	return c
-}
-
-// showProgress prints how many messages have arrived, until it is stopped.
-func (d *demo) showProgress(name string, sink *postfixtest.Sink) (stop func()) {
-	lineEnd := "\r"
-	if fi, err := os.Stdout.Stat(); err != nil || fi.Mode()&os.ModeCharDevice == 0 {
-		lineEnd = "\n" // not a terminal
-	}
-	show := func(lineEnd string) {
-		fmt.Printf("%-14s %d of %d messages have arrived%s", name, sink.Messages(), d.messages, lineEnd)
-	}
-	done, stopped := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(stopped)
-		tick := time.NewTicker(500 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			show(lineEnd)
-			select {
-			case <-tick.C:
-			case <-done:
-				show("\n")
-				return
-			}
-		}
-	}()
-	return func() {
-		close(done)
-		<-stopped
-	}
-}
-
-// logStatistics makes the cache log its statistics, as it does at a reload.
-func logStatistics(ctx context.Context, i *postfixtest.Instance) error {
-	if err := i.Command("reload"); err != nil {
-		return err
-	}
-	for len(i.Grep("scache[", "statistics: max simultaneous")) == 0 {
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("the cache has not logged its statistics: %w", ctx.Err())
-		case <-time.After(20 * time.Millisecond):
+// knows reports whether our binary reads a parameter: then it refuses a bad value.
+func knows(ctx context.Context, scache, parameter string) bool {
+	out, _ := exec.CommandContext(ctx, scache, "--check", "-l", "-n", "scache", "-t", "unix",
+		"-o", parameter+"={ bad, entry=bad }").CombinedOutput()
+	for line := range strings.Lines(string(out)) {
+		if strings.HasPrefix(line, "scache: fatal: ") && strings.Contains(line, parameter) {
+			return true
 		}
 	}
-	return nil
+	return false
 }
 
-var lookupLine = regexp.MustCompile(`statistics: (?:domain|address) lookup hits=(\d+) miss=(\d+)`)
-
-func lookups(i *postfixtest.Instance) (hits, misses int) {
-	for _, line := range i.Grep("scache[") {
-		if m := lookupLine.FindStringSubmatch(line); m != nil {
-			h, _ := strconv.Atoi(m[1])
-			n, _ := strconv.Atoi(m[2])
-			hits, misses = hits+h, misses+n
-		}
-	}
-	return hits, misses
+// A progress is a line that says how a run is getting on.
+type progress struct {
+	prefix   string
+	terminal bool
+	shown    time.Time
 }
 
-func complaints(i *postfixtest.Instance) (lines []string) {
-	for _, word := range []string{"warning: ", "error: ", "fatal: ", "panic: "} {
-		lines = append(lines, i.Grep("scache[", "]: "+word)...)
-	}
-	return lines
+func newProgress(server string) *progress {
+	fi, err := os.Stdout.Stat()
+	return &progress{prefix: fmt.Sprintf("  %-13s ", server), terminal: err == nil && fi.Mode()&os.ModeCharDevice != 0}
 }
 
-func (d *demo) printTable(results []result) {
-	version, _ := exec.Command("postconf", "-dh", "mail_version").Output()
-	ours, _ := exec.Command(d.scache, "--version").Output()
-	fmt.Printf("\n%s, Postfix %s, %s: %d messages over 10 connections\n\n",
-		time.Now().Format(time.DateOnly), strings.TrimSpace(string(version)), strings.TrimSpace(string(ours)), d.messages)
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "\tdelivered\tseconds\tSMTP connections\tmessages per connection\tcache hits\tmisses\t")
-	for _, r := range results {
-		fmt.Fprintf(w, "%s\t%d\t%.1f\t%d\t%.1f\t%d\t%d\t\n", r.name, r.delivered, r.seconds, r.connections,
-			float64(r.delivered)/float64(max(r.connections, 1)), r.hits, r.misses)
+// show replaces the line. Where that is not possible, it prints one every other second.
+func (p *progress) show(text string) {
+	switch {
+	case p.terminal:
+		fmt.Print("\r", p.prefix, text, "\x1b[K")
+	case time.Since(p.shown) >= 2*time.Second:
+		fmt.Println(p.prefix + text)
+	default:
+		return
 	}
-	w.Flush()
+	p.shown = time.Now()
 }
 
-// verdict is an error if a message was lost, or if our cache had anything to
-// complain about.
-func (d *demo) verdict(results []result) error {
-	for _, r := range results {
-		if r.delivered != d.messages {
-			return fmt.Errorf("%s: %d messages were sent, and %d delivered", r.name, d.messages, r.delivered)
-		}
+// end shows the last text.
+func (p *progress) end(text string) {
+	if p.terminal {
+		fmt.Print("\r")
 	}
-	if ours := results[len(results)-1]; len(ours.complaints) > 0 {
-		return fmt.Errorf("%s has logged warnings:\n%s", ours.name, strings.Join(ours.complaints, "\n"))
+	fmt.Print(p.prefix, text)
+	if p.terminal {
+		fmt.Print("\x1b[K")
 	}
-	return nil
+	fmt.Println()
 }

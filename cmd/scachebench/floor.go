@@ -20,7 +20,7 @@ import (
 
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
-	"scache/internal/server"
+	cache "scache/internal/server"
 )
 
 // runFloor serves on the socket that master(8) leaves in descriptor 6, until
@@ -164,5 +164,5 @@ func (f *floor) give(found, missing []byte) bool {
 		return f.say(missing)
 	}
 	f.find = true
-	return server.Alive(f.fd) && f.say(found)
+	return cache.Alive(f.fd) && f.say(found)
 }

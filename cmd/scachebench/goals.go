@@ -33,9 +33,9 @@ func compareScenarios(scenarioA, a, scenarioB, b string, value func(measurement)
 	}
 }
 
-func (r *report) row(scenario, candidate string) *row {
+func (r *report) row(scenario, server string) *row {
 	for i := range r.Rows {
-		if r.Rows[i].Scenario == scenario && r.Rows[i].Candidate == candidate {
+		if r.Rows[i].Scenario == scenario && r.Rows[i].Server == server {
 			return &r.Rows[i]
 		}
 	}
@@ -94,7 +94,7 @@ var goals = []goal{
 func outageWith(cached int) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {
 		for _, o := range r.Outages {
-			if o.Candidate == "ours" && o.Cached == cached {
+			if o.Server == "ours" && o.Cached == cached {
 				return median(o.Milliseconds), true
 			}
 		}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/pflag"
@@ -20,10 +19,13 @@ import (
 	"scache/internal/postfixtest"
 )
 
-const help = `usage: scachebench [options] demo | run
+const help = `usage: scachebench [options] demo [STORY...]
+       scachebench [options] run
 
-demo sends mail through a Postfix of its own without a connection cache, with the
-stock one and with this one. run measures connection cache servers.
+demo sends mail through Postfix mail systems of its own, with the stock connection cache
+and with this one. Each story is one kind of mail traffic:
+%s
+run measures connection cache servers.
 
 `
 
@@ -52,7 +54,6 @@ func run(ctx context.Context) error {
 	d, b := demo{}, bench{}
 	pflag.StringVar(&d.scache, "scache", "bin/scache", "the `binary` to show")
 	pflag.StringVar(&d.scachectl, "scachectl", "bin/scachectl", "demo: the `binary` of scachectl")
-	pflag.IntVar(&d.messages, "messages", 1000, "demo: the `number` of messages")
 	stock := pflag.String("stock", "", "run: the `binary` to compare with (default: the one of the installed Postfix)")
 	others := pflag.StringToString("other", nil, "run: more binaries to measure, by `name=path`")
 	pflag.IntVar(&b.rounds, "rounds", 15, "run: the `number` of rounds")
@@ -61,12 +62,16 @@ func run(ctx context.Context) error {
 	jsonFile := pflag.String("json", "", "run: write everything to this `file`, too")
 	check := pflag.Bool("check", false, "run: say which goals are met, and fail if one is not; some need --other limit=PATH and --other before=PATH")
 	csvFile := pflag.String("csv", "", "run: write the medians to this `file`, too")
-	pflag.Usage = func() { fmt.Fprint(os.Stderr, help, pflag.CommandLine.FlagUsages()) }
+	pflag.Usage = func() {
+		fmt.Fprintf(os.Stderr, help, describeStories())
+		fmt.Fprint(os.Stderr, pflag.CommandLine.FlagUsages())
+	}
 	pflag.Parse()
-	switch strings.Join(pflag.Args(), " ") {
-	case "demo":
+	switch {
+	case pflag.Arg(0) == "demo":
+		d.stories = pflag.Args()[1:]
 		return d.run(ctx)
-	case "run":
+	case pflag.Arg(0) == "run" && pflag.NArg() == 1:
 		if err := b.choose(*stock, d.scache, *others); err != nil {
 			return err
 		}
@@ -84,10 +89,10 @@ func run(ctx context.Context) error {
 		return nil
 	}
 	pflag.Usage()
-	return errors.New("say what to do: demo or run")
+	return errors.New("missing command: demo or run")
 }
 
-// choose sets the candidates.
+// choose sets the servers.
 func (b *bench) choose(stock, ours string, others map[string]string) (err error) {
 	if b.rounds < 1 || b.seconds <= 0 {
 		return errors.New("options --rounds and --seconds: want positive numbers")
@@ -101,19 +106,19 @@ func (b *bench) choose(stock, ours string, others map[string]string) (err error)
 	if err != nil {
 		return err
 	}
-	b.candidates = []candidate{
+	b.servers = []server{
 		{name: "stock", binary: stock},
 		{name: "ours", binary: ours},
 		{name: "floor", binary: self, args: []string{"floor"}},
 	}
 	for name, binary := range others {
-		b.candidates = append(b.candidates, candidate{name: name, binary: binary, other: true})
+		b.servers = append(b.servers, server{name: name, binary: binary, other: true})
 	}
-	for i, c := range b.candidates {
+	for i, c := range b.servers {
 		if _, err := os.Stat(c.binary); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		if b.candidates[i].binary, err = filepath.Abs(c.binary); err != nil { // it runs elsewhere
+		if b.servers[i].binary, err = filepath.Abs(c.binary); err != nil { // it runs elsewhere
 			return err
 		}
 	}

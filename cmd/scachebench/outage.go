@@ -15,7 +15,7 @@ import (
 
 // An outage is for how long nobody was answered at a reload.
 type outage struct {
-	Candidate    string
+	Server       string
 	Cached       int
 	Milliseconds []float64 // sorted
 }
@@ -28,12 +28,12 @@ const outageClients = 300
 func (b *bench) measureOutages(r *report) error {
 	const repetitions = 5
 	for _, cached := range []int{0, 1000, 17_000} {
-		for _, candidate := range b.candidates[:2] {
-			o := outage{Candidate: candidate.name, Cached: cached}
+		for _, server := range b.servers[:2] {
+			o := outage{Server: server.name, Cached: cached}
 			for range repetitions {
-				d, err := measureOutage(candidate, cached)
+				d, err := measureOutage(server, cached)
 				if err != nil {
-					return fmt.Errorf("reload of %s: %w", candidate.name, err)
+					return fmt.Errorf("reload of %s: %w", server.name, err)
 				}
 				o.Milliseconds = append(o.Milliseconds, float64(d.Microseconds())/1000)
 			}
@@ -45,8 +45,8 @@ func (b *bench) measureOutages(r *report) error {
 	return nil
 }
 
-func measureOutage(candidate candidate, cached int) (time.Duration, error) {
-	c, err := start(candidate)
+func measureOutage(server server, cached int) (time.Duration, error) {
+	c, err := start(server)
 	if err != nil {
 		return 0, err
 	}
@@ -90,7 +90,7 @@ func (r *report) printOutages(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "reload with %d clients and\tserver\tms to the first answer\tmost\t\n", outageClients)
 	for _, o := range r.Outages {
-		fmt.Fprintf(t, "%d sessions\t%s\t%.1f\t%.1f\t\n", o.Cached, o.Candidate, median(o.Milliseconds), o.Milliseconds[len(o.Milliseconds)-1])
+		fmt.Fprintf(t, "%d sessions\t%s\t%.1f\t%.1f\t\n", o.Cached, o.Server, median(o.Milliseconds), o.Milliseconds[len(o.Milliseconds)-1])
 	}
 	t.Flush()
 }

@@ -19,7 +19,7 @@ set style line 1 lw 2 pt 7 ps 0.6 lc rgb "#c0392b"
 set style line 2 lw 2 pt 7 ps 0.6 lc rgb "#1f6fb2"
 set style line 3 lw 2 pt 7 ps 0.6 lc rgb "#999999" dt 2
 
-# Columns: 2 candidate, 3 workload, 4 clients, 5 idle, 6 cached, 7 operations per second.
+# Columns: 2 server, 3 workload, 4 clients, 5 idle, 6 cached, 7 operations per second.
 pair(name) = strcol(2) eq name && strcol(3) eq "pair" && $5 == 0
 
 set output directory."/throughput-clients.svg"

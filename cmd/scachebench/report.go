@@ -35,15 +35,15 @@ type report struct {
 	Rows    []row
 }
 
-// A row is what one candidate has shown in one scenario.
+// A row is what one server has shown in one scenario.
 type row struct {
-	Scenario, Candidate, Workload string
-	Clients, Idle, Cached         int
+	Scenario, Server, Workload string
+	Clients, Idle, Cached      int
 
 	Rounds []measurement
 	Median measurement
 	Spread float64            // of operations per second: from the least to the most, by the median
-	Ratios map[string]float64 // of operations per second to those of each candidate: the median of all rounds
+	Ratios map[string]float64 // of operations per second to those of each server: the median of all rounds
 
 	SystemCalls float64 // per operation, or 0 without strace
 	EmptyRSS    int     // resident memory in KB: when it has just started,
@@ -109,7 +109,7 @@ func (r *row) add(s scenario, l loadResult) {
 }
 
 // summarize fills in what follows from all rounds.
-func (r *row) summarize(all []*contestant) {
+func (r *row) summarize(all []*process) {
 	of := func(value func(measurement) float64) float64 {
 		var values []float64
 		for _, m := range r.Rounds {
@@ -129,7 +129,7 @@ func (r *row) summarize(all []*contestant) {
 	}
 	r.Ratios = map[string]float64{}
 	for _, c := range all {
-		r.Ratios[c.row.Candidate] = ratio(*r, c.row, operations)
+		r.Ratios[c.row.Server] = ratio(*r, c.row, operations)
 	}
 	least, most := r.Rounds[0], r.Rounds[0]
 	for _, m := range r.Rounds {
@@ -165,7 +165,7 @@ func median(values []float64) float64 {
 func (r *report) printTable(w io.Writer) {
 	fmt.Fprintf(w, "%s, %s, Postfix %s; median of %d rounds of %v s each\n\n", r.Date, r.Machine, r.Postfix, r.Rounds, r.Seconds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	names := r.candidates()
+	names := r.servers()
 	fmt.Fprint(t, "scenario\tserver\tops/s\tspread")
 	for _, name := range names {
 		fmt.Fprintf(t, "\t× %s", name)
@@ -173,7 +173,7 @@ func (r *report) printTable(w io.Writer) {
 	fmt.Fprintln(t, "\tp50 µs\tp99 µs\tp99.9 µs\tCPU µs/op\tcalls/op\tswitches/op\tleast\tmost")
 	for _, row := range r.Rows {
 		m := row.Median
-		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f%%", row.Scenario, row.Candidate, m.OperationsPerSecond, 100*row.Spread)
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f%%", row.Scenario, row.Server, m.OperationsPerSecond, 100*row.Spread)
 		for _, name := range names {
 			if ratio, measured := row.Ratios[name]; measured {
 				fmt.Fprintf(t, "\t%.2f", ratio)
@@ -187,10 +187,10 @@ func (r *report) printTable(w io.Writer) {
 	t.Flush()
 	fmt.Fprintln(w)
 	fmt.Fprintln(t, "server\tstart-up ms\tRSS empty KB\tRSS filled KB\tRSS idle clients KB")
-	for _, name := range r.candidates() {
+	for _, name := range r.servers() {
 		var empty, filled, idle int
 		for _, row := range r.Rows {
-			if row.Candidate == name {
+			if row.Server == name {
 				empty, filled = max(empty, row.EmptyRSS), max(filled, row.FilledRSS)
 				if row.Idle > 0 {
 					idle = row.IdleRSS
@@ -208,11 +208,11 @@ func (r *report) printTable(w io.Writer) {
 	}
 }
 
-// candidates returns their names, in order.
-func (r *report) candidates() (names []string) {
+// servers returns their names, in order.
+func (r *report) servers() (names []string) {
 	for _, row := range r.Rows {
-		if !slices.Contains(names, row.Candidate) {
-			names = append(names, row.Candidate)
+		if !slices.Contains(names, row.Server) {
+			names = append(names, row.Server)
 		}
 	}
 	return names
@@ -227,12 +227,12 @@ func (r *report) writeJSON(w io.Writer) error {
 // writeCSV writes a line for each row. All values are medians.
 func (r *report) writeCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"scenario", "candidate", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio_to_stock",
+	c.Write([]string{"scenario", "server", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio_to_stock",
 		"p50_us", "p99_us", "p999_us", "cpu_us_per_op", "syscalls_per_op", "switches_per_op", "least", "most", "rss_empty_kb", "rss_filled_kb", "rss_idle_kb"})
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 	for _, row := range r.Rows {
 		m := row.Median
-		c.Write([]string{row.Scenario, row.Candidate, row.Workload, strconv.Itoa(row.Clients), strconv.Itoa(row.Idle), strconv.Itoa(row.Cached),
+		c.Write([]string{row.Scenario, row.Server, row.Workload, strconv.Itoa(row.Clients), strconv.Itoa(row.Idle), strconv.Itoa(row.Cached),
 			number(m.OperationsPerSecond), number(row.Spread), number(row.Ratios["stock"]), number(m.P50), number(m.P99), number(m.P999),
 			number(m.CPU), number(row.SystemCalls), number(m.Switches), number(m.Least), number(m.Most),
 			strconv.Itoa(row.EmptyRSS), strconv.Itoa(row.FilledRSS), strconv.Itoa(row.IdleRSS)})

@@ -16,7 +16,7 @@ import (
 
 // countSystemCalls runs one more round, with the server under strace. Without
 // strace, nothing is counted.
-func (c *contestant) countSystemCalls(ctx context.Context, s scenario) error {
+func (c *process) countSystemCalls(ctx context.Context, s scenario) error {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		return nil
@@ -51,7 +51,7 @@ func (c *contestant) countSystemCalls(ctx context.Context, s scenario) error {
 }
 
 // waitForTracer waits until all threads of the server are traced.
-func (c *contestant) waitForTracer() error {
+func (c *process) waitForTracer() error {
 	pattern := fmt.Sprintf("/proc/%d/task/*/status", c.Cmd.Process.Pid)
 	for range 500 {
 		files, _ := filepath.Glob(pattern)
