@@ -84,12 +84,24 @@ func TestClientsInLineGoAlong(t *testing.T) {
 	}
 }
 
-// askOnce makes one request as a client that waits to be accepted.
+// askOnce makes one request as a client that waits to be accepted. net.Dial does not wait:
+// it fails when the accept queue is full.
 func askOnce(path string) error {
-	c, err := fdpass.DialBlocking(path, patience)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
+	socket := os.NewFile(uintptr(fd), "client")
+	defer socket.Close()
+	if err := unix.Connect(fd, &unix.SockaddrUnix{Name: path}); err != nil {
+		return err
+	}
+	conn, err := net.FileConn(socket)
+	if err != nil {
+		return err
+	}
+	conn.SetDeadline(time.Now().Add(patience))
+	c := fdpass.New(conn.(*net.UnixConn))
 	defer c.Close()
 	f, err := client.Detect(c).FindEndpoint("miss")
 	if err == nil && f.Status != client.NotFound {

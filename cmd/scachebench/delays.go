@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
+	"scache/internal/fdpass"
 )
 
 // A delay is how late things were that no client waits for, while clients asked as fast
@@ -71,8 +72,8 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 			return d, err
 		}
 		waiting.Go(func() {
-			defer unix.Close(remote)
-			unix.Read(remote, make([]byte, 1)) // until it is closed
+			defer remote.Close()
+			unix.Read(remote.FD(), make([]byte, 1)) // until the session is closed
 			late := float64(time.Since(end).Microseconds()) / 1000
 			mu.Lock()
 			defer mu.Unlock()
@@ -102,17 +103,20 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 
 // expire saves a session for one second, and returns its remote end and when it is to be
 // closed.
-func expire(cl *client.Client) (remote int, end time.Time, err error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func expire(cl *client.Client) (remote *fdpass.Socket, end time.Time, err error) {
+	local, remote, err := fdpass.SocketPair()
 	if err != nil {
-		return -1, end, os.NewSyscallError("socketpair", err)
+		return nil, end, err
 	}
-	defer unix.Close(pair[0])
-	status, err := cl.SaveEndpoint(1, "expires", "p", pair[0])
+	defer local.Close()
+	status, err := cl.SaveEndpoint(1, "expires", "p", local.FD())
 	if err == nil && status != client.OK {
 		err = fmt.Errorf("save_endp: status %d", status)
 	}
-	return pair[1], time.Now().Add(time.Second), err
+	if err != nil {
+		remote.Close()
+	}
+	return remote, time.Now().Add(time.Second), err
 }
 
 // provoke makes a request that a server logs as one that it does not know, and hears its

@@ -83,7 +83,7 @@ type floor struct {
 
 // Lists that are said.
 var (
-	announcement = list("protocol", "connection_cache_protocol")
+	announcement = []byte(cache.Announcement)
 	dummy        = list("dummy", "")
 	saved        = list("status", "0")
 	endpoint     = list("status", "0", "property", endpointProperty)

@@ -63,33 +63,41 @@ const (
 	idle                          = "pair, 64 clients, 2000 idle"
 )
 
-// goals are what this server is to reach: against the stock one, against the limit
-// of the protocol (a server in C that makes its system calls and does nothing
-// else), and against an earlier version with a goroutine for each client.
+// goals are what this server is to reach: against the stock one, and against the floor, which
+// makes the same system calls and does nothing else.
 var goals = []goal{
 	{"1 client: ops, by stock", true, 1.9, compare(pair1, "ours", "stock", operations)},
-	{"8 clients: ops, by stock", true, 4, compare(pair8, "ours", "stock", operations)},
-	{"8 clients: ops, by before", true, 1.15, compare(pair8, "ours", "before", operations)},
-	{"8 clients: ops, by limit", true, 0.85, compare(pair8, "ours", "limit", operations)},
-	{"64 clients: ops, by stock", true, 4.2, compare(pair64, "ours", "stock", operations)},
-	{"64 clients: ops, by limit", true, 0.85, compare(pair64, "ours", "limit", operations)},
-	{"64 clients: p99, by limit", false, 1.6, compare(pair64, "ours", "limit", p99)},
-	{"64 clients: p99, by before", false, 0.4, compare(pair64, "ours", "before", p99)},
-	{"64 clients: CPU per op, by limit", false, 1.25, compare(pair64, "ours", "limit", cpu)},
-	{"misses, 64 clients: ops, by limit", true, 0.85, compare(miss64, "ours", "limit", operations)},
-	{"misses, 64 clients: p99, by limit", false, 1.6, compare(miss64, "ours", "limit", p99)},
-	{"10000 cached, 8 clients: ops, by stock", true, 9, compare(cached, "ours", "stock", operations)},
-	{"10000 cached, 8 clients: ops, by our empty cache", true, 0.95, compareScenarios(cached, "ours", pair8, "ours", operations)},
+	{"1 client: ops, by floor", true, 0.85, compare(pair1, "ours", "floor", operations)},
+	{"8 clients: ops, by stock", true, 3.5, compare(pair8, "ours", "stock", operations)},
+	{"8 clients: ops, by floor", true, 0.85, compare(pair8, "ours", "floor", operations)},
+	{"64 clients: ops, by stock", true, 3.5, compare(pair64, "ours", "stock", operations)},
+	{"64 clients: ops, by floor", true, 0.85, compare(pair64, "ours", "floor", operations)},
+	{"64 clients: p99, by stock", false, 0.5, compare(pair64, "ours", "stock", p99)},
+	{"64 clients: p99, by floor", false, 1.3, compare(pair64, "ours", "floor", p99)},
+	{"64 clients: CPU per op, by floor", false, 1.25, compare(pair64, "ours", "floor", cpu)},
+	{"512 clients: ops, by stock", true, 3, compare(pair512, "ours", "stock", operations)},
+	{"512 clients: ops, by floor", true, 0.8, compare(pair512, "ours", "floor", operations)},
 	{"512 clients: p99, by that of 64", false, 10, compareScenarios(pair512, "ours", pair64, "ours", p99)},
-	{"512 clients: the least served one, by an equal share", true, 0.1, constant(pair512, func(r *row) float64 { return r.Median.Least })},
-	{"memory per idle client, KB", false, 3, constant(idle, func(r *row) float64 { return float64(r.IdleRSS-r.EmptyRSS) / float64(r.Idle) })},
+	{"512 clients: the least served one, by an equal share", true, 0.1, constant(pair512, leastServed)},
+	{"misses, 64 clients: ops, by floor", true, 0.85, compare(miss64, "ours", "floor", operations)},
+	{"misses, 64 clients: p99, by floor", false, 1.3, compare(miss64, "ours", "floor", p99)},
+	{"10000 cached, 8 clients: ops, by stock", true, 9, compare(cached, "ours", "stock", operations)},
+	{"10000 cached, 8 clients: ops, by our empty cache", true, 0.95,
+		compareScenarios(cached, "ours", pair8, "ours", operations)},
+	{"memory per idle client, KB", false, 3, constant(idle, memoryPerClient)},
 	{"system calls per pair", false, 11, constant(pair64, func(r *row) float64 { return r.SystemCalls })},
 	{"system calls per miss", false, 2.5, constant(miss64, func(r *row) float64 { return r.SystemCalls })},
 	{"resident memory, empty, MB", false, 6, constant(pair8, func(r *row) float64 { return float64(r.EmptyRSS) / 1024 })},
-	{"reload with 1000 sessions: ms to the first answer", false, 20, outageWith(1000)},
+	// Stock takes 5 ms, and has lost everything. Of ours, 10 are the start of a process, and
+	// the rest is for 300 clients and all sessions, before the first request is read.
+	{"reload with 1000 sessions: ms to the first answer (10 are the start)", false, 25, outageWith(1000)},
 	{"reload with 17000 sessions: ms to the first answer", false, 150, outageWith(17_000)},
 	{"start-up to first answer, ms", false, 10, func(r *report) (float64, bool) { return median(r.StartUp["ours"]), true }},
 }
+
+func leastServed(r *row) float64 { return r.Median.Least }
+
+func memoryPerClient(r *row) float64 { return float64(r.IdleRSS-r.EmptyRSS) / float64(r.Idle) }
 
 func outageWith(cached int) func(*report) (float64, bool) {
 	return func(r *report) (float64, bool) {

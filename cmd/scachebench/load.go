@@ -139,7 +139,7 @@ func (l *load) connectIdle() error {
 
 // dial connects to a server of any version of Postfix.
 func dial(socket string) (*client.Client, error) {
-	conn, err := fdpass.DialBlocking(socket, clientTimeout)
+	conn, err := dialBlocking(socket, clientTimeout)
 	if err != nil {
 		return nil, err
 	}
@@ -169,11 +169,11 @@ func (l *load) newWorker(number int) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{Client: c, load: l, number: number, operation: operation, label: fmt.Sprintf("smtp\nclient%d\n", number)}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	end, _, err := fdpass.SocketPair() // the other end stays open
 	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+		return nil, err
 	}
-	w.fd = pair[0] // and the other end stays open
+	w.fd = end.FD()
 	w.latencies = make([]time.Duration, 0, 1<<16)
 	return w, nil
 }

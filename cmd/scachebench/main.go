@@ -60,7 +60,7 @@ func run(ctx context.Context) error {
 	pflag.Float64Var(&b.seconds, "seconds", 0.4, "run: the `time` of one measurement")
 	pflag.StringVar(&b.only, "only", "", "run: scenarios with this `text` in their name, instead of all")
 	jsonFile := pflag.String("json", "", "run: write everything to this `file`, too")
-	check := pflag.Bool("check", false, "run: say which goals are met, and fail if one is not; some need --other limit=PATH and --other before=PATH")
+	check := pflag.Bool("check", false, "run: print which goals are met, and fail if one is not")
 	csvFile := pflag.String("csv", "", "run: write the medians to this `file`, too")
 	pflag.Usage = func() {
 		fmt.Fprintf(os.Stderr, help, describeStories())

@@ -227,13 +227,14 @@ func (r *report) writeJSON(w io.Writer) error {
 // writeCSV writes a line for each row. All values are medians.
 func (r *report) writeCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"scenario", "server", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio_to_stock",
+	c.Write([]string{"scenario", "server", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio_to_stock", "ratio_to_floor",
 		"p50_us", "p99_us", "p999_us", "cpu_us_per_op", "syscalls_per_op", "switches_per_op", "least", "most", "rss_empty_kb", "rss_filled_kb", "rss_idle_kb"})
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 	for _, row := range r.Rows {
 		m := row.Median
 		c.Write([]string{row.Scenario, row.Server, row.Workload, strconv.Itoa(row.Clients), strconv.Itoa(row.Idle), strconv.Itoa(row.Cached),
-			number(m.OperationsPerSecond), number(row.Spread), number(row.Ratios["stock"]), number(m.P50), number(m.P99), number(m.P999),
+			number(m.OperationsPerSecond), number(row.Spread), number(row.Ratios["stock"]), number(row.Ratios["floor"]),
+			number(m.P50), number(m.P99), number(m.P999),
 			number(m.CPU), number(row.SystemCalls), number(m.Switches), number(m.Least), number(m.Most),
 			strconv.Itoa(row.EmptyRSS), strconv.Itoa(row.FilledRSS), strconv.Itoa(row.IdleRSS)})
 	}

@@ -43,7 +43,7 @@ var stories = []*story{
 		name:     "reload",
 		title:    "a busy site: 3000 messages, and postfix reload every half second",
 		messages: 3000,
-		receiver: postfixtest.ReceiverConfig{MessageTime: 10 * time.Millisecond},
+		receiver: postfixtest.ReceiverConfig{MessageTime: 20 * time.Millisecond},
 		limit:    time.Minute,
 		deliver:  deliverWithReloads,
 		measures: []measure{delivered, seconds, connections, problems, slowest},

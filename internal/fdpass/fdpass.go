@@ -11,9 +11,9 @@
 // Descriptors are plain ints, close-on-exec, and unknown to the runtime poller.
 // Each has one owner: the stream until Take, its caller afterwards.
 //
-// There are three kinds of streams, by who waits: a [Socket] is for an event
-// loop and never waits, a [Conn] lets a goroutine wait, and a [Blocking] a
-// thread. Whole batches of descriptors travel by [Socket.SendBatch].
+// There are two kinds of streams, by who waits: a [Socket] is for an event loop
+// and never waits, and a [Conn] lets a goroutine wait. Whole batches of
+// descriptors travel by [Socket.SendBatch].
 package fdpass
 
 import (

@@ -183,8 +183,10 @@ func (s *Server) greet(fd int) *conversation {
 	return c
 }
 
-// announcement is what clients of recent versions of Postfix hear first.
-var announcement = slices.Clip([]byte("protocol\x00connection_cache_protocol\x00\x00"))
+// Announcement is what clients of Postfix 3.6 and later receive first.
+const Announcement = "protocol\x00connection_cache_protocol\x00\x00"
+
+var announcement = slices.Clip([]byte(Announcement)) // allocated once
 
 // serve gives a client to the worker with the fewest.
 func (s *Server) serve(c *conversation) {

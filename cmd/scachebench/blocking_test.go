@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-package fdpass
+package main
 
 import (
 	"errors"
@@ -13,10 +13,12 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
 )
 
-// connected returns a Blocking and the Conn that it is connected to.
-func connected(t *testing.T, limit time.Duration) (*Blocking, *Conn) {
+// connected returns a blocking connection and its other end.
+func connected(t *testing.T, limit time.Duration) (*blocking, *fdpass.Conn) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "socket")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -24,7 +26,7 @@ func connected(t *testing.T, limit time.Duration) (*Blocking, *Conn) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	b, err := DialBlocking(path, limit)
+	b, err := dialBlocking(path, limit)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,30 +35,37 @@ func connected(t *testing.T, limit time.Duration) (*Blocking, *Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := New(conn)
+	c := fdpass.New(conn)
 	t.Cleanup(func() { c.Close() })
 	return b, c
 }
 
-func TestBlockingPassesDescriptorsBothWays(t *testing.T) {
+func TestBlocking_passesDescriptorsBothWays(t *testing.T) {
 	t.Parallel()
 	b, c := connected(t, time.Minute)
-	r, w := pipe(t)
-	if err := b.Send(w); err != nil {
+	r, w, err := os.Pipe()
+	if err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(w)
-	read(t, c)
+	defer r.Close()
+	if err := b.Send(int(w.Fd())); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	if n, err := c.Read(make([]byte, 10)); n != 1 || err != nil {
+		t.Fatalf("got %d bytes, %v, want 1", n, err)
+	}
 	fd, err := c.Take()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Send(fd); err != nil {
+	err = c.Send(fd)
+	unix.Close(fd)
+	if err != nil {
 		t.Fatal(err)
 	}
-	unix.Close(fd)
 	if n, err := b.Read(make([]byte, 10)); n != 1 || err != nil {
-		t.Errorf("read: %d, %v", n, err)
+		t.Errorf("got %d bytes, %v, want 1", n, err)
 	}
 	if fd, err = b.Take(); err != nil {
 		t.Fatal(err)
@@ -64,11 +73,11 @@ func TestBlockingPassesDescriptorsBothWays(t *testing.T) {
 	unix.Write(fd, []byte("x"))
 	unix.Close(fd)
 	if got, err := io.ReadAll(r); string(got) != "x" || err != nil {
-		t.Errorf("got %q, %v", got, err)
+		t.Errorf("got %q, %v, want x", got, err)
 	}
 }
 
-func TestBlockingWritesAll(t *testing.T) {
+func TestBlocking_writesAll(t *testing.T) {
 	t.Parallel()
 	b, c := connected(t, time.Minute)
 	text := make([]byte, 4<<20)
@@ -79,21 +88,21 @@ func TestBlockingWritesAll(t *testing.T) {
 		b.Close()
 	})
 	if got, err := io.ReadAll(c); len(got) != len(text) || err != nil {
-		t.Errorf("got %d bytes, %v", len(got), err)
+		t.Errorf("got %d bytes, %v, want %d", len(got), err, len(text))
 	}
 }
 
-func TestBlockingDoesNotWaitForever(t *testing.T) {
+func TestBlocking_waitsNoLongerThanItsLimit(t *testing.T) {
 	t.Parallel()
 	b, c := connected(t, 20*time.Millisecond)
 	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Error(err)
+		t.Errorf("got %v, want %v", err, os.ErrDeadlineExceeded)
 	}
 	c.Close()
 	if n, err := b.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("%d, %v", n, err)
+		t.Errorf("got %d bytes, %v, want the end", n, err)
 	}
-	if _, err := DialBlocking("/nonexistent", time.Second); !errors.Is(err, unix.ENOENT) {
-		t.Error(err)
+	if _, err := dialBlocking("/nonexistent", time.Second); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("got %v, want %v", err, unix.ENOENT)
 	}
 }
