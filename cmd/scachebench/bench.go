@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The benchmark: servers under a test master each, driven in turn by the same
-// clients.
+// The benchmark: each server runs under a test master, and the same clients drive them in
+// turn.
 
 package main
 
@@ -25,10 +25,10 @@ import (
 type server struct {
 	name, binary string
 	args         []string // instead of those of master(8)
-	other        bool     // it need not have a cache: it takes no part in deliveries
+	other        bool     // may have no cache, and takes no part in deliveries
 }
 
-// A scenario is a load on a server with so many sessions in its cache.
+// A scenario is a load on a server that has this number of sessions in its cache.
 type scenario struct {
 	name   string
 	cached int
@@ -37,20 +37,27 @@ type scenario struct {
 
 const longTTL = 3600
 
-// scenarios are all of the benchmark.
+// scenarios returns all scenarios of the benchmark.
 func scenarios() (all []scenario) {
 	for _, n := range []int{1, 8, 64, 512} {
-		all = append(all, scenario{fmt.Sprintf("pair, %d client%s", n, plural(n)), 0, load{Workload: "pair", Clients: n, TTL: longTTL}})
+		all = append(all, scenario{
+			fmt.Sprintf("pair, %d client%s", n, plural(n)), 0,
+			load{Workload: "pair", Clients: n, TTL: longTTL},
+		})
 	}
 	for _, n := range []int{1000, 5000, 10_000, maxCached} {
-		all = append(all, scenario{fmt.Sprintf("pair, 8 clients, %d cached", n), n, load{Workload: "pair", Clients: 8, TTL: longTTL}})
+		all = append(all, scenario{
+			fmt.Sprintf("pair, 8 clients, %d cached", n), n,
+			load{Workload: "pair", Clients: 8, TTL: longTTL},
+		})
 	}
 	return append(all,
 		scenario{"miss, 1 client", 0, load{Workload: "miss", Clients: 1}},
 		scenario{"miss, 64 clients", 0, load{Workload: "miss", Clients: 64}},
 		scenario{"delivery, 1 client", 0, load{Workload: "delivery", Clients: 1, TTL: 1}},
 		scenario{"delivery, 64 clients", 0, load{Workload: "delivery", Clients: 64, TTL: 1}},
-		scenario{"pair, 64 clients, 2000 idle", 0, load{Workload: "pair", Clients: 64, Idle: 2000, TTL: longTTL}},
+		scenario{"pair, 64 clients, 2000 idle", 0,
+			load{Workload: "pair", Clients: 64, Idle: 2000, TTL: longTTL}},
 	)
 }
 
@@ -61,19 +68,19 @@ func plural(n int) string {
 	return "s"
 }
 
-// maxCached is as many as fit into a process with 20,000 descriptors.
+// maxCached is how many sessions fit into a process with 20,000 descriptors.
 const maxCached = 18_000
 
 // A bench runs the scenarios.
 type bench struct {
-	servers []server // the first one is what the others are compared with
+	servers []server // stock, ours, and others
 	rounds  int
 	seconds float64 // of one measurement
 	only    string  // scenarios with this in their name, if not empty
 }
 
-// run measures every server in every scenario once in each round, so that
-// whatever the machine does meanwhile meets all of them.
+// run measures every server in every scenario once in each round, so that other load of the
+// machine affects all of them alike.
 func (b *bench) run(ctx context.Context) (*report, error) {
 	if err := allowFiles(); err != nil {
 		return nil, err
@@ -92,10 +99,10 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 			return nil, err
 		}
 	}
-	var events []*event
+	var fixtures []*fixture
 	defer func() {
-		for _, e := range events {
-			e.close()
+		for _, f := range fixtures {
+			f.close()
 		}
 	}()
 	for _, s := range scenarios() {
@@ -103,27 +110,27 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 			continue
 		}
 		s.Seconds = b.seconds
-		e := &event{scenario: s}
-		events = append(events, e)
-		if err := e.prepare(b.servers); err != nil {
+		f := &fixture{scenario: s}
+		fixtures = append(fixtures, f)
+		if err := f.prepare(b.servers); err != nil {
 			return nil, fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Fprintln(os.Stderr, "ready:", s.name)
 	}
-	if len(events)+len(r.Outages)+len(r.Delays) == 0 {
+	if len(fixtures)+len(r.Outages)+len(r.Delays) == 0 {
 		return nil, fmt.Errorf("no scenario has %q in its name", b.only)
 	}
 	for round := range b.rounds {
-		for _, e := range events {
-			if err := e.measure(ctx, round); err != nil {
-				return nil, fmt.Errorf("%s: %w", e.name, err)
+		for _, f := range fixtures {
+			if err := f.measure(ctx, round); err != nil {
+				return nil, fmt.Errorf("%s: %w", f.name, err)
 			}
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d is done\n", round+1, b.rounds)
 	}
-	for _, e := range events {
-		e.finish(ctx)
-		for _, c := range e.processes {
+	for _, f := range fixtures {
+		f.finish(ctx)
+		for _, c := range f.processes {
 			r.Rows = append(r.Rows, c.row)
 		}
 	}
@@ -138,83 +145,85 @@ func allowFiles() error {
 		return os.NewSyscallError("getrlimit", err)
 	}
 	if need := uint64(maxCached + 500); files.Max < need {
-		return fmt.Errorf("the benchmark needs %d open files in a process, and the limit is %d (see ulimit -Hn)", need, files.Max)
+		return fmt.Errorf("the benchmark needs %d open files in a process, and the limit is %d"+
+			"\nhint: raise it with ulimit -Hn", need, files.Max)
 	}
 	files.Cur = files.Max
 	return os.NewSyscallError("setrlimit", syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
 }
 
-// A process is a server that runs, and what it showed in a scenario.
+// A process is a server that runs in a scenario, and its results.
 type process struct {
 	*postfixtest.Master
 	row row
 }
 
-// An event is a scenario with all servers, each running on its own.
-type event struct {
+// A fixture is a scenario with all of its servers running.
+type fixture struct {
 	scenario
 	processes []*process
 }
 
-func (e *event) close() {
-	for _, c := range e.processes {
+func (f *fixture) close() {
+	for _, c := range f.processes {
 		c.Close()
 	}
 }
 
-// prepare starts all servers, and fills them.
-func (e *event) prepare(servers []server) error {
+// prepare starts all servers and fills their caches.
+func (f *fixture) prepare(servers []server) error {
 	for _, server := range servers {
-		if server.other && e.Workload == "delivery" {
+		if server.other && f.Workload == "delivery" {
 			continue
 		}
 		c, err := start(server)
 		if err != nil {
 			return fmt.Errorf("%s: %w", server.name, err)
 		}
-		e.processes = append(e.processes, c)
-		if err := c.prepare(e.scenario); err != nil {
+		f.processes = append(f.processes, c)
+		if err := c.prepare(f.scenario); err != nil {
 			return fmt.Errorf("%s: %w", server.name, err)
 		}
 	}
 	return nil
 }
 
-// measure measures all servers, one after another. Nobody is always the first.
-func (e *event) measure(ctx context.Context, round int) error {
-	for i := range e.processes {
-		c := e.processes[(i+round)%len(e.processes)]
-		if err := c.measure(ctx, e.scenario); err != nil {
+// measure measures all servers one after another, in another order in each round.
+func (f *fixture) measure(ctx context.Context, round int) error {
+	for i := range f.processes {
+		c := f.processes[(i+round)%len(f.processes)]
+		if err := c.measure(ctx, f.scenario); err != nil {
 			return fmt.Errorf("%s: %w", c.row.Server, err)
 		}
 	}
 	return nil
 }
 
-// finish counts system calls, and sums up.
-func (e *event) finish(ctx context.Context) {
-	for _, c := range e.processes {
-		if err := c.countSystemCalls(ctx, e.scenario); err != nil { // strace may not be allowed
-			fmt.Fprintf(os.Stderr, "%s, %s: system calls are not counted: %v\n", e.name, c.row.Server, err)
+// finish counts system calls and summarizes the rounds.
+func (f *fixture) finish(ctx context.Context) {
+	for _, c := range f.processes {
+		if err := c.countSystemCalls(ctx, f.scenario); err != nil { // strace may not be allowed
+			fmt.Fprintf(os.Stderr, "%s, %s: system calls are not counted: %v\n",
+				f.name, c.row.Server, err)
 		}
-		c.row.summarize(e.processes)
+		c.row.summarize(f.processes)
 	}
 }
 
-// start starts a server, and waits until it answers.
-func start(server server) (c *process, err error) {
-	c = &process{row: row{Server: server.name}}
-	if c.Master, err = newMaster(server); err != nil {
+// start starts a server and waits until it answers.
+func start(server server) (p *process, err error) {
+	p = &process{row: row{Server: server.name}}
+	if p.Master, err = newMaster(server); err != nil {
 		return nil, err
 	}
-	if err = c.Start(); err == nil {
-		err = ask(c.Socket)
+	if err = p.Start(); err == nil {
+		err = ask(p.Socket)
 	}
 	if err != nil {
-		c.Close()
+		p.Close()
 		return nil, err
 	}
-	return c, nil
+	return p, nil
 }
 
 func newMaster(server server) (*postfixtest.Master, error) {
@@ -227,26 +236,25 @@ max_idle = 1h`)
 	return m, err
 }
 
-// ask gets one answer.
+// ask makes one request to a server.
 func ask(socket string) error {
 	c, err := dial(socket)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	_, err = c.FindEndpoint(nobody)
+	_, err = c.FindEndpoint(missing)
 	return err
 }
 
-// prepare fills the cache with sessions whose labels and properties have 200
-// bytes.
-func (c *process) prepare(s scenario) (err error) {
-	c.row.Scenario, c.row.Clients, c.row.Cached, c.row.Workload = s.name, s.Clients, s.cached, s.Workload
-	c.row.Idle = s.Idle
-	if c.row.EmptyRSS, err = residentKB(c.Cmd.Process.Pid); err != nil {
+// prepare fills the cache with sessions whose labels and properties have 200 bytes.
+func (p *process) prepare(s scenario) (err error) {
+	p.row.Scenario, p.row.Workload = s.name, s.Workload
+	p.row.Clients, p.row.Idle, p.row.Cached = s.Clients, s.Idle, s.cached
+	if p.row.EmptyRSS, err = residentKB(p.Cmd.Process.Pid); err != nil {
 		return err
 	}
-	cl, err := dial(c.Socket)
+	cl, err := dial(p.Socket)
 	if err != nil {
 		return err
 	}
@@ -258,24 +266,24 @@ func (c *process) prepare(s scenario) (err error) {
 			return fmt.Errorf("save_endp: status %d, %v", status, err)
 		}
 	}
-	c.row.FilledRSS, err = residentKB(c.Cmd.Process.Pid)
+	p.row.FilledRSS, err = residentKB(p.Cmd.Process.Pid)
 	return err
 }
 
 // measure runs one round.
-func (c *process) measure(ctx context.Context, s scenario) error {
-	result, err := c.drive(ctx, s)
+func (p *process) measure(ctx context.Context, s scenario) error {
+	result, err := p.drive(ctx, s)
 	if err != nil {
 		return err
 	}
-	c.row.add(s, result)
+	p.row.add(s, result)
 	return nil
 }
 
 // drive runs the clients in a process of their own.
-func (c *process) drive(ctx context.Context, s scenario) (result loadResult, err error) {
+func (p *process) drive(ctx context.Context, s scenario) (result loadResult, err error) {
 	l := s.load
-	l.Socket, l.PID = c.Socket, c.Cmd.Process.Pid
+	l.Socket, l.PID = p.Socket, p.Cmd.Process.Pid
 	job, err := json.Marshal(l)
 	if err != nil {
 		return result, err
@@ -294,8 +302,7 @@ func (c *process) drive(ctx context.Context, s scenario) (result loadResult, err
 	return result, json.Unmarshal(out, &result)
 }
 
-// measureStartUp measures how long it takes from the start of a process to its
-// first answer, for a client that waits.
+// measureStartUp measures the time from the start of a process to its first answer.
 func (b *bench) measureStartUp(r *report) error {
 	const repetitions = 15
 	for range repetitions {

@@ -16,19 +16,20 @@ import (
 	"scache/internal/postfixtest"
 )
 
-// TestRun measures all servers for a moment, and reads what was written.
-func TestRun(t *testing.T) {
+// TestBench_run measures all servers for a moment, and reads the files.
+func TestBench_run(t *testing.T) {
 	postfixtest.NeedPostfix(t)
 	dir := t.TempDir()
-	for name, pkg := range map[string]string{"scache": "scache/cmd/scache", "scachebench": "scache/cmd/scachebench"} {
-		if out, err := exec.Command("go", "build", "-o", filepath.Join(dir, name), pkg).CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, out)
+	for _, name := range []string{"scache", "scachebench"} {
+		if err := postfixtest.Build(filepath.Join(dir, name), "scache/cmd/"+name); err != nil {
+			t.Fatal(err)
 		}
 	}
 	for _, only := range []string{"pair, 1 client", "delivery, 1 client", "miss, 1 client"} {
 		jsonFile, csvFile := filepath.Join(dir, "json"), filepath.Join(dir, "csv")
 		out, err := exec.Command(filepath.Join(dir, "scachebench"), "--scache", filepath.Join(dir, "scache"),
-			"--rounds", "2", "--seconds", "0.3", "--only", only, "--json", jsonFile, "--csv", csvFile, "run").CombinedOutput()
+			"--rounds", "2", "--seconds", "0.3", "--only", only,
+			"--json", jsonFile, "--csv", csvFile, "run").CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
@@ -47,13 +48,14 @@ func checkReport(t *testing.T, file string) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(r.servers(), " "); got != "stock ours floor" {
-		t.Errorf("servers: %s", got)
+	if got, want := strings.Join(r.servers(), " "), "stock ours floor"; got != want {
+		t.Errorf("got servers %q, want %q", got, want)
 	}
 	for _, row := range r.Rows {
 		m := row.Median
-		if len(row.Rounds) != 2 || m.OperationsPerSecond <= 0 || m.P50 <= 0 || m.P999 < m.P50 || m.CPU <= 0 || row.EmptyRSS <= 0 {
-			t.Errorf("%+v", row)
+		if len(row.Rounds) != 2 || m.OperationsPerSecond <= 0 || m.P50 <= 0 || m.P999 < m.P50 ||
+			m.CPU <= 0 || row.EmptyRSS <= 0 {
+			t.Errorf("got %+v, want two rounds with values", row)
 		}
 	}
 }
@@ -67,7 +69,7 @@ func checkCSV(t *testing.T, file string) {
 	defer f.Close()
 	lines, err := csv.NewReader(f).ReadAll()
 	if err != nil || len(lines) != 4 {
-		t.Errorf("%d lines of CSV, %v", len(lines), err)
+		t.Errorf("got %d lines of CSV, %v, want 4", len(lines), err)
 	}
 }
 
@@ -78,26 +80,33 @@ func TestMedian(t *testing.T) {
 		want   float64
 	}{{nil, 0}, {[]float64{7}, 7}, {[]float64{9, 1, 5}, 5}, {[]float64{4, 1, 2, 9}, 3}} {
 		if got := median(c.values); got != c.want {
-			t.Errorf("median(%v) = %v", c.values, got)
+			t.Errorf("median(%v): got %v, want %v", c.values, got, c.want)
 		}
 	}
 }
 
-// TestGoals checks what each goal is computed from.
-func TestGoals(t *testing.T) {
+// TestGoals_value checks from which values each goal is computed.
+func TestGoals_value(t *testing.T) {
 	t.Parallel()
 	for _, g := range goals {
 		if g.want <= 0 || g.text == "" {
-			t.Errorf("%+v", g)
+			t.Errorf("got %+v, want a text and a value", g)
 		}
 	}
 	fast := measurement{OperationsPerSecond: 2000, P99: 10, CPU: 1, Least: 0.9}
 	slow := measurement{OperationsPerSecond: 100, P99: 40, CPU: 10}
-	r := &report{StartUp: map[string][]float64{"ours": {7, 8, 9}}, Outages: []outage{{"stock", 1000, []float64{99}}, {"ours", 1000, []float64{5}}, {"ours", 17_000, []float64{6}}}}
+	r := &report{
+		StartUp: map[string][]float64{"ours": {7, 8, 9}},
+		Outages: []outage{
+			{"stock", 1000, []float64{99}}, {"ours", 1000, []float64{5}}, {"ours", 17_000, []float64{6}},
+		},
+	}
 	for _, s := range scenarios() {
 		for name, m := range map[string]measurement{"stock": slow, "ours": fast, "floor": fast} {
-			r.Rows = append(r.Rows, row{Scenario: s.name, Server: name, Idle: s.Idle, Rounds: []measurement{m}, Median: m,
-				EmptyRSS: 4096, FilledRSS: 8192, IdleRSS: 4096 + 2*s.Idle, SystemCalls: 2})
+			r.Rows = append(r.Rows, row{
+				Scenario: s.name, Server: name, Idle: s.Idle, Rounds: []measurement{m}, Median: m,
+				EmptyRSS: 4096, FilledRSS: 8192, IdleRSS: 4096 + 2*s.Idle, SystemCalls: 2,
+			})
 		}
 	}
 	want := []float64{20, 1, 20, 1, 20, 1, 0.25, 1, 1, 20, 1, 1, 0.9, 1, 1, 20, 1, 2, 2, 2, 4, 5, 6, 8}
@@ -130,11 +139,11 @@ func TestTotalCalls(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, err := totalCalls(file); got != want || err != nil {
-			t.Errorf("got %d, %v", got, err)
+			t.Errorf("got %d, %v, want %d", got, err, want)
 		}
 	}
 	os.WriteFile(file, nil, 0o644)
 	if _, err := totalCalls(file); err == nil {
-		t.Error("a total was found in nothing")
+		t.Error("an empty summary: got no error")
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"scache/internal/fdpass"
 )
 
-// A delay is how late things were that no client waits for, while clients asked as fast
-// as they could.
+// A delay says how late a server did what no client waits for, while clients made requests
+// as fast as they could.
 type delay struct {
 	Server      string
 	Expiry, Log []float64 // milliseconds, sorted
@@ -31,8 +31,8 @@ const (
 	delaySamples = 200
 )
 
-// measureDelays measures stock and ours: how long after its time a session is closed,
-// and how long it takes until a line is in the log.
+// measureDelays measures for stock and ours how long after its time to live a session is
+// closed, and how long it takes until a line is in the log.
 func (b *bench) measureDelays(ctx context.Context, r *report) error {
 	for _, server := range b.servers[:2] {
 		d, err := measureDelay(ctx, server)
@@ -54,7 +54,9 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 	defer c.Close()
 	driven := make(chan error, 1)
 	go func() {
-		_, err := c.drive(ctx, scenario{load: load{Workload: "pair", Clients: delayClients, TTL: longTTL, Seconds: delaySeconds}})
+		_, err := c.drive(ctx, scenario{load: load{
+			Workload: "pair", Clients: delayClients, TTL: longTTL, Seconds: delaySeconds,
+		}})
 		driven <- err
 	}()
 	cl, err := dial(c.Socket)
@@ -63,7 +65,7 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 	}
 	defer cl.Close()
 	var mu sync.Mutex
-	var waiting sync.WaitGroup
+	var expiring sync.WaitGroup
 	logged := map[string]time.Time{}
 	for i := range delaySamples {
 		time.Sleep((delaySeconds - 3) * time.Second / delaySamples) // the last ones have to expire
@@ -71,7 +73,7 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 		if err != nil {
 			return d, err
 		}
-		waiting.Go(func() {
+		expiring.Go(func() {
 			defer remote.Close()
 			unix.Read(remote.FD(), make([]byte, 1)) // until the session is closed
 			late := float64(time.Since(end).Microseconds()) / 1000
@@ -85,7 +87,7 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 			return d, err
 		}
 	}
-	waiting.Wait()
+	expiring.Wait()
 	if err := <-driven; err != nil {
 		return d, err
 	}
@@ -101,8 +103,8 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 	return d, nil
 }
 
-// expire saves a session for one second, and returns its remote end and when it is to be
-// closed.
+// expire saves a session for one second. It returns the remote end and the time when the
+// server should close the session.
 func expire(cl *client.Client) (remote *fdpass.Socket, end time.Time, err error) {
 	local, remote, err := fdpass.SocketPair()
 	if err != nil {
@@ -119,8 +121,7 @@ func expire(cl *client.Client) (remote *fdpass.Socket, end time.Time, err error)
 	return remote, time.Now().Add(time.Second), err
 }
 
-// provoke makes a request that a server logs as one that it does not know, and hears its
-// status.
+// provoke makes a request that a server does not know and logs, and reads its status.
 func provoke(cl *client.Client, request string) error {
 	if _, err := io.WriteString(cl.Conn, "request\x00"+request+"\x00\x00"); err != nil {
 		return err
@@ -134,8 +135,10 @@ func (r *report) printDelays(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "under %d clients, ms late\tserver\tmedian\tworst of %d\t\n", delayClients, delaySamples)
 	for _, d := range r.Delays {
-		fmt.Fprintf(t, "a session is closed\t%s\t%.1f\t%.1f\t\n", d.Server, median(d.Expiry), d.Expiry[len(d.Expiry)-1])
-		fmt.Fprintf(t, "a line is in the log\t%s\t%.1f\t%.1f\t\n", d.Server, median(d.Log), d.Log[len(d.Log)-1])
+		fmt.Fprintf(t, "a session is closed\t%s\t%.1f\t%.1f\t\n",
+			d.Server, median(d.Expiry), d.Expiry[len(d.Expiry)-1])
+		fmt.Fprintf(t, "a line is in the log\t%s\t%.1f\t%.1f\t\n",
+			d.Server, median(d.Log), d.Log[len(d.Log)-1])
 	}
 	t.Flush()
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The demo: stories of mail, each told by a Postfix mail system of its own with the stock
-// connection cache and with this one. What each story is stands in stories.go.
+// The demo: stories of mail traffic. For each of them and each connection cache, it starts a
+// Postfix mail system and sends the same mail. The stories are in stories.go.
 
 package main
 
@@ -26,7 +26,7 @@ type demo struct {
 	stories   []string // names of those to run; none are all of them
 
 	stock string
-	views []view // what scachectl says of our cache, from the last run that it was asked in
+	views []view // from the last run of our cache
 }
 
 // Names of the servers in the demo.
@@ -36,7 +36,7 @@ const (
 	oursName  = "this scache"
 )
 
-// A view is a command of scachectl and what it has printed.
+// A view is the output of a command of scachectl.
 type view struct{ command, text string }
 
 func (d *demo) run(ctx context.Context) error {
@@ -60,8 +60,9 @@ func (d *demo) run(ctx context.Context) error {
 		}
 		results = append(results, r)
 	}
-	fmt.Printf("\n%s, Postfix %s, %s; %.0f s in all\n\n", time.Now().Format(time.DateOnly),
-		output("postconf", "-dh", "mail_version"), output(d.scache, "--version"), time.Since(begin).Seconds())
+	fmt.Printf("\n%s, Postfix %s, %s; %.0f s in all\n\n",
+		time.Now().Format(time.DateOnly), output("postconf", "-dh", "mail_version"),
+		output(d.scache, "--version"), time.Since(begin).Seconds())
 	printResults(os.Stdout, results)
 	for _, v := range d.views {
 		fmt.Printf("\n$ scachectl %s\n%s", v.command, v.text)
@@ -74,7 +75,8 @@ func (d *demo) run(ctx context.Context) error {
 func (d *demo) choose() (chosen []*story, err error) {
 	for _, name := range d.stories {
 		if !slices.Contains(storyNames(), name) {
-			return nil, fmt.Errorf("there is no story %q\nhint: the stories are %s", name, strings.Join(storyNames(), ", "))
+			return nil, fmt.Errorf("unknown story %q\nhint: the stories are %s",
+				name, strings.Join(storyNames(), ", "))
 		}
 	}
 	for _, s := range stories {
@@ -85,15 +87,14 @@ func (d *demo) choose() (chosen []*story, err error) {
 	return chosen, nil
 }
 
-// A result is what a story has shown with each server, by the server's name. A server that
-// cannot take part is missing.
+// A result has the outcomes of a story.
 type result struct {
 	*story
-	outcomes map[string]*outcome
-	missing  string // why ours is
+	outcomes map[string]*outcome // by the name of the server
+	missing  string              // why ours has none
 }
 
-// tell runs a story with each server.
+// tell runs a story with each server in turn.
 func (d *demo) tell(ctx context.Context, s *story) (result, error) {
 	r := result{story: s, outcomes: map[string]*outcome{}}
 	servers := []server{{name: stockName, binary: d.stock}}
@@ -136,9 +137,10 @@ func (d *demo) try(ctx context.Context, s *story, server server) (*outcome, erro
 	}
 }
 
-// ask asks our cache in an instance what an operator would. Commands that this scachectl
-// does not have are left out.
-func (d *demo) ask(ctx context.Context, i *postfixtest.Instance, commands ...string) (views []view, err error) {
+// ask runs commands of scachectl for an instance. Commands that this scachectl does not have
+// are skipped.
+func (d *demo) ask(ctx context.Context, i *postfixtest.Instance, commands ...string) ([]view, error) {
+	var views []view
 	help, err := exec.CommandContext(ctx, d.scachectl, "help").Output()
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", d.scachectl, err)
@@ -147,7 +149,8 @@ func (d *demo) ask(ctx context.Context, i *postfixtest.Instance, commands ...str
 		if !strings.Contains(string(help), "\n  "+command+" ") {
 			continue
 		}
-		out, err := exec.CommandContext(ctx, d.scachectl, "-c", filepath.Join(i.Dir, "etc"), command).CombinedOutput()
+		config := filepath.Join(i.Dir, "etc")
+		out, err := exec.CommandContext(ctx, d.scachectl, "-c", config, command).CombinedOutput()
 		if err != nil {
 			return nil, fmt.Errorf("scachectl %s: %w: %s", command, err, out)
 		}
@@ -156,7 +159,7 @@ func (d *demo) ask(ctx context.Context, i *postfixtest.Instance, commands ...str
 	return views, nil
 }
 
-// knows reports whether our binary reads a parameter: then it refuses a bad value.
+// knows reports whether our binary has a parameter. If so, it refuses a bad value.
 func knows(ctx context.Context, scache, parameter string) bool {
 	out, _ := exec.CommandContext(ctx, scache, "--check", "-l", "-n", "scache", "-t", "unix",
 		"-o", parameter+"={ bad, entry=bad }").CombinedOutput()
@@ -168,7 +171,7 @@ func knows(ctx context.Context, scache, parameter string) bool {
 	return false
 }
 
-// A progress is a line that says how a run is getting on.
+// A progress is a line on the terminal about a run.
 type progress struct {
 	prefix   string
 	terminal bool
@@ -177,10 +180,14 @@ type progress struct {
 
 func newProgress(server string) *progress {
 	fi, err := os.Stdout.Stat()
-	return &progress{prefix: fmt.Sprintf("  %-13s ", server), terminal: err == nil && fi.Mode()&os.ModeCharDevice != 0}
+	return &progress{
+		prefix:   fmt.Sprintf("  %-13s ", server),
+		terminal: err == nil && fi.Mode()&os.ModeCharDevice != 0,
+	}
 }
 
-// show replaces the line. Where that is not possible, it prints one every other second.
+// show replaces the line. Where the output is not a terminal, it prints a new line every
+// other second.
 func (p *progress) show(text string) {
 	switch {
 	case p.terminal:
@@ -193,7 +200,7 @@ func (p *progress) show(text string) {
 	p.shown = time.Now()
 }
 
-// end shows the last text.
+// end shows the last text of a run.
 func (p *progress) end(text string) {
 	if p.terminal {
 		fmt.Print("\r")

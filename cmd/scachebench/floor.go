@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The floor: a server without a cache, on the same event loops as ours, which
-// makes the system calls that a cache server must make and says the same things
-// each time. What ours takes more than this is what its cache, its protocol and
-// its safety cost.
+// The floor: a server without a cache, on the same event loops as ours. It makes the system
+// calls that a cache server must make, and sends the same replies each time. The difference
+// between ours and the floor is the cost of the cache, the protocol and the checks.
 
 package main
 
@@ -23,8 +22,8 @@ import (
 	cache "scache/internal/server"
 )
 
-// runFloor serves on the socket that master(8) leaves in descriptor 6, until
-// master closes the status channel in descriptor 5.
+// runFloor serves on the listening socket in descriptor 6 until master(8) closes the status
+// channel in descriptor 5.
 func runFloor() error {
 	go func() {
 		io.Copy(io.Discard, os.NewFile(5, "status channel"))
@@ -70,18 +69,18 @@ func runFloor() error {
 	}
 }
 
-// A floor is one client of it, and the descriptor that this client saved last.
+// A floor is one client of the floor, and the descriptor that this client saved last.
 type floor struct {
 	*fdpass.Socket
 	watch eventloop.Watch
 	in    [1024]byte
 	fd    int
-	save  bool // a descriptor is due
-	find  bool // the dummy before the descriptor is due
-	once  bool // what is saved is not kept
+	save  bool // the next message is a descriptor
+	find  bool // the next message is the dummy before a descriptor
+	once  bool // a session that is saved is not kept
 }
 
-// Lists that are said.
+// The lists that the floor sends and expects.
 var (
 	announcement = []byte(cache.Announcement)
 	dummy        = list("dummy", "")
@@ -94,10 +93,10 @@ var (
 
 func list(fields ...string) []byte { return []byte(strings.Join(fields, "\x00") + "\x00\x00") }
 
-// TimedOut is for the loop.
+// TimedOut does nothing: no client of the floor has a time limit.
 func (f *floor) TimedOut() {}
 
-// Ready is for the loop. It relies on a client that writes each list in one piece.
+// Ready answers a request. It relies on clients that write each list in one piece.
 func (f *floor) Ready() {
 	n, err := f.Receive(f.in[:])
 	if err == fdpass.ErrAgain {

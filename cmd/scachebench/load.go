@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The clients of the benchmark. They run in a process of their own, each on a
-// thread of its own with blocking I/O, as smtp(8) processes do.
+// The clients of the benchmark. They run in a separate process, each on a thread with
+// blocking I/O, as smtp(8) processes do.
 
 package main
 
@@ -21,12 +21,12 @@ import (
 	"scache/internal/fdpass"
 )
 
-// A load is what the clients do to one server for a while.
+// A load is the work of clients on one server for some time.
 type load struct {
 	Workload string // of operations
-	Clients  int    // that are active
-	Idle     int    // that are connected, and have asked once
-	TTL      int32  // of what they save, in seconds
+	Clients  int    // active ones
+	Idle     int    // clients that stay connected after one request
+	TTL      int32  // of sessions and bindings, in seconds
 	Seconds  float64
 
 	Socket string
@@ -36,18 +36,18 @@ type load struct {
 // warmUp is the part of a load that is not measured.
 const warmUp = 100 * time.Millisecond
 
-// clientTimeout is how long a client waits for the server.
+// clientTimeout is how long a client waits for a reply.
 const clientTimeout = 30 * time.Second
 
-// A loadResult is what was measured: of the server, and as the clients saw it.
+// A loadResult has the measurements of one load.
 type loadResult struct {
 	Operations, Slowest int // of all clients, and of the slowest one
 	Fastest             int
-	Completed           int // with those that were not measured
+	Completed           int // operations, the ones outside of the measurement included
 	Seconds             float64
 	Latencies           struct{ P50, P99, P999 float64 } // microseconds
 	Server              usage                            // during the measurement
-	IdleRSS             int                              // of the server with all idle clients, in KB
+	IdleRSS             int                              // memory with all idle clients, in KB
 }
 
 // runLoad is the main function of the process.
@@ -64,7 +64,7 @@ func runLoad(job string) error {
 }
 
 func (l *load) run() (result loadResult, err error) {
-	// A thread that returns from a system call must find room to run on.
+	// A thread that returns from a system call must not wait for a processor of the runtime.
 	runtime.GOMAXPROCS(2*l.Clients + 8)
 	if err := l.connectIdle(); err != nil {
 		return result, err
@@ -128,7 +128,7 @@ func (l *load) connectIdle() error {
 	for i := range l.Idle {
 		c, err := dial(l.Socket)
 		if err == nil {
-			_, err = c.FindEndpoint(nobody)
+			_, err = c.FindEndpoint(missing)
 		}
 		if err != nil {
 			return fmt.Errorf("idle client %d: %w", i, err)
@@ -152,7 +152,7 @@ type worker struct {
 	*load
 	number, turn int
 	label        string
-	fd           int // what it saves
+	fd           int // the session that it saves
 	operation    func(*worker) error
 	latencies    []time.Duration
 	completed    int
@@ -168,7 +168,8 @@ func (l *load) newWorker(number int) (*worker, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &worker{Client: c, load: l, number: number, operation: operation, label: fmt.Sprintf("smtp\nclient%d\n", number)}
+	w := &worker{Client: c, load: l, number: number, operation: operation}
+	w.label = fmt.Sprintf("smtp\nclient%d\n", number)
 	end, _, err := fdpass.SocketPair() // the other end stays open
 	if err != nil {
 		return nil, err
@@ -178,7 +179,7 @@ func (l *load) newWorker(number int) (*worker, error) {
 	return w, nil
 }
 
-// work does operations, and measures those that lie between begin and end.
+// work does operations, and measures the ones between begin and end.
 func (w *worker) work(begin, end time.Time) {
 	runtime.LockOSThread()
 	for start := time.Now(); start.Before(end); {
@@ -194,17 +195,18 @@ func (w *worker) work(begin, end time.Time) {
 	}
 }
 
-// Labels that nobody saves, or saves only once, have this word in them: the
-// floor goes by it.
+// Labels that are never saved, or saved only once, contain onceWord, so that the floor can
+// tell them from others.
 const (
 	onceWord = "once"
-	nobody   = "smtp\n" + onceWord + " nobody\n"
+	missing  = "smtp\n" + onceWord + " missing\n"
 )
 
 // Properties of a usual length.
 const (
-	destinationProperty = "destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\nhost_addr=127.0.0.1\ndestination_features=4096\n\n"
-	endpointProperty    = "host_name=127.0.0.1\nhost_addr=127.0.0.1\nendpoint_features=4096\nreuse_count=17\n\n"
+	hostProperty        = "host_name=127.0.0.1\nhost_addr=127.0.0.1\n"
+	destinationProperty = "destination=[127.0.0.1]:3074\n" + hostProperty + "destination_features=4096\n\n"
+	endpointProperty    = hostProperty + "endpoint_features=4096\nreuse_count=17\n\n"
 )
 
 var workloads = map[string]func(*worker) error{
@@ -228,19 +230,18 @@ func (w *worker) pair() error {
 	return unix.Close(found.FD)
 }
 
-// miss looks for a session that is not there.
+// miss asks for a session that the server does not have.
 func (w *worker) miss() error {
-	found, err := w.FindEndpoint(nobody)
+	found, err := w.FindEndpoint(missing)
 	if err == nil && found.Status != client.NotFound {
 		err = fmt.Errorf("find_endp: status %d", found.Status)
 	}
 	return err
 }
 
-// delivery does what smtp(8) does with the cache for one message: it looks for
-// a connection to the destination, and saves it, or a new one, afterwards. Every
-// fourth message goes to a destination that has no other, so that what it leaves
-// in the cache must expire.
+// delivery makes the requests of smtp(8) for one message: it asks for a connection to the
+// destination, and afterwards saves it, or a new one. Every fourth message goes to a
+// destination of its own, so that its session expires in the cache.
 func (w *worker) delivery() error {
 	label := w.label
 	if w.turn++; w.turn%4 == 0 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Command scachebench shows what a connection cache is worth, with a real
-// Postfix mail system, and compares connection cache servers with one another.
+// Command scachebench compares connection cache servers: as a demo with real Postfix mail
+// systems, and as a benchmark without.
 package main
 
 import (
@@ -30,7 +30,8 @@ run measures connection cache servers.
 `
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(),
+		os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	err := run(ctx)
 	if ctx.Err() != nil {
@@ -44,7 +45,7 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	// The parts that run in a process of their own.
+	// Parts of the benchmark run in separate processes of this binary.
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "load":
 		return runLoad(os.Args[2])
@@ -54,11 +55,13 @@ func run(ctx context.Context) error {
 	d, b := demo{}, bench{}
 	pflag.StringVar(&d.scache, "scache", "bin/scache", "the `binary` to show")
 	pflag.StringVar(&d.scachectl, "scachectl", "bin/scachectl", "demo: the `binary` of scachectl")
-	stock := pflag.String("stock", "", "run: the `binary` to compare with (default: the one of the installed Postfix)")
+	stock := pflag.String("stock", "",
+		"run: the `binary` to compare with (default: the one of the installed Postfix)")
 	others := pflag.StringToString("other", nil, "run: more binaries to measure, by `name=path`")
 	pflag.IntVar(&b.rounds, "rounds", 15, "run: the `number` of rounds")
 	pflag.Float64Var(&b.seconds, "seconds", 0.4, "run: the `time` of one measurement")
-	pflag.StringVar(&b.only, "only", "", "run: scenarios with this `text` in their name, instead of all")
+	pflag.StringVar(&b.only, "only", "",
+		"run: scenarios with this `text` in their name, instead of all")
 	jsonFile := pflag.String("json", "", "run: write everything to this `file`, too")
 	check := pflag.Bool("check", false, "run: print which goals are met, and fail if one is not")
 	csvFile := pflag.String("csv", "", "run: write the medians to this `file`, too")
@@ -92,14 +95,15 @@ func run(ctx context.Context) error {
 	return errors.New("missing command: demo or run")
 }
 
-// choose sets the servers.
+// choose sets the servers to measure.
 func (b *bench) choose(stock, ours string, others map[string]string) (err error) {
 	if b.rounds < 1 || b.seconds <= 0 {
 		return errors.New("options --rounds and --seconds: want positive numbers")
 	}
 	if stock == "" {
 		if stock, err = postfixtest.Stock(); err != nil {
-			return fmt.Errorf("no stock scache: %w (on Debian: apt-get install postfix; or use --stock)", err)
+			return fmt.Errorf("no stock scache: %w"+
+				"\nhint: on Debian, apt-get install postfix; or use --stock", err)
 		}
 	}
 	self, err := os.Executable()
@@ -118,14 +122,14 @@ func (b *bench) choose(stock, ours string, others map[string]string) (err error)
 		if _, err := os.Stat(c.binary); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		if b.servers[i].binary, err = filepath.Abs(c.binary); err != nil { // it runs elsewhere
+		if b.servers[i].binary, err = filepath.Abs(c.binary); err != nil { // the server has another directory
 			return err
 		}
 	}
 	return nil
 }
 
-// write writes a file, if there is to be one.
+// write writes a file, unless its name is empty.
 func write(name string, to func(io.Writer) error) error {
 	if name == "" {
 		return nil

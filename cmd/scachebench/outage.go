@@ -13,18 +13,18 @@ import (
 	"scache/internal/client"
 )
 
-// An outage is for how long nobody was answered at a reload.
+// An outage says for how long a server did not answer at a reload.
 type outage struct {
 	Server       string
 	Cached       int
 	Milliseconds []float64 // sorted
 }
 
-// outageClients are connected at the time.
+// outageClients is how many clients are connected during a reload.
 const outageClients = 300
 
-// measureOutages reloads stock and ours: from the end of master's status channel
-// to the first answer of the next process.
+// measureOutages reloads stock and ours. The time goes from the end of master's status
+// channel to the first answer of the next process.
 func (b *bench) measureOutages(r *report) error {
 	const repetitions = 5
 	for _, cached := range []int{0, 1000, 17_000} {
@@ -58,7 +58,7 @@ func measureOutage(server server, cached int) (time.Duration, error) {
 	for range outageClients {
 		cl, err := dial(c.Socket)
 		if err == nil {
-			_, err = cl.FindEndpoint(nobody)
+			_, err = cl.FindEndpoint(missing)
 		}
 		if err != nil {
 			return 0, err
@@ -72,7 +72,7 @@ func measureOutage(server server, cached int) (time.Duration, error) {
 	}
 	answered := make(chan error, 1)
 	go func() {
-		_, err := clients[0].FindEndpoint(nobody)
+		_, err := clients[0].FindEndpoint(missing)
 		if err != nil {
 			err = ask(c.Socket) // smtp(8) would sleep for a second first
 		}
@@ -90,7 +90,9 @@ func (r *report) printOutages(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "reload with %d clients and\tserver\tms to the first answer\tmost\t\n", outageClients)
 	for _, o := range r.Outages {
-		fmt.Fprintf(t, "%d sessions\t%s\t%.1f\t%.1f\t\n", o.Cached, o.Server, median(o.Milliseconds), o.Milliseconds[len(o.Milliseconds)-1])
+		most := o.Milliseconds[len(o.Milliseconds)-1]
+		fmt.Fprintf(t, "%d sessions\t%s\t%.1f\t%.1f\t\n",
+			o.Cached, o.Server, median(o.Milliseconds), most)
 	}
 	t.Flush()
 }

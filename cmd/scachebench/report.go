@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// What the benchmark has found, and how it is printed.
+// The results of the benchmark, and how they are printed.
 
 package main
 
@@ -22,7 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A report is what one run of the benchmark has found.
+// A report has the results of one run of the benchmark.
 type report struct {
 	Date    string
 	Machine string
@@ -35,20 +35,20 @@ type report struct {
 	Rows    []row
 }
 
-// A row is what one server has shown in one scenario.
+// A row has the results of one server in one scenario.
 type row struct {
 	Scenario, Server, Workload string
 	Clients, Idle, Cached      int
 
 	Rounds []measurement
 	Median measurement
-	Spread float64            // of operations per second: from the least to the most, by the median
-	Ratios map[string]float64 // of operations per second to those of each server: the median of all rounds
+	Spread float64            // of operations per second: (most - least) / median
+	Ratios map[string]float64 // of operations per second, by server: the median of all rounds
 
 	SystemCalls float64 // per operation, or 0 without strace
-	EmptyRSS    int     // resident memory in KB: when it has just started,
+	EmptyRSS    int     // resident memory in KB just after the start,
 	FilledRSS   int     // with all cached sessions,
-	IdleRSS     int     // and with all idle clients, at the most
+	IdleRSS     int     // and with all idle clients
 }
 
 // A measurement is one round of a row.
@@ -57,7 +57,7 @@ type measurement struct {
 	P50, P99, P999      float64 // latency of an operation, in microseconds
 	CPU                 float64 // of the server, in microseconds per operation
 	Switches            float64 // of context in the server, per operation
-	Least, Most         float64 // what the least and the most served client got of an equal share
+	Least, Most         float64 // operations of the least and most served client, by an equal share
 }
 
 func newReport(b *bench) *report {
@@ -71,7 +71,7 @@ func newReport(b *bench) *report {
 	}
 }
 
-// machine describes this one: processors and kernel.
+// machine describes the processors and the kernel of this machine.
 func machine() string {
 	model := "unknown processor"
 	if f, err := os.Open("/proc/cpuinfo"); err == nil {
@@ -108,7 +108,7 @@ func (r *row) add(s scenario, l loadResult) {
 	r.IdleRSS = max(r.IdleRSS, l.IdleRSS)
 }
 
-// summarize fills in what follows from all rounds.
+// summarize computes the medians of all rounds.
 func (r *row) summarize(all []*process) {
 	of := func(value func(measurement) float64) float64 {
 		var values []float64
@@ -143,8 +143,8 @@ func (r *row) summarize(all []*process) {
 	r.Spread = (operations(most) - operations(least)) / r.Median.OperationsPerSecond
 }
 
-// ratio compares two rows round by round, which takes out what a machine does
-// otherwise over time.
+// ratio compares two rows round by round: other load of the machine changes over time, and
+// affects both servers of a round.
 func ratio(a, b row, value func(measurement) float64) float64 {
 	var ratios []float64
 	for i := range min(len(a.Rounds), len(b.Rounds)) {
@@ -163,7 +163,8 @@ func median(values []float64) float64 {
 }
 
 func (r *report) printTable(w io.Writer) {
-	fmt.Fprintf(w, "%s, %s, Postfix %s; median of %d rounds of %v s each\n\n", r.Date, r.Machine, r.Postfix, r.Rounds, r.Seconds)
+	fmt.Fprintf(w, "%s, %s, Postfix %s; median of %d rounds of %v s each\n\n",
+		r.Date, r.Machine, r.Postfix, r.Rounds, r.Seconds)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	names := r.servers()
 	fmt.Fprint(t, "scenario\tserver\tops/s\tspread")
@@ -227,16 +228,24 @@ func (r *report) writeJSON(w io.Writer) error {
 // writeCSV writes a line for each row. All values are medians.
 func (r *report) writeCSV(w io.Writer) error {
 	c := csv.NewWriter(w)
-	c.Write([]string{"scenario", "server", "workload", "clients", "idle", "cached", "ops_per_second", "spread", "ratio_to_stock", "ratio_to_floor",
-		"p50_us", "p99_us", "p999_us", "cpu_us_per_op", "syscalls_per_op", "switches_per_op", "least", "most", "rss_empty_kb", "rss_filled_kb", "rss_idle_kb"})
+	c.Write([]string{
+		"scenario", "server", "workload", "clients", "idle", "cached",
+		"ops_per_second", "spread", "ratio_to_stock", "ratio_to_floor",
+		"p50_us", "p99_us", "p999_us", "cpu_us_per_op", "syscalls_per_op", "switches_per_op",
+		"least", "most", "rss_empty_kb", "rss_filled_kb", "rss_idle_kb",
+	})
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', 6, 64) }
 	for _, row := range r.Rows {
 		m := row.Median
-		c.Write([]string{row.Scenario, row.Server, row.Workload, strconv.Itoa(row.Clients), strconv.Itoa(row.Idle), strconv.Itoa(row.Cached),
-			number(m.OperationsPerSecond), number(row.Spread), number(row.Ratios["stock"]), number(row.Ratios["floor"]),
+		c.Write([]string{
+			row.Scenario, row.Server, row.Workload,
+			strconv.Itoa(row.Clients), strconv.Itoa(row.Idle), strconv.Itoa(row.Cached),
+			number(m.OperationsPerSecond), number(row.Spread),
+			number(row.Ratios["stock"]), number(row.Ratios["floor"]),
 			number(m.P50), number(m.P99), number(m.P999),
 			number(m.CPU), number(row.SystemCalls), number(m.Switches), number(m.Least), number(m.Most),
-			strconv.Itoa(row.EmptyRSS), strconv.Itoa(row.FilledRSS), strconv.Itoa(row.IdleRSS)})
+			strconv.Itoa(row.EmptyRSS), strconv.Itoa(row.FilledRSS), strconv.Itoa(row.IdleRSS),
+		})
 	}
 	c.Flush()
 	return c.Error()

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The table at the end of the demo, and what to make of it.
+// The table at the end of the demo, and the verdict on each story.
 
 package main
 
@@ -19,21 +19,23 @@ type measure struct {
 	value  func(*outcome) float64
 	more   bool    // is better
 	noise  float64 // a difference that means nothing
-	lesson string  // what to say where ours is better, or "" for a row that is not compared
+	lesson string  // for the verdict, where ours is better
 }
 
 var (
 	delivered = measure{
-		text: "messages delivered", format: "%.0f", more: true, noise: 0, lesson: "more messages delivered",
+		text: "messages delivered", format: "%.0f", more: true, lesson: "more messages delivered",
 		value: func(o *outcome) float64 { return float64(o.delivered) },
 	}
 	deferred = measure{
-		text: "messages deferred, 5 minutes or more", format: "%.0f", lesson: "fewer deferred",
-		value: func(o *outcome) float64 { return float64(o.deferred) },
+		text: "messages deferred, 5 minutes or more", format: "%.0f",
+		lesson: "fewer messages deferred",
+		value:  func(o *outcome) float64 { return float64(o.deferred) },
 	}
 	refused = measure{
-		text: "connections refused by the receiver", format: "%.0f", lesson: "fewer connections refused",
-		value: func(o *outcome) float64 { return float64(o.refused) },
+		text: "connections refused by the receiver", format: "%.0f",
+		lesson: "fewer connections refused",
+		value:  func(o *outcome) float64 { return float64(o.refused) },
 	}
 	seconds = measure{
 		text: "seconds", format: "%.1f", noise: 0.5, lesson: "faster",
@@ -68,7 +70,8 @@ var (
 // noiseShare is how much two values differ by chance, as a share of the larger one.
 const noiseShare = 0.25
 
-// compare says whether ours is better (1) or worse (-1) than stock, or neither.
+// compare returns 1 if ours is better than stock, -1 if it is worse, and 0 where the
+// difference may be chance.
 func (m measure) compare(ours, stock *outcome) int {
 	a, b := m.value(ours), m.value(stock)
 	if math.Abs(a-b) <= max(m.noise, noiseShare*max(a, b)) {
@@ -108,7 +111,7 @@ func printResults(w io.Writer, results []result) {
 	}
 }
 
-// verdict says what a story shows, or that it shows no advantage.
+// verdict says in which rows ours is better, and in which it is worse.
 func (r result) verdict() string {
 	ours, stock := r.outcomes[oursName], r.outcomes[stockName]
 	if ours == nil {
@@ -136,16 +139,18 @@ func (r result) verdict() string {
 	return text
 }
 
-// lost is an error if messages were lost, or if our cache had something to complain about.
+// lost returns an error if messages were lost, or if our cache has logged a warning.
 func lost(results []result) (err error) {
 	for _, r := range results {
 		for name, o := range r.outcomes {
 			if o.cut == 0 && o.delivered != r.messages {
-				err = errors.Join(err, fmt.Errorf("%s, %s: %d messages were sent, and %d delivered", r.name, name, r.messages, o.delivered))
+				err = errors.Join(err, fmt.Errorf("%s, %s: %d messages were sent, and %d delivered",
+					r.name, name, r.messages, o.delivered))
 			}
 		}
 		if ours := r.outcomes[oursName]; ours != nil && len(ours.complaints) > 0 {
-			err = errors.Join(err, fmt.Errorf("%s: %s has logged warnings:\n%s", r.name, oursName, strings.Join(ours.complaints, "\n")))
+			err = errors.Join(err, fmt.Errorf("%s: %s has logged warnings:\n%s",
+				r.name, oursName, strings.Join(ours.complaints, "\n")))
 		}
 	}
 	return err

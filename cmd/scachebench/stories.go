@@ -15,13 +15,13 @@ import (
 type story struct {
 	name, title  string
 	messages     int
-	domains      int                        // of the recipients, which all lead to one receiver; 0 is one
+	domains      int                        // of the recipients, all at one receiver; 0 is one
 	receiver     postfixtest.ReceiverConfig // how that behaves
 	settings     map[string]string          // of main.cf
 	withCache    map[string]string          // of main.cf, where there is one
 	withOurs     map[string]string          // of main.cf, where it is ours
 	parameter    string                     // one that our cache must know to take part
-	withoutCache bool                       // it is told without a cache, too
+	withoutCache bool                       // run it without a cache, too
 	limit        time.Duration              // after which a run is cut
 	deliver      func(context.Context, *trial) error
 	measures     []measure
@@ -142,7 +142,7 @@ func deliverWithReloads(ctx context.Context, t *trial) error {
 	}
 }
 
-// deliverInBursts leaves pauses in which the receiver hangs up. They do not count as time.
+// deliverInBursts leaves pauses in which the receiver hangs up. The pauses do not count.
 func deliverInBursts(ctx context.Context, t *trial) error {
 	const bursts = 4
 	const pause = 700 * time.Millisecond
@@ -160,14 +160,16 @@ func deliverInBursts(ctx context.Context, t *trial) error {
 	return nil
 }
 
-// config is the mail system of a story. All of its domains lead to the receiver, each as a
-// destination of its own.
+// config returns the configuration of the mail system. All domains lead to the receiver, but
+// each is a destination of its own.
 func (s *story) config(server server, r *postfixtest.Receiver) postfixtest.Config {
 	main := map[string]string{
 		"relayhost":                       r.Nexthop(),
 		"smtp_connection_cache_on_demand": "no",
 	}
-	c := postfixtest.Config{Scache: server.binary, Chroot: "y", Main: main, Hosts: map[string][]string{}}
+	c := postfixtest.Config{
+		Scache: server.binary, Chroot: "y", Main: main, Hosts: map[string][]string{},
+	}
 	var transports []string
 	for n := range s.domains {
 		mx := "mx." + s.domain(n)

@@ -14,9 +14,9 @@ import (
 	"time"
 )
 
-// countSystemCalls runs one more round, with the server under strace. Without
-// strace, nothing is counted.
-func (c *process) countSystemCalls(ctx context.Context, s scenario) error {
+// countSystemCalls runs one more round with the server under strace(1). Where that is not
+// installed, it does nothing.
+func (p *process) countSystemCalls(ctx context.Context, s scenario) error {
 	strace, err := exec.LookPath("strace")
 	if err != nil {
 		return nil
@@ -27,32 +27,33 @@ func (c *process) countSystemCalls(ctx context.Context, s scenario) error {
 	}
 	defer os.RemoveAll(dir)
 	summary := filepath.Join(dir, "summary")
-	cmd := exec.CommandContext(ctx, strace, "-c", "-f", "-qq", "-o", summary, "-p", strconv.Itoa(c.Cmd.Process.Pid))
+	cmd := exec.CommandContext(ctx, strace, "-c", "-f", "-qq", "-o", summary,
+		"-p", strconv.Itoa(p.Cmd.Process.Pid))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if err := cmd.Start(); err != nil {
 		return err
 	}
 	defer cmd.Process.Kill()
-	if err := c.waitForTracer(); err != nil {
+	if err := p.waitForTracer(); err != nil {
 		return fmt.Errorf("%w: %s", err, stderr.String())
 	}
 	s.Seconds = 0.3
-	s.Idle = 0 // their connecting would be counted
-	result, err := c.drive(ctx, s)
+	s.Idle = 0 // strace would count their connects
+	result, err := p.drive(ctx, s)
 	if err != nil {
 		return err
 	}
 	cmd.Process.Signal(os.Interrupt)
 	cmd.Wait() // ends by that signal
 	calls, err := totalCalls(summary)
-	c.row.SystemCalls = float64(calls) / float64(result.Completed)
+	p.row.SystemCalls = float64(calls) / float64(result.Completed)
 	return err
 }
 
 // waitForTracer waits until all threads of the server are traced.
-func (c *process) waitForTracer() error {
-	pattern := fmt.Sprintf("/proc/%d/task/*/status", c.Cmd.Process.Pid)
+func (p *process) waitForTracer() error {
+	pattern := fmt.Sprintf("/proc/%d/task/*/status", p.Cmd.Process.Pid)
 	for range 500 {
 		files, _ := filepath.Glob(pattern)
 		traced := 0
@@ -66,10 +67,10 @@ func (c *process) waitForTracer() error {
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
-	return fmt.Errorf("strace does not trace process %d", c.Cmd.Process.Pid)
+	return fmt.Errorf("strace does not trace process %d", p.Cmd.Process.Pid)
 }
 
-// totalCalls reads the last line of the table that strace prints.
+// totalCalls returns the total in the table that strace has written.
 func totalCalls(summary string) (int, error) {
 	text, err := os.ReadFile(summary)
 	if err != nil {

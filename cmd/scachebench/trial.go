@@ -30,7 +30,7 @@ type trial struct {
 	views []view
 }
 
-// An outcome is what a run has shown.
+// An outcome has the results of one run.
 type outcome struct {
 	delivered, deferred int
 	cut                 time.Duration // when the run was cut, or 0
@@ -82,8 +82,7 @@ func (t *trial) newReceiver() (*postfixtest.Receiver, error) {
 	return postfixtest.StartReceiver(c)
 }
 
-// measure delivers the mail, and shows how that is getting on. At the story's limit of time,
-// it is cut.
+// measure delivers the mail and shows the progress. It stops at the story's time limit.
 func (t *trial) measure(ctx context.Context, p *progress) error {
 	begin := time.Now()
 	limited, cancel := context.WithTimeout(ctx, t.story.limit)
@@ -111,10 +110,11 @@ func (t *trial) measure(ctx context.Context, p *progress) error {
 	}
 }
 
-// state is how a run is getting on.
+// state is the text of the progress line.
 func (t *trial) state(elapsed time.Duration) string {
 	stats := t.receiver.Stats()
-	text := fmt.Sprintf("%4.1f s, %d of %d messages have arrived", elapsed.Seconds(), stats.Messages, t.story.messages)
+	text := fmt.Sprintf("%4.1f s, %d of %d messages have arrived",
+		elapsed.Seconds(), stats.Messages, t.story.messages)
 	if stats.Refused > 0 {
 		text += fmt.Sprintf(", %d connections were refused", stats.Refused)
 	}
@@ -144,11 +144,12 @@ func (t *trial) deliver(ctx context.Context, messages int) error {
 	return t.wait(ctx)
 }
 
-// wait waits until all messages are delivered. The log is read when the receiver has them,
-// as reading it takes processor time from what is measured.
+// wait waits until all messages are delivered. It reads the log only once the receiver has
+// them, because reading takes processor time from the mail system.
 func (t *trial) wait(ctx context.Context) error {
 	for {
-		if t.receiver.Stats().Messages >= t.expected && readLog(t.instance.Log()).delivered >= t.expected {
+		if t.receiver.Stats().Messages >= t.expected &&
+			readLog(t.instance.Log()).delivered >= t.expected {
 			return nil
 		}
 		select {
@@ -192,7 +193,7 @@ func (t *trial) conclude() {
 	t.stuck = l.stuck
 }
 
-// A logSummary is what the log of a mail system says about a run.
+// A logSummary counts what a mail system has logged in one run.
 type logSummary struct {
 	delivered, deferred int // messages
 	reused              int // deliveries over a connection that was used before
@@ -205,14 +206,15 @@ type logSummary struct {
 }
 
 var (
-	statusLine = regexp.MustCompile(`postfix/\w+\[\d+\]: (\w+): .* delays=[^/]*/[^/]*/([^/]*)/([^,]*),.* status=(\w+)`)
-	hitsLine   = regexp.MustCompile(`scache\[\d+\]: statistics: (?:domain|address) lookup hits=(\d+)`)
-	troubled   = regexp.MustCompile(`postfix/(smtp\[\d+\]): warning: problem talking to service private/scache`)
-	serious    = regexp.MustCompile(`(scache|smtp)\[\d+\]: (?:warning|error|fatal|panic): `)
+	statusLine = regexp.MustCompile(
+		`postfix/\w+\[\d+\]: (\w+): .* delays=[^/]*/[^/]*/([^/]*)/([^,]*),.* status=(\w+)`)
+	hitsLine = regexp.MustCompile(`scache\[\d+\]: statistics: (?:domain|address) lookup hits=(\d+)`)
+	problem  = regexp.MustCompile(`postfix/(smtp\[\d+\]): warning: problem talking to .*/scache`)
+	serious  = regexp.MustCompile(`(scache|smtp)\[\d+\]: (?:warning|error|fatal|panic): `)
 )
 
 func readLog(lines []string) (l logSummary) {
-	last, agents := map[string]string{}, map[string]bool{} // by message: its status
+	last, agents := map[string]string{}, map[string]bool{} // the last status of each message
 	for _, line := range lines {
 		if m := statusLine.FindStringSubmatch(line); m != nil {
 			last[m[1]] = m[4]
@@ -228,7 +230,7 @@ func readLog(lines []string) (l logSummary) {
 			n, _ := strconv.Atoi(m[1])
 			l.hits += n
 		}
-		if m := troubled.FindStringSubmatch(line); m != nil {
+		if m := problem.FindStringSubmatch(line); m != nil {
 			agents[m[1]] = true
 		}
 		if m := serious.FindStringSubmatch(line); m != nil {
@@ -237,7 +239,9 @@ func readLog(lines []string) (l logSummary) {
 				l.complaints = append(l.complaints, line)
 			}
 		}
-		l.stuck = l.stuck || strings.Contains(line, "postlogd[") && strings.Contains(line, "watchdog timeout")
+		if strings.Contains(line, "postlogd[") && strings.Contains(line, "watchdog timeout") {
+			l.stuck = true
+		}
 	}
 	for _, status := range last {
 		switch status {

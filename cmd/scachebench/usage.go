@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// usage is what a process has used so far.
+// usage is the processor time that a process has used so far.
 type usage struct {
 	CPU      float64 // seconds, user and system
 	Switches int     // of context
@@ -20,8 +20,8 @@ func (u usage) since(before usage) usage {
 	return usage{CPU: u.CPU - before.CPU, Switches: u.Switches - before.Switches}
 }
 
-// usageOf reads the usage of a process from proc(5). The times there are exact
-// for each thread.
+// usageOf reads the usage of a process from proc(5), thread by thread: only these times are
+// exact.
 func usageOf(pid int) (u usage, err error) {
 	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", pid))
 	if err != nil {

@@ -8,20 +8,20 @@ import (
 	"os/exec"
 )
 
-// coverDir is where the binaries under test leave what they have covered, if somebody
-// wants to know.
+// coverDir is the directory for coverage data of the binaries under test, or empty.
 var coverDir = os.Getenv("SCACHE_COVERDIR")
 
 func init() {
 	if coverDir != "" {
-		os.Setenv("GOCOVERDIR", coverDir) // for what is started
+		os.Setenv("GOCOVERDIR", coverDir) // for child processes
 	}
 }
 
-// Build builds a command for tests, with the version "test". It does not find a server
-// that is installed on this machine.
+// Build builds a command for tests, with the version "test". The command does not find a
+// server that is installed on this machine.
 func Build(path, pkg string, flags ...string) error {
-	args := append([]string{"build", "-trimpath", "-ldflags=-X main.version=test -X main.libexec=/nonexistent", "-o", path}, flags...)
+	const variables = "-ldflags=-X main.version=test -X main.libexec=/nonexistent"
+	args := append([]string{"build", "-trimpath", variables, "-o", path}, flags...)
 	if coverDir != "" {
 		args = append(args, "-cover", "-coverpkg=scache/...")
 	}
@@ -31,8 +31,8 @@ func Build(path, pkg string, flags ...string) error {
 	return nil
 }
 
-// environment is what binaries under test find there: how the race detector ends, as it
-// would wait for a second, and where to leave what they have covered.
+// environment returns environment variables for binaries under test: the race detector does
+// not wait for a second before it exits, and coverage data goes to coverDir.
 func environment() []string {
 	const race = "GORACE=atexit_sleep_ms=10"
 	if coverDir == "" {

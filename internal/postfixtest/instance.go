@@ -25,22 +25,21 @@ import (
 	"scache/internal/postfix"
 )
 
-// An Instance is a Postfix mail system of its own: in a temporary directory,
-// on loopback ports, beside whatever the machine has in /etc/postfix. Mail that
-// it receives goes to a Sink.
+// An Instance is a private Postfix mail system: in a temporary directory, on loopback ports,
+// independent of /etc/postfix. It relays mail to a Sink or a Receiver.
 type Instance struct {
 	Dir    string // holds etc, queue, data, libexec and maillog
 	SMTP   string // address of smtpd, "127.0.0.1:port"
-	master string // the entries of master.cf, beside that of smtpd
+	master string // the entries of master.cf, except smtpd's
 	guard  io.Closer
 	main   map[string]string
 }
 
-// Config is what an instance is made of.
+// Config is the configuration of an instance.
 type Config struct {
 	// Scache is the binary of the connection cache: ours, the stock one, or
-	// none. It is copied into the instance, where a chrooted one finds nothing
-	// else.
+	// none. It is copied into the instance, because a chrooted process finds
+	// no other files.
 	Scache string
 
 	// Chroot is the chroot column of the scache entry: "y" or "n".
@@ -57,8 +56,7 @@ type Config struct {
 	Syslog bool
 }
 
-// masterCF holds the services of an instance. Nothing that is not needed to
-// relay mail is there.
+// masterCF has the services that relaying mail needs, and no others.
 const masterCF = `cleanup unix n - y - 0 cleanup
 qmgr unix n - n 300 1 qmgr
 tlsmgr unix - - y 1000? 1 tlsmgr
@@ -135,7 +133,8 @@ func (i *Instance) prepare(c Config) error {
 		"smtp_host_lookup":             "native",
 		"smtpd_recipient_restrictions": "permit_mynetworks,reject",
 		"mynetworks":                   "127.0.0.0/8",
-		"import_environment":           "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE POSTLOG_HOSTNAME " + strings.Join(environment(), " "),
+		"import_environment": "MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ LANG=C POSTLOG_SERVICE " +
+			"POSTLOG_HOSTNAME " + strings.Join(environment(), " "),
 	}
 	if c.Syslog {
 		i.main["maillog_file"] = ""
@@ -146,8 +145,8 @@ func (i *Instance) prepare(c Config) error {
 	return i.Configure(nil)
 }
 
-// linkDaemons makes a daemon directory out of links to the installed daemons,
-// where a directory of our own fits in.
+// linkDaemons makes a daemon directory with links to the installed daemons and a directory
+// for our own.
 func (i *Instance) linkDaemons() error {
 	dir, err := DaemonDirectory()
 	if err != nil {
@@ -158,7 +157,8 @@ func (i *Instance) linkDaemons() error {
 		return err
 	}
 	for _, e := range entries {
-		if err := os.Symlink(filepath.Join(dir, e.Name()), filepath.Join(i.path("libexec"), e.Name())); err != nil {
+		link := filepath.Join(i.path("libexec"), e.Name())
+		if err := os.Symlink(filepath.Join(dir, e.Name()), link); err != nil {
 			return err
 		}
 	}
@@ -179,8 +179,8 @@ func (i *Instance) writeHosts(hosts map[string][]string) error {
 	return os.WriteFile(i.path("queue/etc/hosts"), []byte(text.String()), 0o644)
 }
 
-// SetScache copies a binary into the instance and names it in master.cf. It
-// takes effect with Configure.
+// SetScache copies a binary into the instance and names it in master.cf. Configure writes
+// that.
 func (i *Instance) SetScache(binary, chroot string) error {
 	data, err := os.ReadFile(binary)
 	if err != nil {
@@ -239,8 +239,8 @@ func (i *Instance) tail() string {
 	return strings.Join(lines[max(0, len(lines)-20):], "\n")
 }
 
-// Start starts the instance, and waits until it answers. It ends with this
-// process, also where that is killed.
+// Start starts the instance and waits until it answers. The instance ends with this process,
+// even if this process is killed.
 func (i *Instance) Start() error {
 	if err := i.startGuard(); err != nil {
 		return err
@@ -251,13 +251,14 @@ func (i *Instance) Start() error {
 	return waitFor(i.SMTP)
 }
 
-// startGuard starts a shell that stops the instance and removes its files at the
-// end of a pipe, which is that of this process at the latest.
+// startGuard starts a shell that stops the instance and removes its files when its pipe from
+// this process is closed.
 func (i *Instance) startGuard() error {
 	if i.guard != nil {
 		return nil
 	}
-	guard := exec.Command("sh", "-c", `cat; test ! -e "$0" || { postfix -c "$0/etc" stop; rm -rf "$0"; } >/dev/null 2>&1`, i.Dir)
+	const script = `cat; test ! -e "$0" || { postfix -c "$0/etc" stop; rm -rf "$0"; } >/dev/null 2>&1`
+	guard := exec.Command("sh", "-c", script, i.Dir)
 	guard.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	pipe, err := guard.StdinPipe()
 	if err != nil {
@@ -273,7 +274,8 @@ func (i *Instance) startGuard() error {
 
 // Send sends messages of 1 kB over this number of parallel connections.
 func (i *Instance) Send(ctx context.Context, messages, connections int, recipient string) error {
-	cmd := exec.CommandContext(ctx, "smtp-source", "-m", strconv.Itoa(messages), "-s", strconv.Itoa(connections),
+	cmd := exec.CommandContext(ctx, "smtp-source",
+		"-m", strconv.Itoa(messages), "-s", strconv.Itoa(connections),
 		"-l", "1024", "-f", "sender@scache.test", "-t", recipient, i.SMTP)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("smtp-source: %w: %s%s", err, out, i.tail())
@@ -281,15 +283,15 @@ func (i *Instance) Send(ctx context.Context, messages, connections int, recipien
 	return nil
 }
 
-// Sent returns how many messages were delivered so far, and over how many new
-// connections: a delivery that reuses one is logged with the number of its use.
+// Sent returns how many messages were delivered so far, and over how many new connections.
+// The log line of a delivery over a reused connection has conn_use=.
 func (i *Instance) Sent() (messages, connections int) {
 	messages = len(i.Grep("status=sent"))
 	return messages, messages - len(i.Grep("status=sent", "conn_use="))
 }
 
-// WaitSent waits until this many messages have been delivered. The queue manager
-// may hold on to files of delivered mail for a minute after a reload.
+// WaitSent waits until this number of messages has been delivered. The queue is no measure:
+// after a reload, the queue manager may keep files of delivered mail for a minute.
 func (i *Instance) WaitSent(ctx context.Context, messages int) error {
 	return i.wait(ctx, func() bool { sent, _ := i.Sent(); return sent >= messages })
 }
@@ -297,8 +299,8 @@ func (i *Instance) WaitSent(ctx context.Context, messages int) error {
 // WaitEmpty waits until all mail has left the queue.
 func (i *Instance) WaitEmpty(ctx context.Context) error { return i.wait(ctx, i.empty) }
 
-// wait waits for delivery. Mail that is deferred is an error: it would stay for
-// minutes.
+// wait waits until done returns true. Deferred mail is an error, because it would stay in the
+// queue for minutes.
 func (i *Instance) wait(ctx context.Context, done func() bool) error {
 	for !done() {
 		if i.queued("deferred") {
@@ -313,8 +315,8 @@ func (i *Instance) wait(ctx context.Context, done func() bool) error {
 	return nil
 }
 
-// empty looks into the queues in the order that mail takes, and looks twice: a
-// file may be on its way from one to the next.
+// empty reports whether all queues are empty. It checks them in the order in which mail passes
+// through, and twice, because a file may move from one to the next meanwhile.
 func (i *Instance) empty() bool {
 	for range 2 {
 		for _, queue := range []string{"incoming", "active", "deferred"} {
@@ -360,20 +362,21 @@ lines:
 
 // Close stops the instance, if it runs, and removes it.
 func (i *Instance) Close() error {
-	if pid, err := os.ReadFile(i.path("queue/pid/master.pid")); err == nil && i.Command("stop") != nil {
+	pid, err := os.ReadFile(i.path("queue/pid/master.pid"))
+	if err == nil && i.Command("stop") != nil {
 		if pid, err := strconv.Atoi(strings.TrimSpace(string(pid))); err == nil {
 			syscall.Kill(-pid, syscall.SIGKILL) // master leads a process group
 		}
 	}
-	err := os.RemoveAll(i.Dir)
+	err = os.RemoveAll(i.Dir)
 	if i.guard != nil {
 		i.guard.Close()
 	}
 	return err
 }
 
-// FreePort returns a loopback port that nobody listens on: one that the kernel does not
-// give to connections, and that no other test gets while this process lives.
+// FreePort returns a loopback port that is not in use. The kernel does not assign it to
+// outgoing connections, and FreePort returns it to no other test while this process lives.
 func FreePort() (port int, err error) {
 	for range 100 {
 		port = 20000 + rand.IntN(12000)
@@ -388,20 +391,22 @@ func FreePort() (port int, err error) {
 	return 0, err
 }
 
-// reserve marks a port as taken, by a name that the kernel gives to one socket at a time.
+// reserve marks a port as taken. It binds a socket to an abstract name, which only one socket
+// can have.
 func reserve(port int) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: "@scache-test-port-" + strconv.Itoa(port)}); err != nil {
+	name := "@scache-test-port-" + strconv.Itoa(port)
+	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
 		unix.Close(fd)
 		return err
 	}
-	return nil // it stays open
+	return nil // the socket stays open as long as the process lives
 }
 
-// waitFor waits until something accepts connections at an address.
+// waitFor waits until connections to an address are accepted.
 func waitFor(address string) (err error) {
 	for range 500 {
 		var conn net.Conn

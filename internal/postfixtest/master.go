@@ -33,7 +33,7 @@ type Master struct {
 	Args   []string
 	Env    []string
 	Cmd    *exec.Cmd // the present child
-	Deaf   bool      // nobody reads the status channel, and it is full
+	Deaf   bool      // the status channel is full and not read
 
 	// Launch, if not nil, starts the child instead of (*exec.Cmd).Start.
 	Launch func(*exec.Cmd) error
@@ -89,7 +89,7 @@ func StartMaster(binary, settings string) (*Master, error) {
 }
 
 func (m *Master) prepare(settings string) error {
-	if err := os.Chmod(m.dir, 0o755); err != nil { // for the user that the child becomes
+	if err := os.Chmod(m.dir, 0o755); err != nil { // for any user that the child switches to
 		return err
 	}
 	for _, name := range []string{"private", "public"} {
@@ -207,8 +207,7 @@ func (m *Master) Start() error {
 	return nil
 }
 
-// Command is exec.Command for a process that ends with this one, also where this one
-// is killed.
+// Command is exec.Command for a process that ends with this one, even if this one is killed.
 func Command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.SysProcAttr = endsWithUs()
@@ -217,16 +216,16 @@ func Command(name string, args ...string) *exec.Cmd {
 
 func endsWithUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
-// fill writes to a socket until it takes no more.
+// fill writes to a socket until its buffer is full.
 func fill(fd int) {
 	for unix.Send(fd, make([]byte, 12), unix.MSG_DONTWAIT) == nil {
 	}
 }
 
-// endMark is a datagram of our own, behind all those that a child sent.
+// endMark is a datagram that DrainLog sends after the ones of the child.
 const endMark = "end mark"
 
-// DrainLog waits until all lines are read that were logged so far.
+// DrainLog waits until all lines that were logged so far have been read.
 func (m *Master) DrainLog() error {
 	conn, err := net.Dial("unixgram", m.postlog.LocalAddr().String())
 	if err != nil {
@@ -240,7 +239,7 @@ func (m *Master) DrainLog() error {
 	return nil
 }
 
-// lineWriter adds what a child writes to its standard error to the log.
+// A lineWriter adds the standard error of a child to the log.
 type lineWriter struct{ m *Master }
 
 func (w *lineWriter) Write(p []byte) (int, error) {
@@ -263,7 +262,7 @@ const exitLimit = 30 * time.Second
 func (m *Master) Wait() error {
 	select {
 	case err := <-m.exited:
-		m.exited <- err // for the next one who asks
+		m.exited <- err // for the next Wait
 		return err
 	case <-time.After(exitLimit):
 		m.Cmd.Process.Kill()
@@ -271,7 +270,7 @@ func (m *Master) Wait() error {
 	}
 }
 
-// SetBacklog bounds the clients who are in line to be accepted, as master does.
+// SetBacklog sets the length of the accept queue, as master does.
 func (m *Master) SetBacklog(n int) error {
 	conn, err := m.listener.SyscallConn()
 	if err != nil {
@@ -281,7 +280,7 @@ func (m *Master) SetBacklog(n int) error {
 	return os.NewSyscallError("listen", err)
 }
 
-// CloseStatus closes the status channel, and does not wait.
+// CloseStatus closes the status channel and does not wait for the child.
 func (m *Master) CloseStatus() { m.status.Close() }
 
 // HangUp closes the status channel, as master does at "postfix reload" and when
@@ -346,8 +345,7 @@ func (m *Master) HoldLog() (release func()) {
 	return m.mu.Unlock
 }
 
-// WaitForText waits until a line with this text was logged, and tells whether
-// it was.
+// WaitForText waits until a line with this text was logged, and reports whether it was.
 func (m *Master) WaitForText(text string) bool { return m.WaitForTexts(text, 1) }
 
 // WaitForTexts waits until n lines with this text were logged.

@@ -16,20 +16,19 @@ import (
 	"scache/internal/fdpass"
 )
 
-// A Recorder stands between the clients of a connection cache and a server. It hands
-// on all bytes and descriptors, both ways and as they come, and writes down what goes
-// by.
+// A Recorder is a proxy between the clients of a connection cache and a server. It passes on
+// all bytes and descriptors, in both directions and in order, and records them.
 type Recorder struct {
 	server   *Master
 	listener *net.UnixListener
 	serving  sync.WaitGroup // both ways of each client
-	meeting  sync.Mutex     // nobody connects meanwhile
+	meeting  sync.Mutex     // held while a client connects, or the server restarts
 
 	mu      sync.Mutex
 	lines   []Line
 	clients int
 	open    map[*fdpass.Conn]bool
-	names   map[uint64]string // of descriptors, by what they refer to
+	names   map[uint64]string // of descriptors, by inode
 	err     error
 }
 
@@ -58,7 +57,7 @@ func (r *Recorder) accept() {
 	}
 }
 
-// meet connects a client with the server.
+// meet connects a client to the server.
 func (r *Recorder) meet(client *fdpass.Conn) {
 	r.meeting.Lock()
 	defer r.meeting.Unlock()
@@ -89,7 +88,7 @@ func (r *Recorder) meet(client *fdpass.Conn) {
 	}
 }
 
-// hangUp ends both connections when one has ended.
+// hangUp closes both connections when one has ended.
 func (r *Recorder) hangUp(both ...*fdpass.Conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -99,8 +98,8 @@ func (r *Recorder) hangUp(both ...*fdpass.Conn) {
 	}
 }
 
-// pass hands on what one side says, and first writes it down: an answer cannot come
-// before its request.
+// pass passes on the messages of one side. It records each before it passes it on, so that no
+// answer is recorded before its request.
 func (r *Recorder) pass(side byte, client int, from, to *fdpass.Conn) error {
 	var scan attr.Scanner
 	var unread []byte
@@ -108,10 +107,10 @@ func (r *Recorder) pass(side byte, client int, from, to *fdpass.Conn) error {
 	for {
 		n, err := from.Read(buf)
 		if err != nil {
-			return nil // whoever ends it, at any place
+			return nil // either side may end the connection at any time
 		}
 		fd, err := from.Take()
-		if err == nil { // it came with the last byte
+		if err == nil { // the descriptor came with the last byte
 			n--
 		} else if err != fdpass.ErrNone {
 			return err
@@ -119,7 +118,7 @@ func (r *Recorder) pass(side byte, client int, from, to *fdpass.Conn) error {
 		unread = append(unread, buf[:n]...)
 		for size := scan.Size(unread); size > 0; size = scan.Size(unread) {
 			if unreadable.Match(unread[:size]) {
-				return fmt.Errorf("%q cannot be written down", unread[:size])
+				return fmt.Errorf("%q cannot be recorded", unread[:size])
 			}
 			r.note(Line{Side: side, Client: client, Text: string(unread[:size])})
 			unread = unread[size:]
@@ -171,20 +170,20 @@ func (r *Recorder) name(fd int) (string, error) {
 	return r.names[stat.Ino], nil
 }
 
-// Lines returns what was said so far.
+// Lines returns the lines that were recorded so far.
 func (r *Recorder) Lines() ([]Line, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Line(nil), r.lines...), r.err
 }
 
-// Wait lets time pass.
+// Wait waits, and records that.
 func (r *Recorder) Wait(d time.Duration) {
 	time.Sleep(d)
 	r.note(Line{Wait: d})
 }
 
-// Restart ends the server as "postfix reload" does, and starts another one.
+// Restart ends the server as "postfix reload" does, and starts a new one.
 func (r *Recorder) Restart() error {
 	r.meeting.Lock()
 	defer r.meeting.Unlock()
@@ -196,7 +195,7 @@ func (r *Recorder) Restart() error {
 	return r.server.Start()
 }
 
-// Close ends all connections. The server goes on.
+// Close closes all connections. The server stays.
 func (r *Recorder) Close() error {
 	err := r.listener.Close()
 	r.mu.Lock()

@@ -12,27 +12,27 @@ import (
 
 // A Line is one line of a recorded conversation:
 //
-//	C1: request\0find_dest\0…\0\0   what client 1 says
-//	S1: status\02\0…\0\0            what it hears
-//	C1: descriptor a                a NUL byte with a descriptor beside it
+//	C1: request\0find_dest\0…\0\0   client 1 sends a list
+//	S1: status\02\0…\0\0            the server replies to client 1
+//	C1: descriptor a                a NUL byte with a descriptor
 //	wait 3s                         time passes
-//	restart                         the server ends, with all its connections and all
-//	                                that it holds, and another one begins
+//	restart                         the server ends and loses all that it has, and a new
+//	                                one starts
 //
-// The lines of all clients are in the order in which they were said. A client
-// connects at its first line, and says one list in a line. Descriptors have names,
-// in the order in which they came: who gets which one is part of the answer.
+// The lines of all clients are in the order in which they were sent, one list in each line. A
+// client connects at its first line. Descriptors have names, in the order of their arrival,
+// because it matters which client gets which descriptor.
 type Line struct {
-	Side       byte // 'C', 'S', or 0 where nobody speaks
+	Side       byte // 'C', 'S', or 0 for a line that is not a message
 	Client     int
-	Text       string // the list, in bytes
-	Descriptor string // its name, where there is one in place of a list
+	Text       string // the bytes of the list
+	Descriptor string // the name of a descriptor, in place of a list
 	Wait       time.Duration
 	Restart    bool
 }
 
-// Bytes are written as in descriptions of the protocol. Whatever else cannot be read
-// as it is does not occur.
+// Bytes are written as in descriptions of the protocol. Other bytes that are not printable do
+// not occur.
 var (
 	toNotation   = strings.NewReplacer(`\`, `\\`, "\x00", `\0`, "\n", `\n`)
 	fromNotation = strings.NewReplacer(`\\`, `\`, `\0`, "\x00", `\n`, "\n")
@@ -60,8 +60,7 @@ func (l Line) String() string {
 
 var spoken = regexp.MustCompile(`^([CS])([1-9][0-9]*): (?:descriptor ([a-z])|(.*\\0))$`)
 
-// ParseRecording reads the lines of a recording. Those that begin with # are for
-// people.
+// ParseRecording reads the lines of a recording. Lines that begin with # are comments.
 func ParseRecording(text string) (lines []Line, err error) {
 	for i, s := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
 		var l Line

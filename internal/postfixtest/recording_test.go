@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-func TestARecordingIsReadAsItWasWritten(t *testing.T) {
+func TestParseRecording_readsWhatStringWrites(t *testing.T) {
 	t.Parallel()
 	lines := []Line{
 		{Side: 'S', Client: 1, Text: "\x00"},
@@ -30,11 +30,16 @@ func TestARecordingIsReadAsItWasWritten(t *testing.T) {
 	}
 }
 
-func TestWhatIsNoRecording(t *testing.T) {
+func TestParseRecording_refusesOtherLines(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"", "C1 x\\0", "C0: \\0", "C: \\0", "X1: \\0", "C1: x", "C1: descriptor", "C1: descriptor ab", "wait", "wait long", "restarts", " restart", "restart\n\nrestart"} {
-		if lines, err := ParseRecording(text); err == nil || !strings.HasPrefix(err.Error(), "line ") {
-			t.Errorf("%q: %v, %v", text, lines, err)
+	for _, text := range []string{
+		"", "C1 x\\0", "C0: \\0", "C: \\0", "X1: \\0", "C1: x",
+		"C1: descriptor", "C1: descriptor ab",
+		"wait", "wait long", "restarts", " restart", "restart\n\nrestart",
+	} {
+		lines, err := ParseRecording(text)
+		if err == nil || !strings.HasPrefix(err.Error(), "line ") {
+			t.Errorf("%q: got %v, %v, want an error with the line", text, lines, err)
 		}
 	}
 }

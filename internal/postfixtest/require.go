@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// DaemonDirectory returns where the installed Postfix has its daemons.
+// DaemonDirectory returns the daemon directory of the installed Postfix.
 func DaemonDirectory() (string, error) {
 	out, err := exec.Command("postconf", "-dh", "daemon_directory").Output()
 	return strings.TrimSpace(string(out)), err
@@ -27,8 +27,8 @@ func Stock() (string, error) {
 	return path, err
 }
 
-// NeedPostfix ends a test that cannot run without Postfix and root. Where both
-// must be there, as on a machine for continuous integration, it fails.
+// NeedPostfix skips a test that cannot run without Postfix and root. With CI set in the
+// environment, the test fails instead.
 func NeedPostfix(t testing.TB) (stock string) {
 	t.Helper()
 	stock, err := Stock()

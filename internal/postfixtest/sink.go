@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// A Sink is smtp-sink(1): it receives mail, counts and forgets it.
+// A Sink is smtp-sink(1): it receives mail, counts it and discards it.
 type Sink struct {
 	Address string
 	Port    int
@@ -23,8 +23,7 @@ type Sink struct {
 	out bytes.Buffer
 }
 
-// StartSink starts a sink on a port of 127.0.0.1, with more options of
-// smtp-sink.
+// StartSink starts a sink on a free port of 127.0.0.1, with more options of smtp-sink.
 func StartSink(options ...string) (*Sink, error) {
 	return StartSinkOn("127.0.0.1", options...)
 }
@@ -38,8 +37,8 @@ func StartSinkOn(host string, options ...string) (*Sink, error) {
 	return StartSinkAt(host, port, options...)
 }
 
-// StartSinkAt starts a sink on a port of its own. A port that somebody else listens on
-// is an error: mail must not get there.
+// StartSinkAt starts a sink on this port. It is an error if another process listens on it:
+// mail must not get there.
 func StartSinkAt(host string, port int, options ...string) (*Sink, error) {
 	s := &Sink{Address: host + ":" + strconv.Itoa(port), Port: port}
 	l, err := net.Listen("tcp", s.Address)
@@ -61,7 +60,7 @@ func StartSinkAt(host string, port int, options ...string) (*Sink, error) {
 	return s, nil
 }
 
-// Write takes what the sink prints: its counters, after each change.
+// Write receives the output of smtp-sink: its counters, after each change.
 func (s *Sink) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Command record writes down what the clients of the installed Postfix and its stock
-// connection cache say to each other, one file for each scenario. It runs as root, in
-// a system of its own: see .ci/record.
+// Command record records the conversations between the clients of the installed Postfix and
+// its stock connection cache, one file for each scenario. It needs root, and runs in a
+// separate root directory: see .ci/record.
 package main
 
 import (
@@ -37,7 +37,7 @@ func main() {
 	}
 }
 
-// What differs each time. Its length does not.
+// Values that differ in each recording. Their lengths do not.
 var (
 	moment      = regexp.MustCompile(`(expire_time=)\d{10}`)
 	fingerprint = regexp.MustCompile(`fingerprint=[0-9A-F:]*`)
@@ -52,17 +52,17 @@ const limit = time.Minute
 func (s *scenario) record(ctx context.Context, dir string) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	st := &stage{scenario: s, ctx: ctx, sinks: map[string]*postfixtest.Sink{}}
-	defer st.close()
-	if err := st.build(); err != nil {
+	f := &fixture{scenario: s, ctx: ctx, sinks: map[string]*postfixtest.Sink{}}
+	defer f.close()
+	if err := f.build(); err != nil {
 		return err
 	}
 	for _, step := range s.steps {
-		if err := st.do(step); err != nil {
+		if err := f.do(step); err != nil {
 			return fmt.Errorf("%s: %w", step, err)
 		}
 	}
-	lines, err := st.recorder.Lines()
+	lines, err := f.recorder.Lines()
 	if err != nil {
 		return err
 	}
@@ -75,8 +75,8 @@ func (s *scenario) record(ctx context.Context, dir string) (err error) {
 	return os.WriteFile(filepath.Join(dir, s.name), []byte(text), 0o644)
 }
 
-// A stage is all that a scenario needs: mail system, cache and sinks.
-type stage struct {
+// A fixture is all that a scenario needs: mail system, cache and sinks.
+type fixture struct {
 	*scenario
 	ctx      context.Context
 	dir      string
@@ -86,8 +86,8 @@ type stage struct {
 	sinks    map[string]*postfixtest.Sink
 }
 
-// masterCF has an smtp(8) that knows the name localhost, and an smtpd(8) that receives
-// mail with TLS and throws it away.
+// masterCF has an smtp(8) without chroot, which knows the name localhost, and an smtpd(8) that
+// receives mail with TLS and discards it.
 const masterCF = `smtp unix - - n - - smtp
 127.0.0.1:2526 inet n - n - - smtpd
   -o myhostname=tls.test
@@ -96,11 +96,11 @@ const masterCF = `smtp unix - - n - - smtp
   -o smtpd_recipient_restrictions=check_client_access,static:discard
 `
 
-func (st *stage) build() (err error) {
-	if st.dir, err = os.MkdirTemp("", "scache-record-"); err != nil {
+func (f *fixture) build() (err error) {
+	if f.dir, err = os.MkdirTemp("", "scache-record-"); err != nil {
 		return err
 	}
-	certificate := filepath.Join(st.dir, "certificate")
+	certificate := filepath.Join(f.dir, "certificate")
 	if err := postfixtest.NewCertificate(certificate); err != nil {
 		return err
 	}
@@ -115,12 +115,12 @@ func (st *stage) build() (err error) {
 		},
 		Master: fmt.Sprintf(masterCF, certificate),
 	}
-	maps.Copy(config.Main, st.settings)
-	if st.instance, err = postfixtest.NewInstance(config); err != nil {
+	maps.Copy(config.Main, f.settings)
+	if f.instance, err = postfixtest.NewInstance(config); err != nil {
 		return err
 	}
 	for name := range sinks {
-		if err := st.startSink(name); err != nil {
+		if err := f.startSink(name); err != nil {
 			return err
 		}
 	}
@@ -128,69 +128,69 @@ func (st *stage) build() (err error) {
 	if err != nil {
 		return err
 	}
-	if st.server, err = postfixtest.StartMaster(stock, "connection_cache_ttl_limit = 60s"); err != nil {
+	if f.server, err = postfixtest.StartMaster(stock, "connection_cache_ttl_limit = 60s"); err != nil {
 		return err
 	}
-	if err := st.instance.Start(); err != nil {
+	if err := f.instance.Start(); err != nil {
 		return err
 	}
-	st.recorder, err = postfixtest.StartRecorder(filepath.Join(st.instance.Dir, "queue/private/scache"), st.server)
+	f.recorder, err = postfixtest.StartRecorder(filepath.Join(f.instance.Dir, "queue/private/scache"), f.server)
 	return err
 }
 
-func (st *stage) close() {
-	if st.instance != nil {
-		st.instance.Close()
+func (f *fixture) close() {
+	if f.instance != nil {
+		f.instance.Close()
 	}
-	if st.recorder != nil {
-		st.recorder.Close()
+	if f.recorder != nil {
+		f.recorder.Close()
 	}
-	if st.server != nil {
-		st.server.Close()
+	if f.server != nil {
+		f.server.Close()
 	}
-	for _, sink := range st.sinks {
+	for _, sink := range f.sinks {
 		sink.Close()
 	}
-	os.RemoveAll(st.dir)
+	os.RemoveAll(f.dir)
 }
 
-func (st *stage) do(step string) error {
+func (f *fixture) do(step string) error {
 	what, argument, _ := strings.Cut(step, " ")
 	switch what {
 	case "mail":
-		if err := st.instance.Send(st.ctx, 1, 1, "recipient@"+argument); err != nil {
+		if err := f.instance.Send(f.ctx, 1, 1, "recipient@"+argument); err != nil {
 			return err
 		}
-		return st.instance.WaitEmpty(st.ctx)
+		return f.instance.WaitEmpty(f.ctx)
 	case "begin":
-		if err := st.instance.Send(st.ctx, 1, 1, "recipient@"+argument); err != nil {
+		if err := f.instance.Send(f.ctx, 1, 1, "recipient@"+argument); err != nil {
 			return err
 		}
-		return st.waitForMiss()
+		return f.waitForMiss()
 	case "stop":
-		st.sinks[argument].Close()
+		f.sinks[argument].Close()
 		return nil
 	case "start":
-		return st.startSink(argument)
+		return f.startSink(argument)
 	case "wait":
 		d, err := time.ParseDuration(argument)
-		st.recorder.Wait(d)
+		f.recorder.Wait(d)
 		return err
 	case "restart":
-		return st.recorder.Restart()
+		return f.recorder.Restart()
 	}
 	return errors.New("unknown step")
 }
 
-func (st *stage) startSink(name string) (err error) {
-	st.sinks[name], err = postfixtest.StartSinkAt(sinks[name], port, st.sink...)
+func (f *fixture) startSink(name string) (err error) {
+	f.sinks[name], err = postfixtest.StartSinkAt(sinks[name], port, f.sink...)
 	return err
 }
 
-// waitForMiss waits until the only client so far has heard that there is nothing.
-func (st *stage) waitForMiss() error {
+// waitForMiss waits until the only client so far has received "not found" by address.
+func (f *fixture) waitForMiss() error {
 	for {
-		lines, err := st.recorder.Lines()
+		lines, err := f.recorder.Lines()
 		if err != nil {
 			return err
 		}
@@ -198,8 +198,8 @@ func (st *stage) waitForMiss() error {
 			return nil
 		}
 		select {
-		case <-st.ctx.Done():
-			return st.ctx.Err()
+		case <-f.ctx.Done():
+			return f.ctx.Err()
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

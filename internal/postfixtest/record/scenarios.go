@@ -2,30 +2,30 @@
 
 package main
 
-// A scenario is mail that has clients talk to the cache. All addresses are fixed:
-// they are part of what is said.
+// A scenario is mail for which clients use the cache. All addresses are fixed, because they
+// are part of the messages.
 type scenario struct {
 	name, about string
 	settings    map[string]string // of main.cf
 	sink        []string          // options of smtp-sink
 
-	// steps are what is done, one after the other:
+	// steps are done one after the other:
 	//
 	//	mail DOMAIN	a message, and wait until it is delivered
 	//	begin DOMAIN	a message, and wait until its client has found nothing
 	//	stop SINK	a sink ends, with its connections
-	//	start SINK	and comes back
+	//	start SINK	the sink starts again
 	//	wait TIME	time passes
-	//	restart		another server begins
+	//	restart		the server ends and a new one starts
 	steps []string
 }
 
-// port is that of all sinks. At 2526 is an smtpd(8) with TLS.
+// port is the port of all sinks. The smtpd(8) with TLS has port 2526.
 const port = 2525
 
 var sinks = map[string]string{"first": "127.0.0.1", "second": "127.0.0.2"}
 
-// Where mail goes: domains that share a place, and such that do not.
+// Domains that share an endpoint, and domains that do not.
 const (
 	transport = "inline:{ { one.test = smtp:[127.0.0.1]:2525 }, { alias.test = smtp:[localhost]:2525 }, { other.test = smtp:[127.0.0.2]:2525 }, " +
 		"{ both.test = smtp:[127.0.0.1]:2525, [127.0.0.2]:2525 }, { tls.test = smtp:[127.0.0.1]:2526 }, { lmtp.test = lmtp:inet:[127.0.0.1]:2525 } }"
