@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -53,6 +54,9 @@ type ReceiverConfig struct {
 
 	// TLS offers STARTTLS, with a throw-away certificate.
 	TLS bool
+
+	// Unreachable answers no SYN, as a receiver behind a broken route does.
+	Unreachable bool
 
 	// Replies replaces the replies to commands, such as "MAIL". After one with code 421, the
 	// receiver hangs up.
@@ -131,9 +135,38 @@ func StartReceiver(c ReceiverConfig) (*Receiver, error) {
 		return nil, fmt.Errorf("no port is free at all of %v", r.config.Hosts)
 	}
 	for _, l := range r.listeners {
-		r.serving.Go(func() { r.accept(l) })
+		if !c.Unreachable {
+			r.serving.Go(func() { r.accept(l) })
+			continue
+		}
+		if err := r.block(l); err != nil {
+			r.Close()
+			return nil, err
+		}
 	}
 	return r, nil
+}
+
+// block makes a listener unreachable: with a full accept queue, the kernel ignores every SYN.
+// One connection fills a queue of length zero.
+func (r *Receiver) block(l net.Listener) error {
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		return err
+	}
+	raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
+	if err != nil {
+		return os.NewSyscallError("listen", err)
+	}
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return err
+	}
+	r.serving.Go(func() {
+		<-r.closed
+		conn.Close()
+	})
+	return nil
 }
 
 func (r *Receiver) listen() (err error) {

@@ -5,6 +5,7 @@ package postfixtest
 import (
 	"bufio"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"strconv"
@@ -248,6 +249,21 @@ func TestReceiver_closesAllConnections(t *testing.T) {
 	idle.wantEnd(t)
 	if _, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port))); err == nil {
 		t.Error("a receiver that is closed was connected to")
+	}
+}
+
+func TestReceiver_isUnreachable(t *testing.T) {
+	t.Parallel()
+	r := startReceiver(t, ReceiverConfig{Hosts: []string{"127.0.0.1", "::1"}, Unreachable: true})
+	for _, host := range []string{"127.0.0.1", "::1"} {
+		address := net.JoinHostPort(host, strconv.Itoa(r.Port))
+		conn, err := net.DialTimeout("tcp", address, 100*time.Millisecond)
+		if err == nil {
+			conn.Close()
+		}
+		if timeout, ok := errors.AsType[net.Error](err); !ok || !timeout.Timeout() {
+			t.Errorf("%s: got %v, want a timeout", address, err)
+		}
 	}
 }
 
