@@ -94,6 +94,10 @@ type ReceiverStats struct {
 	Handshakes   int // of TLS that were completed
 	Messages     int // that were accepted
 	MostMessages int // that one connection carried
+
+	// LongestIdle is the longest time from a message to the next command on its connection, or
+	// to its end.
+	LongestIdle time.Duration
 }
 
 // StartReceiver starts a receiver on a free port.

@@ -23,6 +23,7 @@ type receiverSession struct {
 	out      *bufio.Writer
 	secure   bool
 	messages int
+	last     time.Time // when a message was accepted, until the next command
 }
 
 // errEnd ends a session that is over.
@@ -74,6 +75,11 @@ func (s *receiverSession) line() (string, error) {
 // next reads a command and answers it.
 func (s *receiverSession) next() error {
 	line, err := s.line()
+	if !s.last.IsZero() {
+		idle := time.Since(s.last)
+		s.count(func(stats *ReceiverStats) { stats.LongestIdle = max(stats.LongestIdle, idle) })
+		s.last = time.Time{}
+	}
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return s.hangUp("421 4.4.2 timeout exceeded")
@@ -159,6 +165,7 @@ func (s *receiverSession) message() error {
 	}
 	s.pause(s.config.MessageTime)
 	s.messages++
+	s.last = time.Now()
 	s.count(func(stats *ReceiverStats) {
 		stats.Messages++
 		stats.MostMessages = max(stats.MostMessages, s.messages)

@@ -84,8 +84,10 @@ func (c *caller) send(t *testing.T) {
 	c.say(t, "Subject: x\r\n\r\n..\r\n.", "250")
 }
 
+// wantStats compares all but the times.
 func wantStats(t *testing.T, got, want ReceiverStats) {
 	t.Helper()
+	got.LongestIdle = 0
 	if got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
@@ -173,6 +175,26 @@ func TestReceiver_hangsUp(t *testing.T) {
 	}
 	if got := r.Stats(); got.HungUp != 3 || got.MostMessages != 1 {
 		t.Errorf("got %+v, want 3 that were hung up on, with one message at most", got)
+	}
+}
+
+func TestReceiver_measuresIdleTime(t *testing.T) {
+	t.Parallel()
+	const limit = 50 * time.Millisecond
+	r := startReceiver(t, ReceiverConfig{IdleLimit: limit})
+	c := call(t, r, "127.0.0.1")
+	c.want(t, "220")
+	c.send(t)
+	c.want(t, "421")
+	if got := r.Stats().LongestIdle; got < limit {
+		t.Errorf("got %v, want %v at least", got, limit)
+	}
+	r = startReceiver(t, ReceiverConfig{IdleLimit: limit})
+	c = call(t, r, "127.0.0.1")
+	c.want(t, "220")
+	c.want(t, "421") // no message came before
+	if got := r.Stats().LongestIdle; got != 0 {
+		t.Errorf("got %v, want 0", got)
 	}
 }
 
