@@ -67,7 +67,7 @@ func (d *demo) run(ctx context.Context) error {
 	for _, v := range d.views {
 		fmt.Printf("\n$ scachectl %s\n%s", v.command, v.text)
 	}
-	fmt.Printf("\nOne story alone: scachebench demo %s\n", strings.Join(storyNames(), " | "))
+	fmt.Printf("\nOne story alone: %s demo %s\n", os.Args[0], strings.Join(storyNames(), " | "))
 	return lost(results)
 }
 

@@ -4,11 +4,14 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"scache/internal/postfixtest"
 )
@@ -37,6 +40,84 @@ func TestDemo_run(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Logf("%s", out)
+	}
+}
+
+// TestTrial_isCut sends mail to a receiver that answers no SYN, so that none is delivered.
+func TestTrial_isCut(t *testing.T) {
+	stock := postfixtest.NeedPostfix(t)
+	trial := &trial{
+		story: &story{
+			messages: 5,
+			domains:  5,
+			receiver: postfixtest.ReceiverConfig{Unreachable: true},
+			limit:    2 * time.Second,
+			deliver:  deliverAtOnce,
+		},
+		server: server{name: stockName, binary: stock},
+	}
+	if err := trial.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if trial.cut != trial.story.limit || trial.delivered != 0 || trial.seconds < 2 {
+		t.Errorf("got %+v, want no message, and the time of the cut", trial.outcome)
+	}
+	text := trial.state(trial.cut)
+	if want := "0 of 5 messages have arrived: cut here"; !strings.Contains(text, want) {
+		t.Errorf("got %q, want %q", text, want)
+	}
+}
+
+// TestTrial_endsWithItsContext as at an interrupt.
+func TestTrial_endsWithItsContext(t *testing.T) {
+	postfixtest.NeedPostfix(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	trial := &trial{
+		story: &story{
+			messages: 1,
+			limit:    time.Minute,
+			deliver: func(ctx context.Context, t *trial) error {
+				cancel()
+				<-ctx.Done()
+				return nil
+			},
+		},
+		server: server{name: noCache},
+	}
+	if err := trial.run(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v, want %v", err, context.Canceled)
+	}
+	if _, err := os.Stat(trial.instance.Dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mail system is left: got %v, want %v", err, os.ErrNotExist)
+	}
+}
+
+// TestStory_config has a destination for each domain, and settings by server.
+func TestStory_config(t *testing.T) {
+	t.Parallel()
+	r, err := postfixtest.StartReceiver(postfixtest.ReceiverConfig{Hosts: []string{receiverHost}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	s := &story{
+		domains:   2,
+		settings:  map[string]string{"a": "1"},
+		withCache: map[string]string{"b": "2"},
+		withOurs:  map[string]string{"c": "3"},
+	}
+	for name, want := range map[string]string{noCache: "1", stockName: "12", oursName: "123"} {
+		c := s.config(server{name: name}, r)
+		if got := c.Main["a"] + c.Main["b"] + c.Main["c"]; got != want {
+			t.Errorf("%s: got settings %s, want %s", name, got, want)
+		}
+		if cached := c.Main["smtp_connection_cache_destinations"] != ""; cached != (name != noCache) {
+			t.Errorf("%s: got a cache: %v", name, cached)
+		}
+		transport := "domain2.test = smtp:" + r.NexthopAs("mx.domain2.test")
+		if got := c.Main["transport_maps"]; !strings.Contains(got, transport) || len(c.Hosts) != 2 {
+			t.Errorf("%s: got %s and hosts %v, want %s", name, got, c.Hosts, transport)
+		}
 	}
 }
 

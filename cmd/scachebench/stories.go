@@ -44,7 +44,7 @@ var stories = []*story{
 		title:    "a busy site: 3000 messages, and postfix reload every half second",
 		messages: 3000,
 		receiver: postfixtest.ReceiverConfig{MessageTime: 20 * time.Millisecond},
-		limit:    time.Minute,
+		limit:    90 * time.Second,
 		deliver:  deliverWithReloads,
 		measures: []measure{delivered, seconds, connections, problems, slowest},
 	},
