@@ -26,7 +26,7 @@ type demo struct {
 	stories   []string // names of those to run; none are all of them
 
 	stock string
-	views []view // from the last run of our cache
+	views []view // of our cache
 }
 
 // Names of the servers in the demo.
@@ -36,8 +36,8 @@ const (
 	oursName  = "this scache"
 )
 
-// A view is the output of a command of scachectl.
-type view struct{ command, text string }
+// A view is the output of a command of scachectl after a story.
+type view struct{ command, story, text string }
 
 func (d *demo) run(ctx context.Context) error {
 	chosen, err := d.choose()
@@ -65,7 +65,7 @@ func (d *demo) run(ctx context.Context) error {
 		output(d.scache, "--version"), time.Since(begin).Seconds())
 	printResults(os.Stdout, results)
 	for _, v := range d.views {
-		fmt.Printf("\n$ scachectl %s\n%s", v.command, v.text)
+		fmt.Printf("\n$ scachectl %s    # after the story %s\n%s", v.command, v.story, v.text)
 	}
 	fmt.Printf("\nOne story alone: %s demo %s\n", os.Args[0], strings.Join(storyNames(), " | "))
 	return lost(results)
@@ -117,23 +117,34 @@ func (d *demo) tell(ctx context.Context, s *story) (result, error) {
 	return r, nil
 }
 
+// attempts is how often a run is tried in which Postfix itself got stuck.
+const attempts = 3
+
 // try runs a story with one server. A run in which Postfix itself got stuck does not count:
 // at a reload, master(8) may wait for room in the log socket, and postlogd(8) for master.
 func (d *demo) try(ctx context.Context, s *story, server server) (*outcome, error) {
-	const attempts = 3
-	for n := 1; ; n++ {
+	for range attempts {
 		t := &trial{story: s, server: server, ask: d.ask}
 		err := t.run(ctx)
-		if err == nil && !t.stuck {
-			if t.views != nil {
-				d.views = t.views
-			}
-			return &t.outcome, nil
+		if t.stuck && ctx.Err() == nil {
+			fmt.Printf("  %-13s Postfix itself got stuck: once more\n", server.name)
+			continue
 		}
-		if err != nil || n == attempts {
-			return nil, errors.Join(err, ctx.Err())
+		if err != nil {
+			return nil, err
 		}
-		fmt.Printf("  %-13s Postfix itself got stuck: once more\n", server.name)
+		d.keep(s, t.views)
+		return &t.outcome, nil
+	}
+	return nil, fmt.Errorf("Postfix itself got stuck %d times", attempts)
+}
+
+// keep keeps the views of the last run of each command.
+func (d *demo) keep(s *story, views []view) {
+	for _, v := range views {
+		v.story = s.name
+		same := func(old view) bool { return old.command == v.command }
+		d.views = append(slices.DeleteFunc(d.views, same), v)
 	}
 }
 
@@ -154,7 +165,7 @@ func (d *demo) ask(ctx context.Context, i *postfixtest.Instance, commands ...str
 		if err != nil {
 			return nil, fmt.Errorf("scachectl %s: %w: %s", command, err, out)
 		}
-		views = append(views, view{command, string(out)})
+		views = append(views, view{command: command, text: string(out)})
 	}
 	return views, nil
 }

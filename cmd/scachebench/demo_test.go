@@ -43,6 +43,46 @@ func TestDemo_run(t *testing.T) {
 	}
 }
 
+// TestDemo_try gives up on a Postfix that gets stuck each time, but not on another error.
+func TestDemo_try(t *testing.T) {
+	postfixtest.NeedPostfix(t)
+	for _, c := range []struct {
+		line string
+		err  error
+		want int // runs
+	}{
+		{"postfix/postlogd[1]: panic: watchdog timeout", errors.New("reload failed"), attempts},
+		{"nothing", errors.New("reload failed"), 1},
+	} {
+		runs := 0
+		s := &story{limit: time.Minute, deliver: func(_ context.Context, trial *trial) error {
+			runs++
+			log := filepath.Join(trial.instance.Dir, "maillog")
+			f, err := os.OpenFile(log, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o644)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			f.WriteString(c.line + "\n")
+			return c.err
+		}}
+		if _, err := (&demo{}).try(t.Context(), s, server{name: noCache}); err == nil || runs != c.want {
+			t.Errorf("%s: got %d runs, %v, want %d and an error", c.line, runs, err, c.want)
+		}
+	}
+}
+
+func TestDemo_keep(t *testing.T) {
+	t.Parallel()
+	d := &demo{}
+	d.keep(&story{name: "a"}, []view{{command: "receivers"}, {command: "status"}})
+	d.keep(&story{name: "b"}, []view{{command: "status"}, {command: "hits"}})
+	want := []view{{"receivers", "a", ""}, {"status", "b", ""}, {"hits", "b", ""}}
+	if !slices.Equal(d.views, want) {
+		t.Errorf("got %v, want %v", d.views, want)
+	}
+}
+
 // TestTrial_isCut sends mail to a receiver that answers no SYN, so that none is delivered.
 func TestTrial_isCut(t *testing.T) {
 	stock := postfixtest.NeedPostfix(t)

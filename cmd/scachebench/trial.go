@@ -57,7 +57,10 @@ func (t *trial) run(ctx context.Context) (err error) {
 	if t.instance, err = postfixtest.NewInstance(t.story.config(t.server, t.receiver)); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, t.instance.Close()) }()
+	defer func() {
+		t.stuck = readLog(t.instance.Log()).stuck
+		err = errors.Join(err, t.instance.Close())
+	}()
 	if err := t.instance.Start(); err != nil {
 		return err
 	}
@@ -65,7 +68,11 @@ func (t *trial) run(ctx context.Context) (err error) {
 		return err
 	}
 	if t.server.name == oursName {
-		if t.views, err = t.ask(ctx, t.instance, "status", "hits", "receivers"); err != nil {
+		commands := []string{"status", "hits"}
+		if t.story.parameter == receiversParameter {
+			commands = []string{"receivers", "status", "hits"}
+		}
+		if t.views, err = t.ask(ctx, t.instance, commands...); err != nil {
 			return err
 		}
 	}
@@ -190,7 +197,6 @@ func (t *trial) conclude() {
 	t.problems, t.warnings, t.slowest = l.problems, l.warnings, l.slowest
 	t.dead = max(l.hits-l.reused, 0)
 	t.complaints = l.complaints
-	t.stuck = l.stuck
 }
 
 // A logSummary counts what a mail system has logged in one run.
