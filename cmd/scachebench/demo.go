@@ -136,7 +136,7 @@ func (d *demo) try(ctx context.Context, s *story, server server) (*outcome, erro
 		d.keep(s, t.views)
 		return &t.outcome, nil
 	}
-	return nil, fmt.Errorf("Postfix itself got stuck %d times", attempts)
+	return nil, fmt.Errorf("got stuck in Postfix itself %d times", attempts)
 }
 
 // keep keeps the views of the last run of each command.

@@ -68,7 +68,7 @@ var (
 )
 
 // noiseShare is how much two values differ by chance, as a share of the larger one.
-const noiseShare = 0.25
+const noiseShare = 0.3
 
 // compare returns 1 if ours is better than stock, -1 if it is worse, and 0 where the
 // difference may be chance.
