@@ -4,6 +4,7 @@ package main
 
 import (
 	"math"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -13,7 +14,7 @@ import (
 	"scache/internal/server"
 )
 
-// newCache gives the cache a clock, an alarm, and a way to deal with
+// newCache returns a cache with a clock, an alarm, and functions that check and close
 // descriptors.
 func newCache(params parameters, p *master.Process, clock func() time.Duration, closer *server.Closer) *cache.Cache {
 	var c *cache.Cache
@@ -26,35 +27,38 @@ func newCache(params parameters, p *master.Process, clock func() time.Duration, 
 	if !params.livenessCheck {
 		alive = func(int) bool { return true }
 	}
-	c = cache.New(cache.Config{
+	config := cache.Config{
 		TTLLimit:     params.ttlLimit,
 		BindingLimit: bindingLimit,
+		MemoryLimit:  params.memoryLimit,
 		Now:          clock,
 		Alarm:        func(d time.Duration) { alarm.Reset(d) },
 		Alive:        alive,
-		Close:        closer.Close,
-	})
+		Release:      closer.Close,
+		Freed:        memoryReturner(debug.FreeOSMemory),
+	}
 	if len(params.limits) > 0 {
-		c.EndpointLimit = func(label string) (int, time.Duration) {
+		config.EndpointLimit = func(label string) (int, time.Duration) {
 			limit := params.limits.For(label)
 			return limit.Sessions, limit.TTL
 		}
 	}
+	c = cache.New(config)
 	return c
 }
 
-// bindingLimit is how many bindings there may be. No site has as many places to
-// deliver to within the few seconds that they live, and they fit into memory: some
-// 50 MB, as long as labels and properties usually are.
+// bindingLimit bounds the number of bindings. No site has that many destinations within
+// the few seconds that bindings live, and they fit into memory: with labels and
+// properties of the usual length, they take about 50 MB.
 const bindingLimit = 100_000
 
 // ownDescriptors is how many descriptors the process may need for itself.
 const ownDescriptors = 32
 
-// sessionLimit returns how many sessions may be cached with a number of clients
-// connected, if this process may have as many open files as the system allows
-// it at the most. A client needs a descriptor, and another one for the session
-// that it is saving.
+// sessionLimit returns a function from the number of clients to the number of sessions
+// that may be cached, if this process raises its limit of open files as far as the
+// system allows. A client needs a descriptor, and another one for the session that it
+// is saving.
 func sessionLimit(configured int) func(clients int) int {
 	files := unix.Rlimit{Cur: 1024}
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // the runtime has set Cur to Max

@@ -70,6 +70,7 @@ type parameters struct {
 	goodbye       string
 	livenessCheck bool
 	sessionLimit  int
+	memoryLimit   int64        // of the cache
 	limits        limits.Rules // of endpoints
 }
 
@@ -83,6 +84,7 @@ func readParameters(conf *mailconf.Config) (parameters, error) {
 		goodbye:       r.String("connection_cache_goodbye"),
 		livenessCheck: r.Bool("connection_cache_liveness_check"),
 		sessionLimit:  r.Int("connection_cache_session_limit"),
+		memoryLimit:   int64(r.Int("connection_cache_memory_limit")),
 	}
 	rules, perEndpoint := r.String("connection_cache_endpoint_limits"), r.Int("connection_cache_endpoint_session_limit")
 	if r.Err != nil {
@@ -101,6 +103,7 @@ func run(p *master.Process) error {
 		return err
 	}
 	go growFDTable()
+	params.memoryLimit = limitMemory(params.memoryLimit)
 	announce, err := askAnnounce(p.Config)
 	if err != nil {
 		return err
@@ -127,7 +130,10 @@ func run(p *master.Process) error {
 		Goodbye:       params.goodbye,
 		Limits:        params.limits,
 	}
-	p.MakeRoom = func() { s.Cache.Evict(ownDescriptors) }
+	p.MakeRoom = func() {
+		s.Cache.Evict(ownDescriptors)
+		closer.Wait(closeLimit)
+	}
 	s.MakeRoom, s.OnPanic = p.MakeRoom, func() { endAfterPanic(p, start) }
 	if !p.Options.StandAlone {
 		s.Connected = p.ClientCame
@@ -153,7 +159,7 @@ func run(p *master.Process) error {
 		s.Stop()
 	}
 	s.Cache.Clear()
-	closer.Wait()
+	closer.Wait(closeLimit)
 	stopStatistics()
 	p.Log.Debug("exit: %s", reason)
 	p.Log.Flush(flushLimit)
@@ -169,6 +175,10 @@ func endAfterPanic(p *master.Process, start time.Time) {
 	}
 	p.End(master.Restart)
 }
+
+// closeLimit is how long the process waits for connections that are being closed. At
+// the end, the kernel closes the rest.
+const closeLimit = 500 * time.Millisecond
 
 // flushLimit is how long the process waits for the log at the end. No client is served
 // meanwhile.

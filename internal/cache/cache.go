@@ -7,15 +7,38 @@
 // mail domain; an endpoint is the physical one, such as an IP address and a
 // port. A binding leads from a destination to an endpoint, and a session is a
 // cached connection to an endpoint. Bindings and sessions come with a property,
-// for whoever finds them, and with a time to live. Labels and properties are
-// opaque, and so are sessions: to the cache a descriptor is a number that it
-// must give away or close, exactly once.
+// for the client that finds them, and with a time to live. Labels and properties
+// are opaque, and so are sessions: to the cache a descriptor is a number that it
+// must give away or release, exactly once.
 //
-// The cache reads no clock, sleeps nowhere and knows no system call: all that
-// comes in with [Config]. Its methods are safe for concurrent use.
+// # Order
+//
+// A lookup by endpoint takes the oldest session. A lookup by destination takes the
+// oldest session of the first binding, by age, whose endpoint has one. To find that
+// binding without a walk, a destination keeps its bindings in two places:
+//
+//	destination ──ready──→ binding ──→ endpoint with sessions
+//	                       binding ←──waiting── endpoint without sessions
+//
+// The bindings whose endpoint has sessions are in the destination's heap, ordered
+// by age. The others wait at their endpoint. The first session of an endpoint
+// moves all bindings that wait there into the heaps of their destinations. When an
+// endpoint loses its last session nothing moves: a lookup that meets such a
+// binding at the top of a heap moves it back. Each move is paid for by an earlier
+// save or lookup, so an endpoint that is found and saved again costs nothing.
+//
+// # Bounds
+//
+// Three bounds apply: the number of sessions, the number of bindings, and the
+// memory of all entries. When one is reached, the entry that is nearest to its
+// end makes room. No method walks over all entries while the cache is locked.
+//
+// The cache reads no clock, does not sleep and makes no system calls: all that is
+// passed in with [Config]. Its methods are safe for concurrent use.
 package cache
 
 import (
+	"container/heap"
 	"math"
 	"sync"
 	"time"
@@ -24,10 +47,10 @@ import (
 	"scache/internal/timerwheel"
 )
 
-// precision is how late, at most, a session is closed after its time to live.
+// precision is how late, at most, a session is released after its time to live.
 const precision = 32 * time.Millisecond
 
-// Config is what a cache needs from outside. Now, Alarm, Alive and Close are
+// Config is what a cache needs from outside. Now, Alarm, Alive and Release are
 // required.
 type Config struct {
 	// TTLLimit bounds the time to live of bindings and sessions, if not zero.
@@ -36,32 +59,41 @@ type Config struct {
 	// BindingLimit bounds the number of bindings, if not zero.
 	BindingLimit int
 
-	// EndpointLimit tells how many sessions an endpoint may have, and for how long at
-	// the most, where zero is no limit. It is called with the cache locked. Without
-	// it, no endpoint has a limit of its own.
+	// MemoryLimit bounds the memory of all entries, in bytes, if not zero. What
+	// an entry takes is estimated: its strings, and a fixed cost.
+	MemoryLimit int64
+
+	// EndpointLimit returns how many sessions an endpoint may have, and for how long
+	// at most; zero means no limit. It is called with the cache locked. If it is nil,
+	// endpoints have no limits of their own.
 	EndpointLimit func(label string) (sessions int, ttl time.Duration)
 
 	// Now returns the time since some fixed moment.
 	Now func() time.Duration
 
-	// Alarm asks for a call of Expire after this time. A later call of Alarm
+	// Alarm requests a call of Expire after this time. A later call of Alarm
 	// replaces an earlier one. It must not call Expire itself.
 	Alarm func(time.Duration)
 
-	// Alive tells whether a session can still be used. It is called without
+	// Alive reports whether a session can still be used. It is called without
 	// any lock held, and must not block.
 	Alive func(fd int) bool
 
-	// Close closes descriptors. It is called without the lock of the cache held, and with
-	// everything that one operation has ended.
-	Close func([]Ended)
+	// Release takes over the descriptors of sessions that have ended, and hears of
+	// bindings that have ended. It is called without the cache's lock held.
+	Release func([]Ended)
+
+	// Freed, if not nil, is called without the cache's lock held when the cache has
+	// dropped most of what it held, and that was much: the heap has become
+	// garbage that the process can give back to the system.
+	Freed func()
 }
 
-// Ended is a session whose descriptor is to be closed, or a binding that is no more,
-// without a descriptor.
+// Ended is a session that has ended, whose descriptor is to be closed, or a binding
+// that has ended, with NoFD.
 type Ended struct {
 	FD  int // or NoFD
-	Why End
+	Why Reason
 
 	// The labels: of the endpoint of a session, and of the destination of a binding,
 	// or by which a dead session was looked up.
@@ -71,33 +103,38 @@ type Ended struct {
 // NoFD stands for no descriptor.
 const NoFD = -1
 
-// End is the reason for which the cache closes a session or drops a binding.
-type End int
+// Reason is why the cache dropped a session or a binding.
+type Reason int
 
 // The reasons.
 const (
-	Expired End = iota // its time to live has ended
-	Evicted            // it had to make room
-	Flushed            // everything was dropped, or what has its label
-	Dead               // the remote end has hung up, or said something unasked
-	ends
+	Expired Reason = iota // its time to live has ended
+	Evicted               // it had to make room
+	Flushed               // everything was dropped, or everything with its label
+	Dead                  // the remote end has hung up or sent something
+	reasons
 )
 
 // A Cache is the two-level cache. It owns the descriptors of its sessions.
 type Cache struct {
-	Config
+	config Config
 
 	mu           sync.Mutex
-	destinations map[string]*destination
-	endpoints    map[string]*endpoint
+	destinations table[destination]
+	endpoints    table[endpoint] // with sessions or bindings
 	bindings     map[bindingKey]*binding
+	peakBindings int // since bindings was made
 	sessions     int
+	connected    int // endpoints with sessions
 	limit        int // of sessions
+	memory       int64
+	peakMemory   int64 // since Freed was called
+	sequence     uint64
 	sessionWheel *timerwheel.Wheel
 	bindingWheel *timerwheel.Wheel
 	alarm        time.Duration // when Expire is to be called, if alarmSet
 	alarmSet     bool
-	ended        []Ended // descriptors to be closed once mu is unlocked
+	ended        []Ended // to be released once mu is unlocked
 	stats        Stats
 	totals       Totals
 	waited       histogram.Histogram // sessions, before they were found
@@ -106,8 +143,7 @@ type Cache struct {
 	freeEndpoints pool[endpoint]
 }
 
-// A Session is a connection that was found. Its descriptor belongs to whoever
-// found it.
+// A Session is a connection that was found. Its descriptor belongs to the caller.
 type Session struct {
 	FD                  int
 	DestinationProperty string // only if it was found by destination
@@ -119,51 +155,58 @@ type Session struct {
 
 type destination struct {
 	label    string
+	slot     int
 	bindings queue[binding]
+	ready    readyHeap // those whose endpoint may have sessions
 }
 
 type endpoint struct {
 	label    string
+	slot     int
 	sessions queue[session]
-	number   int // of sessions
+	number   int            // of sessions
+	bound    int            // bindings that lead here
+	waiting  queue[binding] // those of them that are not ready
 
-	limit int           // of number, if not zero
-	ttl   time.Duration // at the most, if not zero
+	limited bool          // limit and ttl are known
+	limit   int           // of number, if not zero
+	ttl     time.Duration // at most, if not zero
 }
 
-// A binding names its endpoint by label: there may be no session for it now,
-// and some later.
+// A binding is in the heap of its destination or waits at its endpoint.
 type binding struct {
-	link       link[binding]
+	link       link[binding] // in the queue of its destination
+	waits      link[binding] // in the queue of its endpoint
 	timer      timerwheel.Timer
 	saved, end time.Duration
 	cache      *Cache
 	bindingKey
+	place int // in the heap, or -1
 }
 
-// A bindingKey is what makes a binding the same as another one.
+// A bindingKey identifies a binding.
 type bindingKey struct {
-	destination        *destination
-	endpoint, property string
+	destination *destination
+	endpoint    *endpoint
+	property    string
 }
 
 type session struct {
-	link     link[session]
-	timer    timerwheel.Timer
-	saved    time.Duration
-	end      time.Duration
-	cache    *Cache
-	endpoint *endpoint
-	property string
-	fd       int
+	link       link[session]
+	timer      timerwheel.Timer
+	saved, end time.Duration
+	cache      *Cache
+	endpoint   *endpoint
+	property   string
+	fd         int
 }
 
 // New returns an empty cache.
 func New(config Config) *Cache {
 	return &Cache{
-		Config:       config,
-		destinations: map[string]*destination{},
-		endpoints:    map[string]*endpoint{},
+		config:       config,
+		destinations: newTable[destination](),
+		endpoints:    newTable[endpoint](),
 		bindings:     map[bindingKey]*binding{},
 		limit:        math.MaxInt,
 		sessionWheel: timerwheel.New(precision),
@@ -171,32 +214,11 @@ func New(config Config) *Cache {
 	}
 }
 
-// SetLimit bounds the number of sessions from now on: to what limit returns, and one at the
-// least. Those that are too many make room at once. limit is called with the cache locked, so
-// that the last call counts.
-func (c *Cache) SetLimit(limit func() int) {
-	c.lock()
-	defer c.unlock()
-	c.limit = max(limit(), 1)
-	c.evictTo(c.limit)
-}
+// TTLLimit returns the bound of the time to live, or zero.
+func (c *Cache) TTLLimit() time.Duration { return c.config.TTLLimit }
 
-// Evict gives up sessions for the sake of something else that needs descriptors.
-func (c *Cache) Evict(n int) {
-	c.lock()
-	defer c.unlock()
-	c.evictTo(c.sessions - n)
-}
-
-// evictTo evicts the sessions nearest to their end, until so many are left.
-func (c *Cache) evictTo(n int) {
-	for c.sessions > max(n, 0) {
-		c.sessionWheel.Nearest().Owner.(*session).drop(Evicted)
-	}
-}
-
-// SaveSession adds a session to an endpoint, and takes its descriptor over. At
-// the limit, another one makes room: at that of the endpoint, its oldest one.
+// SaveSession adds a session to an endpoint and takes ownership of its descriptor.
+// At a limit, another one makes room: at the limit of the endpoint, its oldest one.
 func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	now := c.lock()
 	defer c.unlock()
@@ -206,14 +228,11 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 
 func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte, fd int) {
 	c.evictTo(c.limit - 1)
-	ep := c.endpoints[string(label)]
-	if ep == nil {
-		ep = c.freeEndpoints.get()
-		ep.label = string(label)
-		c.endpoints[ep.label] = ep
-		if c.EndpointLimit != nil {
-			ep.limit, ep.ttl = c.EndpointLimit(ep.label)
-		}
+	c.evictMemory(sessionCost(len(property)) + endpointCost(len(label)))
+	ep := c.endpoint(label)
+	if !ep.limited && c.config.EndpointLimit != nil {
+		ep.limit, ep.ttl = c.config.EndpointLimit(ep.label)
+		ep.limited = true
 	}
 	if ep.ttl > 0 {
 		ttl = min(ttl, ep.ttl)
@@ -221,18 +240,36 @@ func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte
 	s := c.freeSessions.get()
 	s.cache, s.endpoint, s.property, s.fd = c, ep, string(property), fd
 	s.link.entry, s.timer.Owner = s, s
-	ep.sessions.append(&s.link)
-	ep.number++
+	c.sequence++
+	ep.sessions.append(&s.link, c.sequence)
+	if ep.number++; ep.number == 1 {
+		c.connected++
+		ep.wake()
+	}
 	c.sessions++
+	c.grow(sessionCost(len(property)))
 	for ep.limit > 0 && ep.number > ep.limit {
 		ep.sessions.first.entry.drop(Evicted)
 	}
 	s.saved, s.end = saved, c.start(c.sessionWheel, &s.timer, now, ttl)
-	c.stats.sawSession(len(c.endpoints), c.sessions)
+	c.stats.sawSession(c.connected, c.sessions)
+}
+
+// endpoint returns the endpoint with this label. If there was none, the caller must
+// give it a session or a binding.
+func (c *Cache) endpoint(label []byte) *endpoint {
+	ep := c.endpoints.byLabel[string(label)]
+	if ep == nil {
+		ep = c.freeEndpoints.get()
+		ep.label = string(label)
+		ep.slot = c.endpoints.add(ep.label, ep)
+		c.grow(endpointCost(len(label)))
+	}
+	return ep
 }
 
 // SaveBinding adds a binding to a destination. If there is one with the same
-// endpoint and property, it only restarts its time to live. At the limit, another
+// endpoint and property, it only restarts its time to live. At a limit, another
 // one makes room.
 func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte) {
 	now := c.lock()
@@ -250,31 +287,43 @@ func (c *Cache) saveBinding(now, saved, ttl time.Duration, label, property, endp
 		b = c.addBinding(label, property, endpoint)
 	}
 	b.saved, b.end = saved, c.start(c.bindingWheel, &b.timer, now, ttl)
-	c.stats.sawBinding(len(c.destinations), len(c.endpoints))
+	c.stats.sawBinding(len(c.destinations.byLabel), c.connected)
 }
 
 func (c *Cache) binding(label, property, endpoint []byte) *binding {
-	d := c.destinations[string(label)]
-	if d == nil {
+	d, ep := c.destinations.byLabel[string(label)], c.endpoints.byLabel[string(endpoint)]
+	if d == nil || ep == nil {
 		return nil
 	}
-	return c.bindings[bindingKey{destination: d, endpoint: string(endpoint), property: string(property)}]
+	return c.bindings[bindingKey{d, ep, string(property)}]
 }
 
 func (c *Cache) addBinding(label, property, endpoint []byte) *binding {
-	if c.BindingLimit > 0 && len(c.bindings) >= c.BindingLimit {
-		c.totals.EvictedBindings++
+	if c.config.BindingLimit > 0 && len(c.bindings) >= c.config.BindingLimit {
 		c.bindingWheel.Nearest().Owner.(*binding).drop(Evicted)
 	}
-	d := c.destinations[string(label)]
+	cost := bindingCost(len(property))
+	c.evictMemory(cost + destinationCost(len(label)) + endpointCost(len(endpoint)))
+	d := c.destinations.byLabel[string(label)]
 	if d == nil {
 		d = &destination{label: string(label)}
-		c.destinations[d.label] = d
+		d.slot = c.destinations.add(d.label, d)
+		c.grow(destinationCost(len(label)))
 	}
-	b := &binding{cache: c, bindingKey: bindingKey{d, string(endpoint), string(property)}}
-	b.link.entry, b.timer.Owner = b, b
-	d.bindings.append(&b.link)
-	c.bindings[b.bindingKey] = b
+	key := bindingKey{d, c.endpoint(endpoint), string(property)}
+	b := &binding{cache: c, bindingKey: key, place: -1}
+	b.link.entry, b.waits.entry, b.timer.Owner = b, b, b
+	c.sequence++
+	d.bindings.append(&b.link, c.sequence)
+	c.bindings[key] = b
+	c.peakBindings = max(c.peakBindings, len(c.bindings))
+	c.grow(cost)
+	b.endpoint.bound++
+	if b.endpoint.number > 0 {
+		heap.Push(&d.ready, b)
+	} else {
+		b.endpoint.waiting.append(&b.waits, c.sequence)
+	}
 	return b
 }
 
@@ -299,13 +348,13 @@ func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
 	}
 }
 
-// confirm tells whether a session that was taken is alive, and a hit. If not, it
-// is closed.
+// confirm reports whether a session that was taken is alive, and counts a hit. A
+// dead session is released.
 func (c *Cache) confirm(s Session, lookups *Lookups, destination []byte) bool {
-	if !c.Alive(s.FD) {
+	if !c.config.Alive(s.FD) {
 		c.lock()
 		defer c.unlock()
-		c.close(Ended{s.FD, Dead, s.Endpoint, string(destination)})
+		c.release(Ended{s.FD, Dead, s.Endpoint, string(destination)})
 		return false
 	}
 	c.waited.Observe(s.waited)
@@ -318,51 +367,67 @@ func (c *Cache) confirm(s Session, lookups *Lookups, destination []byte) bool {
 func (c *Cache) takeEndpoint(label []byte) (found Session, ok bool) {
 	now := c.lock()
 	defer c.unlock()
-	s := c.oldest(string(label), now)
+	s := c.endpoints.byLabel[string(label)].oldest(now)
 	if s == nil {
 		c.stats.Endpoint.Misses++
 		return Session{}, false
 	}
-	found = Session{FD: s.fd, Property: s.property, Endpoint: s.endpoint.label, waited: now - s.saved}
-	s.remove()
-	return found, true
+	return s.take(now), true
 }
 
 func (c *Cache) takeDestination(label []byte) (found Session, ok bool) {
 	now := c.lock()
 	defer c.unlock()
-	b, s := c.firstBound(c.destinations[string(label)], now)
+	b, s := c.destinations.byLabel[string(label)].first(now)
 	if s == nil {
 		c.stats.Destination.Misses++
 		return Session{}, false
 	}
-	found = Session{FD: s.fd, DestinationProperty: b.property, Property: s.property, Endpoint: s.endpoint.label, waited: now - s.saved}
-	s.remove()
+	found = s.take(now)
+	found.DestinationProperty = b.property
 	return found, true
 }
 
-func (c *Cache) firstBound(d *destination, now time.Duration) (*binding, *session) {
-	if d == nil {
-		return nil, nil
+// take removes a session from the cache and returns it.
+func (s *session) take(now time.Duration) Session {
+	found := Session{
+		FD: s.fd, Property: s.property, Endpoint: s.endpoint.label, waited: now - s.saved,
 	}
-	for l := d.bindings.first; l != nil; l = l.next {
-		if b := l.entry; b.end > now {
-			if s := c.oldest(b.endpoint, now); s != nil {
-				return b, s
-			}
+	s.remove()
+	return found
+}
+
+// first returns the oldest binding whose endpoint has sessions, and the oldest of
+// those. Bindings that are not ready any more begin to wait.
+func (d *destination) first(now time.Duration) (*binding, *session) {
+	for d != nil && len(d.ready) > 0 {
+		b := d.ready[0]
+		if b.end <= now {
+			b.drop(Expired)
+			continue
 		}
+		if s := b.endpoint.oldest(now); s != nil {
+			return b, s
+		}
+		heap.Pop(&d.ready)
+		b.endpoint.waiting.append(&b.waits, b.link.sequence)
 	}
 	return nil, nil
 }
 
-// oldest returns the oldest session of an endpoint. It drops those that have
-// ended since the last tick of the wheel.
-func (c *Cache) oldest(label string, now time.Duration) *session {
-	ep := c.endpoints[label]
-	if ep == nil {
-		return nil
+// wake moves the bindings that wait at an endpoint to their destinations.
+func (ep *endpoint) wake() {
+	for !ep.waiting.empty() {
+		b := ep.waiting.first.entry
+		ep.waiting.remove(&b.waits)
+		heap.Push(&b.destination.ready, b)
 	}
-	for !ep.sessions.empty() {
+}
+
+// oldest returns the oldest session of an endpoint, or nil. It drops those that
+// have ended since the last tick of the wheel.
+func (ep *endpoint) oldest(now time.Duration) *session {
+	for ep != nil && !ep.sessions.empty() {
 		s := ep.sessions.first.entry
 		if s.end > now {
 			return s
@@ -375,19 +440,23 @@ func (c *Cache) oldest(label string, now time.Duration) *session {
 // lock begins every operation: it locks the cache, and drops what has ended.
 func (c *Cache) lock() (now time.Duration) {
 	c.mu.Lock()
-	now = c.Now()
+	now = c.config.Now()
 	c.sessionWheel.Advance(now)
 	c.bindingWheel.Advance(now)
 	return now
 }
 
-// unlock ends every operation: it unlocks the cache, and only then closes what
+// unlock ends every operation: it unlocks the cache, and only then releases what
 // was dropped.
 func (c *Cache) unlock() {
 	ended := c.ended
 	c.ended = nil
+	freed := c.shrunk()
 	c.mu.Unlock()
 	if len(ended) > 0 {
-		c.Close(ended)
+		c.config.Release(ended)
+	}
+	if freed {
+		c.config.Freed()
 	}
 }

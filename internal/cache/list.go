@@ -2,11 +2,7 @@
 
 package cache
 
-import (
-	"maps"
-	"slices"
-	"time"
-)
+import "time"
 
 // A ListedBinding is a binding as Bindings saw it.
 type ListedBinding struct {
@@ -21,42 +17,100 @@ type ListedSession struct {
 	Description        string
 }
 
-// Labels returns the labels of all destinations and endpoints, in no order. What
-// each of them has is told by Bindings and Sessions, so that the cache goes on
-// meanwhile.
-func (c *Cache) Labels() (destinations, endpoints []string) {
-	c.lock()
-	defer c.unlock()
-	return slices.Collect(maps.Keys(c.destinations)), slices.Collect(maps.Keys(c.endpoints))
-}
+// A BindingCursor is a place in a listing. The zero value is the beginning.
+type BindingCursor struct{ cursor[binding] }
 
-// Bindings returns some of those of a destination, in the order in which they are
-// looked at: max at the most, after skipping others.
-func (c *Cache) Bindings(label string, skip, max int) (list []ListedBinding) {
+// A SessionCursor is a place in a listing. The zero value is the beginning.
+type SessionCursor struct{ cursor[session] }
+
+// Bindings returns up to max bindings, those of one destination together and in the
+// order of lookups, and moves the cursor behind them. It looks at a bounded number
+// of entries and returns a bounded number of bytes, so it can return fewer than max:
+// the listing ends when more is false. What stays in the cache from the beginning to
+// the end is listed once.
+func (c *Cache) Bindings(at *BindingCursor, max int) (list []ListedBinding, more bool) {
 	now := c.lock()
 	defer c.unlock()
-	d := c.destinations[label]
-	if d == nil {
-		return nil
+	slots := c.destinations.slots
+	bytes := 0
+	for room := listRoom; max > 0 && room > 0 && bytes < listBytes && at.slot < len(slots); room-- {
+		var q *queue[binding]
+		if d := slots[at.slot]; d != nil {
+			q = &d.bindings
+		}
+		if b := at.next(q); b != nil {
+			list = append(list, ListedBinding{
+				b.destination.label, b.property, b.endpoint.label, now - b.saved, b.end - now,
+			})
+			max--
+			bytes += len(b.destination.label) + len(b.property) + len(b.endpoint.label)
+		}
 	}
-	for b := range d.bindings.some(skip, max) {
-		list = append(list, ListedBinding{label, b.property, b.endpoint, now - b.saved, b.end - now})
-	}
-	return list
+	return list, at.slot < len(slots)
 }
 
-// Sessions returns some of those of an endpoint, in the order in which they would
-// be found, as Bindings does. describe is called while the cache is locked, as
-// only then the descriptor is certainly the session's.
-func (c *Cache) Sessions(label string, skip, max int, describe func(fd int) string) (list []ListedSession) {
+// Sessions returns up to max sessions, those of one endpoint together and in the
+// order of lookups, as Bindings does. It calls describe with the cache locked,
+// because only then the descriptor is certainly the session's.
+func (c *Cache) Sessions(
+	at *SessionCursor, max int, describe func(fd int) string,
+) (list []ListedSession, more bool) {
 	now := c.lock()
 	defer c.unlock()
-	ep := c.endpoints[label]
-	if ep == nil {
+	slots := c.endpoints.slots
+	bytes := 0
+	for room := listRoom; max > 0 && room > 0 && bytes < listBytes && at.slot < len(slots); room-- {
+		var q *queue[session]
+		if ep := slots[at.slot]; ep != nil {
+			q = &ep.sessions
+		}
+		if s := at.next(q); s != nil {
+			list = append(list, ListedSession{
+				s.endpoint.label, s.property, now - s.saved, s.end - now, describe(s.fd),
+			})
+			max--
+			bytes += len(s.endpoint.label) + len(s.property)
+		}
+	}
+	return list, at.slot < len(slots)
+}
+
+// The bounds of one step of a listing: it looks at listRoom slots and entries, and
+// ends with the entry that makes the strings longer than listBytes.
+const (
+	listRoom  = 1000
+	listBytes = 16 << 10
+)
+
+// A cursor is a place in a table of queues. It holds the entry that it visited last,
+// and its sequence number: if that entry has left the cache meanwhile, the cursor
+// goes through the queue again and skips what it has listed.
+type cursor[T any] struct {
+	slot   int
+	last   *link[T] // visited last, or nil at the beginning of a queue
+	number uint64   // of last
+	listed uint64   // the number of the entry that was listed last
+}
+
+// next moves the cursor to the next entry or the next slot. It returns the entry if
+// it is to be listed.
+func (c *cursor[T]) next(q *queue[T]) *T {
+	var l *link[T]
+	switch {
+	case q == nil:
+	case c.last != nil && c.last.sequence == c.number:
+		l = c.last.next
+	default:
+		l = q.first
+	}
+	if l == nil {
+		*c = cursor[T]{slot: c.slot + 1}
 		return nil
 	}
-	for s := range ep.sessions.some(skip, max) {
-		list = append(list, ListedSession{label, s.property, now - s.saved, s.end - now, describe(s.fd)})
+	c.last, c.number = l, l.sequence
+	if l.sequence <= c.listed {
+		return nil
 	}
-	return list
+	c.listed = l.sequence
+	return l.entry
 }

@@ -4,13 +4,14 @@ package cache
 
 import (
 	"fmt"
-	"reflect"
+	"math/rand/v2"
 	"slices"
+	"strconv"
 	"testing"
 	"time"
 )
 
-func TestListTellsWhatWouldBeFound(t *testing.T) {
+func TestList_inOrderOfLookups(t *testing.T) {
 	t.Parallel()
 	w := newWorld(0)
 	w.binding(time.Minute, "d2", "p", "e")
@@ -20,90 +21,121 @@ func TestListTellsWhatWouldBeFound(t *testing.T) {
 	w.session(time.Hour, "e")
 	w.session(time.Minute, "e")
 	w.sleep(20 * time.Second)
-	destinations, endpoints := w.Labels()
-	slices.Sort(destinations)
-	slices.Sort(endpoints)
-	var bindings []ListedBinding
-	for _, label := range append(destinations, "unknown") {
-		bindings = append(bindings, w.Bindings(label, 0, 9)...)
-	}
-	var sessions []ListedSession
-	for _, label := range append(endpoints, "unknown") {
-		sessions = append(sessions, w.Sessions(label, 0, 9, func(fd int) string { return fmt.Sprint("fd ", fd) })...)
-	}
 	wantBindings := []ListedBinding{
-		{"d1", "p", "f", 20 * time.Second, 40 * time.Second},
 		{"d2", "p", "e", 30 * time.Second, 30 * time.Second},
+		{"d1", "p", "f", 20 * time.Second, 40 * time.Second},
+	}
+	bindings, more := w.Bindings(&BindingCursor{}, 9)
+	if !slices.Equal(bindings, wantBindings) || more {
+		t.Errorf("got %+v, more %v, want %+v", bindings, more, wantBindings)
 	}
 	wantSessions := []ListedSession{
 		{"e", "property 2", 20 * time.Second, 3580 * time.Second, "fd 2"},
 		{"e", "property 3", 20 * time.Second, 40 * time.Second, "fd 3"},
 		{"f", "property 1", 30 * time.Second, 30 * time.Second, "fd 1"},
 	}
-	if !reflect.DeepEqual(bindings, wantBindings) || !reflect.DeepEqual(sessions, wantSessions) {
-		t.Errorf("got %+v\n%+v", bindings, sessions)
+	sessions, more := w.Sessions(&SessionCursor{}, 9, remote)
+	if !slices.Equal(sessions, wantSessions) || more {
+		t.Errorf("got %+v, more %v, want %+v", sessions, more, wantSessions)
+	}
+	if got, more := w.Bindings(&BindingCursor{}, 1); len(got) != 1 || !more {
+		t.Errorf("one of two: got %+v, more %v", got, more)
 	}
 }
 
-func TestFlushByLabel(t *testing.T) {
+// TestList_whileEntriesComeAndGo lists in steps and changes the cache between them: what
+// stays is listed once and in order.
+func TestList_whileEntriesComeAndGo(t *testing.T) {
 	t.Parallel()
-	w := newWorld(0)
-	e1, e2, f, g := w.session(time.Minute, "e"), w.session(time.Minute, "e"), w.session(time.Minute, "f"), w.session(time.Minute, "g")
-	w.binding(time.Minute, "d", "p", "e")
-	w.binding(time.Minute, "d", "q", "g")
-	w.binding(time.Minute, "d", "r", "nothing")
-	w.binding(time.Minute, "other", "p", "e")
-	for _, step := range []struct {
-		label              string
-		sessions, bindings int
-	}{{"f", 1, 0}, {"unknown", 0, 0}, {"d", 3, 3}, {"d", 0, 0}, {"e", 0, 0}} {
-		if s, b := w.Flush([]string{step.label}); s != step.sessions || b != step.bindings {
-			t.Errorf("flush %s: %d sessions and %d bindings", step.label, s, b)
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		w := newWorld(0)
+		for i := range 300 {
+			ttl := time.Hour
+			if r.IntN(2) == 0 {
+				ttl = time.Second * time.Duration(1+r.IntN(20))
+			}
+			label := fmt.Sprint(r.IntN(40) * r.IntN(2)) // one has many
+			w.binding(ttl, label, fmt.Sprint(i), fmt.Sprint("e", i%5))
+			w.session(ttl, label)
 		}
-	}
-	w.wantSize(t, 1, 0, 0)
-	w.wantClosed(t, e1, e2, f, g)
-	if w.Totals().Ended[Flushed] != 4 {
-		t.Errorf("%+v", w.Totals())
-	}
-}
-
-// TestWhatIsReusedIsEmpty has more sessions come and go than a pool keeps.
-func TestWhatIsReusedIsEmpty(t *testing.T) {
-	t.Parallel()
-	w := newWorld(0)
-	for round := range 3 {
-		for i := range 2 * poolSize {
-			w.session(time.Minute, fmt.Sprint("e", i%7))
+		type key struct{ label, property string }
+		listed, listedSessions := map[key]int{}, map[string]int{}
+		var bindingsAt BindingCursor
+		var sessionsAt SessionCursor
+		last := map[string]int{}
+		for more, moreSessions := true, true; more || moreSessions; {
+			var bindings []ListedBinding
+			bindings, more = w.Bindings(&bindingsAt, 1+r.IntN(9))
+			for _, b := range bindings {
+				listed[key{b.Destination, b.Property}]++
+				n, _ := strconv.Atoi(b.Property)
+				if n < last[b.Destination] {
+					t.Fatalf("seed %d: got %d of %s after %d",
+						seed, n, b.Destination, last[b.Destination])
+				}
+				last[b.Destination] = n
+			}
+			var sessions []ListedSession
+			sessions, moreSessions = w.Sessions(&sessionsAt, 1+r.IntN(9), remote)
+			for _, s := range sessions {
+				listedSessions[s.Description]++
+			}
+			w.sleep(time.Second)
+			n := 1000 + r.IntN(1000)
+			w.binding(time.Second, fmt.Sprint(r.IntN(60)), fmt.Sprint(n), "e")
+			w.session(time.Second, fmt.Sprint(r.IntN(60)))
 		}
-		for i := range 2 * poolSize {
-			want := round*2*poolSize + i + 1
-			if got := w.endpoint(t, fmt.Sprint("e", i%7)); got != want {
-				t.Fatalf("round %d: got %d, want %d", round, got, want)
+		for i := range 60 {
+			for _, b := range w.bindings(fmt.Sprint(i)) {
+				if n := listed[key{b.Destination, b.Property}]; b.Left > time.Minute && n != 1 {
+					t.Fatalf("seed %d: got %+v %d times, want once", seed, b, n)
+				}
+			}
+			for _, s := range w.sessions(fmt.Sprint(i)) {
+				if n := listedSessions[s.Description]; s.Left > time.Minute && n != 1 {
+					t.Fatalf("seed %d: got %+v %d times, want once", seed, s, n)
+				}
 			}
 		}
-		w.wantSize(t, 0, 0, 0)
+		for what, n := range listed {
+			if n != 1 {
+				t.Fatalf("seed %d: got %+v %d times, want once", seed, what, n)
+			}
+		}
 	}
-	w.sleep(time.Hour)
-	w.wantClosed(t)
 }
 
-func TestTotalsGoOnWhenStatisticsBeginAnew(t *testing.T) {
+// TestList_looksAtABoundedNumberOfEntries has slots without entries, which a step must
+// pass without an end.
+func TestList_looksAtABoundedNumberOfEntries(t *testing.T) {
 	t.Parallel()
 	w := newWorld(0)
-	for range 2 {
-		w.session(time.Minute, "e")
-		w.session(time.Minute, "e")
-		w.binding(time.Minute, "d", "p", "e")
-		w.destination(t, "d")
-		w.endpoint(t, "e")
-		w.endpoint(t, "e")
-		w.ResetStats()
+	const n = 5 * listRoom
+	for i := range n {
+		w.binding(time.Second+time.Duration(i/(n-1))*time.Hour, fmt.Sprint("d", i), "p", "e0")
+		w.session(time.Second+time.Duration(i/(n-1))*time.Hour, fmt.Sprint("e", i))
 	}
-	w.destination(t, "d")
-	want := Totals{Destination: Lookups{2, 1}, Endpoint: Lookups{2, 2}, Saved: 4, Peak: Size{1, 1, 2}}
-	want.Waited.Counts[0] = 4
-	if got := w.Totals(); got != want {
-		t.Errorf("got %+v, want %+v", got, want)
+	w.sleep(2 * time.Second)
+	var bindingsAt BindingCursor
+	var sessionsAt SessionCursor
+	listed := 0
+	for step := 1; ; step++ {
+		bindings, more := w.Bindings(&bindingsAt, 9)
+		sessions, moreSessions := w.Sessions(&sessionsAt, 9, remote)
+		if more != moreSessions || len(bindings) != len(sessions) {
+			t.Fatalf("step %d: got %v, more %v; %v, more %v",
+				step, bindings, more, sessions, moreSessions)
+		}
+		if listed += len(bindings); more {
+			continue
+		}
+		if listed != 1 || step < n/listRoom {
+			t.Errorf("got %d listed in %d steps, want 1 in at least %d",
+				listed, step, n/listRoom)
+		}
+		return
 	}
 }
+
+func remote(fd int) string { return fmt.Sprint("fd ", fd) }

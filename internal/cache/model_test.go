@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -10,7 +11,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A model is the cache as its documentation has it: lists that are searched.
+var modelLabels = []string{"a", "bb", "ccc", "dddd"}
+
+// A model is a cache that searches lists.
 type model struct {
 	sessions []modelSession // in the order in which they were saved
 	bindings []modelBinding
@@ -27,7 +30,7 @@ type modelBinding struct {
 	end                             time.Duration
 }
 
-// expire forgets what has ended.
+// expire removes what has ended.
 func (m *model) expire(now time.Duration) {
 	m.sessions = slices.DeleteFunc(m.sessions, func(s modelSession) bool { return s.end <= now })
 	m.bindings = slices.DeleteFunc(m.bindings, func(b modelBinding) bool { return b.end <= now })
@@ -76,62 +79,138 @@ func (m *model) drop(label string) {
 	m.sessions = slices.DeleteFunc(m.sessions, func(s modelSession) bool { return dropped[s.endpoint] })
 }
 
-// TestCacheAsLists has any sequence of calls, and compares.
-func TestCacheAsLists(t *testing.T) {
+// counted returns the size and the memory of what the model holds.
+func (m *model) counted() (size Size, memory int64) {
+	destinations, endpoints, connected := map[string]bool{}, map[string]bool{}, map[string]bool{}
+	for _, s := range m.sessions {
+		endpoints[s.endpoint], connected[s.endpoint] = true, true
+		memory += sessionCost(len(fmt.Sprint("property ", s.fd)))
+	}
+	for _, b := range m.bindings {
+		destinations[b.destination], endpoints[b.endpoint] = true, true
+		memory += bindingCost(len(b.property))
+	}
+	for label := range destinations {
+		memory += destinationCost(len(label))
+	}
+	for label := range endpoints {
+		memory += endpointCost(len(label))
+	}
+	return Size{len(destinations), len(connected), len(m.sessions)}, memory
+}
+
+// TestCache_asLists makes random calls of a cache and a model and compares them.
+func TestCache_asLists(t *testing.T) {
 	t.Parallel()
-	label := rapid.SampledFrom([]string{"a", "b", "c"})
+	label := rapid.SampledFrom(modelLabels)
 	rapid.Check(t, func(r *rapid.T) {
 		w, m := newWorld(0), &model{}
-		held := map[int]bool{} // descriptors that were given away
-		for range rapid.IntRange(1, 60).Draw(r, "steps") {
+		given := map[int]int{} // how often a descriptor left the cache
+		for range rapid.IntRange(1, 80).Draw(r, "steps") {
 			l := label.Draw(r, "label")
 			ttl := time.Duration(rapid.IntRange(1, 5).Draw(r, "ttl")) * time.Second
-			switch rapid.IntRange(0, 6).Draw(r, "step") {
+			switch rapid.IntRange(0, 9).Draw(r, "step") {
 			case 0, 1:
 				fd := w.session(ttl, l)
 				m.sessions = append(m.sessions, modelSession{l, fd, w.now + ttl})
-			case 2:
+			case 2, 3:
 				property, endpoint := label.Draw(r, "property"), label.Draw(r, "endpoint")
 				w.SaveBinding(ttl, []byte(l), []byte(property), []byte(endpoint))
 				m.save(l, property, endpoint, w.now+ttl)
-			case 3:
+			case 4:
 				got, _ := w.FindEndpoint([]byte(l))
 				if want := m.take(l); got.FD != want {
-					r.Fatalf("endpoint %s: %d, want %d", l, got.FD, want)
+					r.Fatalf("endpoint %s: got %d, want %d", l, got.FD, want)
 				}
-				held[got.FD] = true
-			case 4:
+				given[got.FD]++
+			case 5, 6:
 				got, _ := w.FindDestination([]byte(l))
-				if want, property := m.takeByDestination(l); got.FD != want || got.DestinationProperty != property {
-					r.Fatalf("destination %s: %d by %q, want %d by %q", l, got.FD, got.DestinationProperty, want, property)
+				want, property := m.takeByDestination(l)
+				if got.FD != want || got.DestinationProperty != property {
+					r.Fatalf("destination %s: got %d by %q, want %d by %q",
+						l, got.FD, got.DestinationProperty, want, property)
 				}
-				held[got.FD] = true
-			case 5:
+				given[got.FD]++
+			case 7:
 				w.Flush([]string{l})
 				m.drop(l)
 			default:
-				w.sleep(ttl / 2)
+				w.now += ttl / 2
 				m.expire(w.now)
-			}
-			// All that was saved is in the cache, given away, or closed, once.
-			w.Expire()
-			if got, want := w.Size().Sessions, len(m.sessions); got < want || got > want && !late(w, m) {
-				r.Fatalf("%d sessions, want %d", got, want)
-			}
-			for _, fd := range w.closed {
-				if held[fd] || slices.ContainsFunc(m.sessions, func(s modelSession) bool { return s.fd == fd }) {
-					r.Fatalf("%d was closed", fd)
+				if rapid.Bool().Draw(r, "alarm") { // else between two ticks of the wheel
+					w.now += 2 * precision
+					w.Expire()
+					m.expire(w.now)
 				}
+			}
+			compare(r, w, m)
+		}
+		w.Clear()
+		for _, fd := range w.closed {
+			given[fd]++
+		}
+		for fd := 1; fd <= w.fd; fd++ {
+			if given[fd] != 1 {
+				r.Fatalf("descriptor %d: got out of the cache %d times, want once", fd, given[fd])
 			}
 		}
 	})
 }
 
-// late tells whether sessions may be in the cache whose time is over: not longer than its
+// late reports whether the cache still holds an entry that has ended, as it may for its
 // precision.
-func late(w *world, m *model) bool {
-	w.sleep(2 * precision)
-	m.expire(w.now)
-	w.Expire()
-	return w.Size().Sessions == len(m.sessions)
+func late(r *rapid.T, w *world) (late bool) {
+	for _, label := range modelLabels {
+		for _, b := range w.bindings(label) {
+			late = late || b.Left <= 0
+			if b.Left < -precision {
+				r.Fatalf("got %+v, want it to have expired", b)
+			}
+		}
+		for _, s := range w.sessions(label) {
+			late = late || s.Left <= 0
+			if s.Left < -precision {
+				r.Fatalf("got %+v, want it to have expired", s)
+			}
+		}
+	}
+	return late
+}
+
+// compare compares sizes and lists.
+func compare(r *rapid.T, w *world, m *model) {
+	if late(r, w) {
+		return
+	}
+	size, memory := m.counted()
+	if got := w.Size(); got != size {
+		r.Fatalf("got size %+v, want %+v", got, size)
+	}
+	for _, l := range modelLabels {
+		var bindings, wantBindings, sessions, wantSessions []string
+		for _, b := range w.bindings(l) {
+			bindings = append(bindings, b.Property+" "+b.Endpoint+" "+b.Left.String())
+		}
+		for _, b := range m.bindings {
+			if b.destination == l {
+				left := (b.end - w.now).String()
+				wantBindings = append(wantBindings, b.property+" "+b.endpoint+" "+left)
+			}
+		}
+		for _, s := range w.sessions(l) {
+			sessions = append(sessions, s.Description+" "+s.Left.String())
+		}
+		for _, s := range m.sessions {
+			if s.endpoint == l {
+				wantSessions = append(wantSessions, fmt.Sprint("fd ", s.fd, " ", s.end-w.now))
+			}
+		}
+		if !slices.Equal(bindings, wantBindings) || !slices.Equal(sessions, wantSessions) {
+			r.Fatalf("%s: got %q, %q, want %q, %q",
+				l, bindings, sessions, wantBindings, wantSessions)
+		}
+	}
+	if got := w.Memory().Used; got != memory {
+		r.Fatalf("got %d bytes, want %d", got, memory)
+	}
 }

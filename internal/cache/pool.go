@@ -2,8 +2,8 @@
 
 package cache
 
-// A pool keeps some of the values that are not used any more, for reuse: a
-// session that is found is most often saved again.
+// A pool keeps some unused values for reuse: a session that is found is most often
+// saved again.
 type pool[T any] struct{ free []*T }
 
 const poolSize = 256
@@ -19,8 +19,7 @@ func (p *pool[T]) get() *T {
 	return x
 }
 
-// put takes a value that nothing refers to, and makes it forget what it refers
-// to itself.
+// put zeroes x and keeps it for reuse. The caller must hold no other reference.
 func (p *pool[T]) put(x *T) {
 	*x = *new(T)
 	if len(p.free) < poolSize {

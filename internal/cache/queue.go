@@ -2,21 +2,21 @@
 
 package cache
 
-import "iter"
-
-// A queue holds entries in the order of their arrival, and gives up any of
-// them at once. The entries link themselves: an entry is in one queue at most.
+// A queue holds entries in the order of their arrival. Any entry can be removed in
+// constant time: the entries link themselves, and an entry is in at most one queue.
 type queue[T any] struct{ first, last *link[T] }
 
 // A link is an entry's place in a queue.
 type link[T any] struct {
 	entry      *T
 	prev, next *link[T]
+	sequence   uint64 // rises along the queue of a destination or endpoint; 0 outside
 }
 
 func (q *queue[T]) empty() bool { return q.first == nil }
 
-func (q *queue[T]) append(l *link[T]) {
+func (q *queue[T]) append(l *link[T], sequence uint64) {
+	l.sequence = sequence
 	l.prev = q.last
 	if q.last != nil {
 		q.last.next = l
@@ -37,20 +37,5 @@ func (q *queue[T]) remove(l *link[T]) {
 	} else {
 		q.last = l.prev
 	}
-	l.prev, l.next = nil, nil
-}
-
-// some returns up to max entries behind the first ones.
-func (q *queue[T]) some(skip, max int) iter.Seq[*T] {
-	return func(yield func(*T) bool) {
-		for l := q.first; l != nil && max > 0; l = l.next {
-			if skip > 0 {
-				skip--
-				continue
-			}
-			if max--; !yield(l.entry) {
-				return
-			}
-		}
-	}
+	l.prev, l.next, l.sequence = nil, nil, 0
 }

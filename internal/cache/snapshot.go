@@ -4,9 +4,9 @@ package cache
 
 import "time"
 
-// A Snapshot is all that a cache held, for another one to go on with: bindings
-// and sessions, each kind in an order that keeps the one within a destination or
-// an endpoint.
+// A Snapshot is everything that a cache held, for another cache to continue with.
+// The bindings of each destination and the sessions of each endpoint are in the
+// order of lookups.
 type Snapshot struct {
 	Bindings []SavedBinding
 	Sessions []SavedSession
@@ -16,21 +16,21 @@ type Snapshot struct {
 // A SavedBinding is what SaveBinding takes.
 type SavedBinding struct {
 	Age                       time.Duration // since it was saved last
-	TTL                       time.Duration // what is left of it
+	TTL                       time.Duration // the rest of it
 	Label, Property, Endpoint string
 }
 
 // A SavedSession is what SaveSession takes.
 type SavedSession struct {
 	Age             time.Duration // since it was saved
-	TTL             time.Duration // what is left of it
+	TTL             time.Duration // the rest of it
 	Label, Property string
 	FD              int
 }
 
-// Freeze calls use with all that the cache holds, and lets nothing change meanwhile. If use
-// reports that all of it is elsewhere now, the cache is empty afterwards, and the descriptors
-// are no longer its own.
+// Freeze calls use with everything that the cache holds, and lets nothing change meanwhile.
+// If use reports that all of it has moved elsewhere, the cache is empty afterwards and no
+// longer owns the descriptors.
 func (c *Cache) Freeze(use func(Snapshot) (moved bool)) {
 	now := c.lock()
 	defer c.unlock()
@@ -45,35 +45,58 @@ func (c *Cache) snapshot(now time.Duration) Snapshot {
 		Sessions: make([]SavedSession, 0, c.sessions),
 		Totals:   c.total(),
 	}
-	for _, d := range c.destinations {
+	for _, d := range c.destinations.slots {
+		if d == nil {
+			continue
+		}
 		for l := d.bindings.first; l != nil; l = l.next {
 			b := l.entry
-			all.Bindings = append(all.Bindings, SavedBinding{now - b.saved, b.end - now, d.label, b.property, b.endpoint})
+			all.Bindings = append(all.Bindings, SavedBinding{
+				now - b.saved, b.end - now, d.label, b.property, b.endpoint.label,
+			})
 		}
 	}
-	for _, ep := range c.endpoints {
+	for _, ep := range c.endpoints.slots {
+		if ep == nil {
+			continue
+		}
 		for l := ep.sessions.first; l != nil; l = l.next {
 			s := l.entry
-			all.Sessions = append(all.Sessions, SavedSession{now - s.saved, s.end - now, ep.label, s.property, s.fd})
+			all.Sessions = append(all.Sessions, SavedSession{
+				now - s.saved, s.end - now, ep.label, s.property, s.fd,
+			})
 		}
 	}
 	return all
 }
 
-// forget empties the cache, and closes nothing.
+// forget empties the cache and releases nothing.
 func (c *Cache) forget() {
-	ended := len(c.ended)
-	c.clearBindings()
-	c.ended = c.ended[:ended]
-	for _, ep := range c.endpoints {
-		for !ep.sessions.empty() {
+	for _, d := range c.destinations.slots {
+		for d != nil && !d.bindings.empty() {
+			d.bindings.first.entry.remove()
+		}
+	}
+	for _, ep := range c.endpoints.slots {
+		for ep != nil && !ep.sessions.empty() {
 			ep.sessions.first.entry.remove()
 		}
 	}
+	c.peakMemory = 0 // the process is about to end: Freed need not be called
 }
 
-// RestoreBinding saves a binding of another cache, unless it was saved here meanwhile,
-// and lives longer.
+// ReleaseSessions releases sessions that have left the cache and that no other cache has
+// got.
+func (c *Cache) ReleaseSessions(sessions []SavedSession) {
+	c.lock()
+	defer c.unlock()
+	for _, s := range sessions {
+		c.ended = append(c.ended, Ended{FD: s.FD, Why: Flushed})
+	}
+}
+
+// RestoreBinding saves a binding of an earlier cache, unless it has been saved here
+// meanwhile and lives longer.
 func (c *Cache) RestoreBinding(b SavedBinding) {
 	now := c.lock()
 	defer c.unlock()
@@ -81,14 +104,15 @@ func (c *Cache) RestoreBinding(b SavedBinding) {
 		return
 	}
 	label, property, endpoint := []byte(b.Label), []byte(b.Property), []byte(b.Endpoint)
-	if saved := c.binding(label, property, endpoint); saved != nil && saved.end >= now+b.TTL {
+	saved := c.binding(label, property, endpoint)
+	if saved != nil && saved.end >= now+b.TTL {
 		return
 	}
 	c.saveBinding(now, now-b.Age, b.TTL, label, property, endpoint)
 }
 
-// RestoreSession saves a session of another cache, and takes its descriptor
-// over.
+// RestoreSession saves a session of an earlier cache and takes ownership of its
+// descriptor.
 func (c *Cache) RestoreSession(s SavedSession) {
 	now := c.lock()
 	defer c.unlock()
@@ -96,6 +120,6 @@ func (c *Cache) RestoreSession(s SavedSession) {
 	if s.TTL > 0 {
 		c.addSession(now, now-s.Age, s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
 	} else {
-		c.close(Ended{s.FD, Expired, s.Label, ""})
+		c.release(Ended{FD: s.FD, Why: Expired, Endpoint: s.Label})
 	}
 }

@@ -30,10 +30,11 @@ func (s *Stats) sawSession(endpoints, sessions int) {
 // Totals counts what happened since the cache was made.
 type Totals struct {
 	Destination, Endpoint Lookups
-	Saved                 int64       // sessions
-	TakenOver             int64       // sessions of another cache
-	Ended                 [ends]int64 // sessions that the cache closed, by reason
+	Saved                 int64          // sessions
+	TakenOver             int64          // sessions of another cache
+	Ended                 [reasons]int64 // sessions that the cache closed, by reason
 	EvictedBindings       int64
+	EvictedForMemory      int64            // sessions and bindings, counted above, too
 	Peak                  Size             // as in Stats
 	Waited                histogram.Values // sessions, before they were found
 }
@@ -83,7 +84,7 @@ type Size struct{ Destinations, Endpoints, Sessions int }
 func (c *Cache) Size() Size {
 	c.lock()
 	defer c.unlock()
-	return Size{len(c.destinations), len(c.endpoints), c.sessions}
+	return Size{len(c.destinations.byLabel), c.connected, c.sessions}
 }
 
 // Limit returns how many sessions the cache may hold.

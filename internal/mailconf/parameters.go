@@ -34,6 +34,7 @@ var Parameters = []Parameter{
 	{"connection_cache_endpoint_session_limit", Int, "0", 0},
 	{"connection_cache_goodbye", String, "", 0},
 	{"connection_cache_liveness_check", Bool, "yes", 0},
+	{"connection_cache_memory_limit", Int, "0", 0}, // in bytes
 	{"connection_cache_session_limit", Int, "0", 0},
 	{"connection_cache_status_update_time", Time, "600s", 1},
 	{"connection_cache_ttl_limit", Time, "2s", 1},

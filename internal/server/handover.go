@@ -320,13 +320,7 @@ func closeSessions(all, unsent []cache.SavedSession) {
 
 // closeUnsent closes sessions that could not be sent.
 func (s *Server) closeUnsent(unsent []cache.SavedSession) {
-	ended := make([]cache.Ended, len(unsent))
-	for i, session := range unsent {
-		ended[i] = cache.Ended{FD: session.FD, Why: cache.Flushed}
-	}
-	if len(ended) > 0 {
-		s.Cache.Close(ended)
-	}
+	s.Cache.ReleaseSessions(unsent)
 }
 
 // BootTime returns the time since the machine was started, by the clock that all processes

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/attr"
+	"scache/internal/cache"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
 )
@@ -127,7 +128,7 @@ func TestPanic_endsOneConversation(t *testing.T) {
 	_, bad := pipe(t)
 	_, good := pipe(t)
 	want := inode(t, good)
-	from.Cache.Alive = func(fd int) bool {
+	from.alive = func(fd int) bool {
 		if fd == bad {
 			panic("a bug")
 		}
@@ -168,7 +169,7 @@ func TestHandOver_keepsTheRestOfTheTTL(t *testing.T) {
 	if got := to.Cache.Size(); got.Sessions != 1 || got.Destinations != 1 {
 		t.Fatalf("the successor holds %+v; %q", got, to.logged())
 	}
-	if got := to.Cache.Sessions("e", 0, 1, remoteAddress); got[0].Age < 4*time.Second || got[0].Age > 5*time.Second {
+	if got, _ := to.Cache.Sessions(&cache.SessionCursor{}, 1, remoteAddress); got[0].Age < 4*time.Second || got[0].Age > 5*time.Second {
 		t.Errorf("%+v", got)
 	}
 	to.now.Add(int64(6*time.Second + 50*time.Millisecond)) // and the precision of the wheel

@@ -4,89 +4,85 @@ package server
 
 import (
 	"scache/attr"
+	"scache/internal/cache"
 	"scache/internal/control"
 	"scache/internal/topk"
 )
 
-// A listing is the reply to a request to list the cache. It is long, and so it is
-// made as the client reads it, and while others are served.
+// A listing is the reply to a request to list the cache. It can be long, so it is made
+// in steps, as the client reads it, and other clients are served between them.
 type listing struct {
-	destinations, endpoints []string // that are still to be listed
-	skip                    int      // what was listed of the first of them
-	hits                    []topk.Entry
-	byEndpoint              bool // the hits
+	moreBindings, moreSessions bool // to be listed
+	bindings                   cache.BindingCursor
+	sessions                   cache.SessionCursor
+	hits                       []topk.Entry // to be listed
+	byEndpoint                 bool         // the hits
 }
 
-// listingStep bounds what is listed while others wait.
-const listingStep = 50
+// The bounds of one step of a listing, in entries and in bytes of their labels.
+const (
+	listingStep  = 50
+	listingBytes = 16 << 10
+)
 
-// tellAll begins to answer an operator who asks for all that is in the cache.
+// tellAll begins to answer an operator's request for everything in the cache.
 func (c *conversation) tellAll(list attr.List) {
 	if err := list.Expect(); err != nil {
 		c.refuse(control.RequestList, err)
 		return
 	}
-	destinations, endpoints := c.worker.Cache.Labels()
-	c.listing = &listing{destinations: destinations, endpoints: endpoints}
+	c.listing = &listing{moreBindings: true, moreSessions: true}
 	c.reply(statusOK)
 }
 
-// continueListing says more of a listing.
+// continueListing appends one step of a listing to the output.
 func (c *conversation) continueListing() error {
 	l, w := c.listing, c.worker
-	for listed := 0; listed < listingStep && len(w.out) <= maxOut; {
-		most := listingStep - listed
-		switch {
-		case len(l.destinations) > 0:
-			n := w.listBindings(l.destinations[0], l.skip, most)
-			l.destinations = l.advance(l.destinations, n, most)
-			listed += max(n, 1)
-		case len(l.endpoints) > 0:
-			n := w.listSessions(l.endpoints[0], l.skip, most)
-			l.endpoints = l.advance(l.endpoints, n, most)
-			listed += max(n, 1)
-		case len(l.hits) > 0:
-			n := min(len(l.hits), most)
-			w.listHits(l.hits[:n], l.byEndpoint)
-			l.hits = l.hits[n:]
-			listed += n
-		default:
-			control.EncodeEntry(w.encode, control.End{})
-			c.listing = nil
-			return w.encode.End()
+	switch {
+	case l.moreBindings:
+		l.moreBindings = w.listBindings(&l.bindings)
+	case l.moreSessions:
+		l.moreSessions = w.listSessions(&l.sessions)
+	case len(l.hits) > 0:
+		n, bytes := 0, 0
+		for ; n < min(len(l.hits), listingStep) && bytes < listingBytes; n++ {
+			bytes += len(l.hits[n].Label)
 		}
+		w.listHits(l.hits[:n], l.byEndpoint)
+		l.hits = l.hits[n:]
+	default:
+		control.EncodeEntry(w.encode, control.End{})
+		c.listing = nil
+		return w.encode.End()
 	}
 	return nil
 }
 
-// advance returns the labels that are to be listed when n of the first one were,
-// out of most that might have been.
-func (l *listing) advance(labels []string, n, most int) []string {
-	if n == most {
-		l.skip += n
-		return labels
-	}
-	l.skip = 0
-	return labels[1:]
-}
-
-func (w *worker) listBindings(label string, skip, most int) int {
-	list := w.Cache.Bindings(label, skip, most)
+// listBindings lists some bindings and reports whether there are more.
+func (w *worker) listBindings(at *cache.BindingCursor) bool {
+	list, more := w.Cache.Bindings(at, listingStep)
 	for _, b := range list {
-		control.EncodeEntry(w.encode, control.Binding{Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property, Age: control.Seconds(b.Age), Left: control.Seconds(b.Left)})
+		control.EncodeEntry(w.encode, control.Binding{
+			Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property,
+			Age: control.Seconds(b.Age), Left: control.Seconds(b.Left),
+		})
 		w.encode.End()
 	}
-	return len(list)
+	return more
 }
 
-func (w *worker) listSessions(label string, skip, most int) int {
-	list := w.Cache.Sessions(label, skip, most, remoteAddress)
-	limit := w.Limits.For(label).String()
+// listSessions lists some sessions and reports whether there are more.
+func (w *worker) listSessions(at *cache.SessionCursor) bool {
+	list, more := w.Cache.Sessions(at, listingStep, remoteAddress)
 	for _, s := range list {
-		control.EncodeEntry(w.encode, control.Session{Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description, Limit: limit, Age: control.Seconds(s.Age), Left: control.Seconds(s.Left)})
+		control.EncodeEntry(w.encode, control.Session{
+			Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description,
+			Limit: w.Limits.For(s.Endpoint).String(),
+			Age:   control.Seconds(s.Age), Left: control.Seconds(s.Left),
+		})
 		w.encode.End()
 	}
-	return len(list)
+	return more
 }
 
 // maxUnwritten bounds the output of listings that is handed over to the next process.

@@ -57,7 +57,7 @@ func (s *Server) status() control.Status {
 
 		Values: v,
 
-		TTLLimit:      control.Seconds(s.Cache.TTLLimit),
+		TTLLimit:      control.Seconds(s.Cache.TTLLimit()),
 		ClientTimeout: control.Seconds(s.Timeout),
 		LivenessCheck: s.LivenessCheck,
 		Goodbye:       s.Goodbye != "",

@@ -31,17 +31,18 @@ type world struct {
 	now   atomic.Int64
 	mu    sync.Mutex
 	lines []string
+	alive func(fd int) bool // reports whether a session can still be used
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{}
+	w := &world{alive: func(int) bool { return true }}
 	now := func() time.Duration { return time.Duration(w.now.Load()) }
 	w.Server = &Server{Log: maillog.New(w), Timeout: time.Minute, Hits: NewHits(now)}
 	w.Cache = cache.New(cache.Config{
 		Now:   now,
 		Alarm: func(time.Duration) {},
-		Alive: func(int) bool { return true },
-		Close: func(all []cache.Ended) {
+		Alive: func(fd int) bool { return w.alive(fd) },
+		Release: func(all []cache.Ended) {
 			for _, e := range all {
 				w.Hits.ended(e)
 				if e.FD == cache.NoFD {

@@ -4,6 +4,7 @@ package server
 
 import (
 	"sync"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -11,14 +12,15 @@ import (
 	"scache/internal/cache"
 )
 
-// Alive tells whether a cached connection can still be used: the remote end has
-// neither hung up nor said anything. A descriptor that is not a socket cannot be
-// asked, and counts as alive.
+// Alive reports whether a cached connection can still be used: the remote end has
+// neither hung up nor sent anything. A descriptor that is not a socket counts as
+// alive, because it cannot be asked.
 func Alive(fd int) bool {
 	var b [1]byte
 	for {
 		// The scheduler need not know of a call that does not wait.
-		_, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b)), 1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
+		_, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b)),
+			1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 		switch err {
 		case unix.EINTR:
 			continue
@@ -29,41 +31,156 @@ func Alive(fd int) bool {
 	}
 }
 
-// A Closer closes cached connections, for the cache.
+// A Closer closes cached connections, for the cache. It does not make its caller wait:
+// close(2) can block, and clients decide what descriptors they save. A connection with
+// SO_LINGER waits for its unsent data to be read, for as long as a client has set,
+// and a file waits for its file system. So all are closed in the background,
+// connections without SO_LINGER, and other descriptors apart from them.
 type Closer struct {
-	Goodbye string // what is said to a remote end that listens, if not empty
+	Goodbye string // sent to a remote end that listens, if not empty
 	Hits    *Hits  // counts what has ended
 
-	closing sync.WaitGroup
+	sockets, others closeQueue
 }
 
-// few is how many connections are closed at once: whoever closes more has better
-// things to do.
-const few = 16
+// maxInlineClose is how many connections may wait to be closed in the background
+// before the caller closes its own: otherwise clients that save faster than
+// connections are closed would use up all descriptors.
+const maxInlineClose = 16
 
-// Close closes connections. It does not wait for many of them.
+// Close closes connections. It returns before they are closed.
 func (c *Closer) Close(all []cache.Ended) {
 	for _, e := range all {
 		c.Hits.ended(e)
 	}
-	if len(all) <= few {
-		c.closeAll(all)
+	if len(all) <= maxInlineClose && c.sockets.length() > maxInlineClose {
+		for _, e := range all {
+			c.close(e)
+		}
 		return
 	}
-	c.closing.Go(func() { c.closeAll(all) })
+	c.sockets.add(all, 1, c.close)
 }
 
-// Wait returns when all connections are closed.
-func (c *Closer) Wait() { c.closing.Wait() }
-
-func (c *Closer) closeAll(all []cache.Ended) {
-	for _, e := range all {
-		if e.FD == cache.NoFD {
-			continue
-		}
-		if c.Goodbye != "" && e.Why != cache.Dead && Alive(e.FD) {
-			unix.Sendto(e.FD, []byte(c.Goodbye+"\r\n"), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL, nil) // as far as it goes
-		}
-		unix.Close(e.FD)
+// close closes one connection. It does not block.
+func (c *Closer) close(e cache.Ended) {
+	if e.FD == cache.NoFD {
+		return
 	}
+	if c.Goodbye != "" && e.Why != cache.Dead && Alive(e.FD) {
+		const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+		unix.Sendto(e.FD, []byte(c.Goodbye+"\r\n"), flags, nil) // as far as there is room
+	}
+	err := unix.SetsockoptLinger(e.FD, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
+	if err != nil { // it is not a socket
+		c.others.addFile(e.FD)
+		return
+	}
+	unix.Close(e.FD)
+}
+
+// Wait returns when all connections are closed, or after this time.
+func (c *Closer) Wait(limit time.Duration) {
+	timeout := time.NewTimer(limit)
+	defer timeout.Stop()
+	for _, q := range []*closeQueue{&c.sockets, &c.others} {
+		select {
+		case <-q.whenIdle():
+		case <-timeout.C:
+			return
+		}
+	}
+}
+
+// A closeQueue is a queue of descriptors and the goroutines that close them. A
+// goroutine ends when the queue is empty. The zero value is ready for use.
+type closeQueue struct {
+	mu      sync.Mutex
+	pending []closeJob
+	workers int
+	idle    chan struct{} // closed when all is done; nil if there is nothing to do
+}
+
+// A closeJob is a descriptor and the function that closes it.
+type closeJob struct {
+	ended cache.Ended
+	close func(cache.Ended)
+}
+
+// maxCloseWorkers bounds how many files are closed at the same time.
+const maxCloseWorkers = 4
+
+// addFile has a descriptor closed by close(2), which may block.
+func (q *closeQueue) addFile(fd int) {
+	q.add([]cache.Ended{{FD: fd}}, maxCloseWorkers, func(e cache.Ended) { unix.Close(e.FD) })
+}
+
+// closeCopy closes a descriptor that a client has sent or received. It leaves the options
+// of the connection alone, because the client may go on with it, and closes in the
+// background only where close(2) could block.
+func (q *closeQueue) closeCopy(fd int) {
+	// The first member of struct linger says whether it is on.
+	linger, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER)
+	if err == nil && linger == 0 {
+		unix.Close(fd)
+		return
+	}
+	q.addFile(fd)
+}
+
+// add has descriptors closed by up to max goroutines.
+func (q *closeQueue) add(all []cache.Ended, max int, closeOne func(cache.Ended)) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, e := range all {
+		q.pending = append(q.pending, closeJob{e, closeOne})
+	}
+	if q.idle == nil && len(all) > 0 {
+		q.idle = make(chan struct{})
+	}
+	for n := len(q.pending); n > 0 && q.workers < max; n-- {
+		q.workers++
+		go q.work()
+	}
+}
+
+func (q *closeQueue) work() {
+	for job, ok := q.next(); ok; job, ok = q.next() {
+		job.close(job.ended)
+	}
+}
+
+// next returns the next descriptor to close. If there is none, the worker must end.
+func (q *closeQueue) next() (job closeJob, ok bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.pending) > 0 {
+		job, q.pending = q.pending[0], q.pending[1:]
+		return job, true
+	}
+	q.pending = nil
+	if q.workers--; q.workers == 0 {
+		close(q.idle)
+		q.idle = nil
+	}
+	return job, false
+}
+
+// length returns how many descriptors are waiting to be closed.
+func (q *closeQueue) length() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.pending)
+}
+
+// whenIdle returns a channel that is closed when all descriptors are closed.
+func (q *closeQueue) whenIdle() <-chan struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.idle != nil {
+		return q.idle
+	}
+	idle := make(chan struct{})
+	close(idle)
+	return idle
 }

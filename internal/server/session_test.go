@@ -3,6 +3,8 @@
 package server
 
 import (
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -11,47 +13,216 @@ import (
 	"scache/internal/cache"
 )
 
-// TestCloserTakesLeaveOfThoseWhoListen has remote ends that listen, that have said
-// something, and that have hung up; few and many.
-func TestCloserTakesLeaveOfThoseWhoListen(t *testing.T) {
+func newCloser(goodbye string) *Closer {
+	return &Closer{Goodbye: goodbye, Hits: NewHits(func() time.Duration { return 0 })}
+}
+
+// TestCloser_saysGoodbyeToLiveConnections has remote ends that listen, that have sent
+// something, and that have hung up; one and many.
+func TestCloser_saysGoodbyeToLiveConnections(t *testing.T) {
 	t.Parallel()
-	for _, n := range []int{1, few + 1} {
+	for _, n := range []int{1, maxInlineClose + 1} {
 		for name, test := range map[string]struct {
 			goodbye string
-			why     cache.End
+			why     cache.Reason
 			before  func(remote int)
 			want    string
 		}{
-			"who listens":             {"QUIT", cache.Expired, func(int) {}, "QUIT\r\n"},
-			"who listens, no goodbye": {"", cache.Expired, func(int) {}, ""},
-			"who has spoken":          {"QUIT", cache.Expired, func(remote int) { unix.Write(remote, []byte("421 bye\r\n")) }, ""},
-			"who has hung up":         {"QUIT", cache.Expired, func(remote int) { unix.Shutdown(remote, unix.SHUT_WR) }, ""},
-			"who was seen to be dead": {"QUIT", cache.Dead, func(int) {}, ""},
+			"listens":             {"QUIT", cache.Expired, func(int) {}, "QUIT\r\n"},
+			"listens, no goodbye": {"", cache.Expired, func(int) {}, ""},
+			"has sent something": {"QUIT", cache.Expired, func(remote int) {
+				unix.Write(remote, []byte("421 bye\r\n"))
+			}, ""},
+			"has hung up": {"QUIT", cache.Expired, func(remote int) {
+				unix.Shutdown(remote, unix.SHUT_WR)
+			}, ""},
+			"was found dead": {"QUIT", cache.Dead, func(int) {}, ""},
 		} {
 			var remotes []int
 			var all []cache.Ended
 			for range n {
-				pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+				const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC
+				pair, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
 				if err != nil {
 					t.Fatal(err)
 				}
 				test.before(pair[0])
-				remotes, all = append(remotes, pair[0]), append(all, cache.Ended{FD: pair[1], Why: test.why})
+				remotes = append(remotes, pair[0])
+				all = append(all, cache.Ended{FD: pair[1], Why: test.why})
 			}
-			c := &Closer{Goodbye: test.goodbye, Hits: NewHits(func() time.Duration { return 0 })}
+			c := newCloser(test.goodbye)
 			c.Close(all)
-			c.Wait()
+			c.Wait(time.Minute)
 			for _, remote := range remotes {
 				buf := make([]byte, 100)
 				heard, _ := unix.Read(remote, buf)
 				if got := string(buf[:max(heard, 0)]); got != test.want {
-					t.Errorf("%d, %s: heard %q", n, name, got)
+					t.Errorf("%d, %s: got %q, want %q", n, name, got, test.want)
 				}
 				if end, _ := unix.Read(remote, buf); end > 0 {
-					t.Errorf("%d, %s: the connection is open", n, name)
+					t.Errorf("%d, %s: got an open connection, want it closed", n, name)
 				}
 				unix.Close(remote)
 			}
 		}
+	}
+}
+
+// unread returns a TCP connection with SO_LINGER and more data than its remote end, which
+// does not read, has room for.
+func unread(t *testing.T) (fd int, remote net.Conn) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	remote, err = l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { remote.Close() })
+	raw, err := conn.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(f uintptr) {
+		fd, err = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	linger := unix.Linger{Onoff: 1, Linger: 20}
+	if err := unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &linger); err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		_, err = unix.Write(fd, make([]byte, 64<<10))
+	}
+	if err != unix.EAGAIN {
+		t.Fatal(err)
+	}
+	return fd, remote
+}
+
+// soon is far less than the 20 s of SO_LINGER, and more than a busy machine needs.
+const soon = 5 * time.Second
+
+// TestCloser_doesNotLinger closes connections whose unsent data is not read: neither the
+// caller nor the end of the process waits for them, and the kernel still sends the data.
+func TestCloser_doesNotLinger(t *testing.T) {
+	t.Parallel()
+	for name, n := range map[string]int{"some": 6, "many": maxInlineClose + 2} {
+		c := newCloser("QUIT")
+		var all []cache.Ended
+		var remotes []net.Conn
+		for range n {
+			fd, remote := unread(t)
+			all = append(all, cache.Ended{FD: fd, Why: cache.Expired})
+			remotes = append(remotes, remote)
+		}
+		start := time.Now()
+		c.Close(all)
+		if took := time.Since(start); took > soon/5 {
+			t.Errorf("%s: got Close after %v, want it at once", name, took)
+		}
+		c.Wait(time.Minute)
+		if took := time.Since(start); took > soon {
+			t.Errorf("%s: got all closed after %v, want less than %v", name, took, soon)
+		}
+		remotes[0].SetReadDeadline(time.Now().Add(time.Minute))
+		if got, err := io.Copy(io.Discard, remotes[0]); err != nil || got < 64<<10 {
+			t.Errorf("%s: got %d bytes, %v, want all of them and the end", name, got, err)
+		}
+	}
+}
+
+// TestCloser_isNotHeldUpByAFile closes files whose close(2) blocks: connections are closed
+// meanwhile, and waiting for all ends in time.
+func TestCloser_isNotHeldUpByAFile(t *testing.T) {
+	t.Parallel()
+	c := newCloser("")
+	blocked := make(chan struct{})
+	c.others.add(make([]cache.Ended, 2*maxCloseWorkers), maxCloseWorkers,
+		func(cache.Ended) { <-blocked }) // as a file system that does not answer
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	fd, remote := unread(t)
+	c.Close([]cache.Ended{{FD: pipe[1]}, {FD: fd}})
+	remote.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := io.Copy(io.Discard, remote); err != nil {
+		t.Errorf("got %v, want the end of the connection", err)
+	}
+	start := time.Now()
+	c.Wait(10 * time.Millisecond)
+	if took := time.Since(start); took > soon {
+		t.Errorf("got Wait after %v, want 10 ms", took)
+	}
+	close(blocked)
+	c.Wait(time.Minute)
+	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("got %d, %v, want the end of the pipe", n, err)
+	}
+}
+
+// TestCloser_closesInlineWhenBehind has more connections waiting than the limit: the
+// caller then closes its own.
+func TestCloser_closesInlineWhenBehind(t *testing.T) {
+	t.Parallel()
+	c := newCloser("")
+	blocked := make(chan struct{})
+	c.sockets.add(make([]cache.Ended, maxInlineClose+2), 1, func(cache.Ended) { <-blocked })
+	fd, remote := unread(t)
+	c.Close([]cache.Ended{{FD: fd}})
+	remote.SetReadDeadline(time.Now().Add(time.Minute))
+	if _, err := io.Copy(io.Discard, remote); err != nil {
+		t.Errorf("got %v, want the end of the connection", err)
+	}
+	close(blocked)
+	c.Wait(time.Minute)
+}
+
+// TestCloseQueue_copies closes a copy inline if that cannot block. The connection keeps
+// SO_LINGER for its other owner.
+func TestCloseQueue_copies(t *testing.T) {
+	t.Parallel()
+	var q closeQueue
+	fd, remote := unread(t)
+	kept, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	q.closeCopy(fd)
+	if took := time.Since(start); took > soon {
+		t.Errorf("copy: got %v, want it at once", took)
+	}
+	linger, err := unix.GetsockoptInt(kept, unix.SOL_SOCKET, unix.SO_LINGER)
+	if err != nil || linger == 0 {
+		t.Errorf("got SO_LINGER %d, %v, want it on", linger, err)
+	}
+	q.closeCopy(kept) // the last one lingers, in the background
+	if took := time.Since(start); took > soon {
+		t.Errorf("last copy: got %v, want it at once", took)
+	}
+	go io.Copy(io.Discard, remote)
+	<-q.whenIdle()
+
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	q.closeCopy(pipe[1])
+	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("got %d, %v, want the end of the pipe", n, err)
 	}
 }

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package cache
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+func TestClear_dropsEverything(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	a, b, c := w.session(time.Minute, "e"), w.session(time.Minute, "e"), w.session(time.Minute, "f")
+	w.binding(time.Minute, "d", "p", "e")
+	w.binding(time.Minute, "d", "p", "f")
+	w.Clear()
+	w.wantSize(t, 0, 0, 0)
+	w.sleep(time.Hour)
+	w.wantClosed(t, a, b, c)
+}
+
+func TestFlush_byLabel(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	e1, e2 := w.session(time.Minute, "e"), w.session(time.Minute, "e")
+	f, g := w.session(time.Minute, "f"), w.session(time.Minute, "g")
+	w.binding(time.Minute, "d", "p", "e")
+	w.binding(time.Minute, "d", "q", "g")
+	w.binding(time.Minute, "d", "r", "nothing")
+	w.binding(time.Minute, "other", "p", "e")
+	for _, step := range []struct {
+		label              string
+		sessions, bindings int
+	}{{"f", 1, 0}, {"unknown", 0, 0}, {"d", 3, 3}, {"d", 0, 0}, {"e", 0, 0}} {
+		if s, b := w.Flush([]string{step.label}); s != step.sessions || b != step.bindings {
+			t.Errorf("got %d sessions and %d bindings, want %+v", s, b, step)
+		}
+	}
+	w.wantSize(t, 1, 0, 0)
+	w.wantClosed(t, e1, e2, f, g)
+	if got := w.Totals().Ended[Flushed]; got != 4 {
+		t.Errorf("got %d flushed, want 4", got)
+	}
+}
+
+// TestClear_inSteps drops more than one step does, and nothing that is saved meanwhile.
+func TestClear_inSteps(t *testing.T) {
+	t.Parallel()
+	for name, clear := range map[string]func(*world) (int, int){
+		"all":      func(w *world) (int, int) { return w.Clear() },
+		"by label": func(w *world) (int, int) { return w.Flush([]string{"d"}) },
+	} {
+		w := newWorld(0)
+		const n = 3*flushStep + 7
+		for i := range n {
+			w.session(time.Minute, fmt.Sprint("e", i%2*i)) // many of one endpoint, one of many
+			w.binding(time.Minute, "d", "p", fmt.Sprint("e", i%2*i))
+			w.binding(time.Minute, "d", "q", fmt.Sprint("e", i%2*i))
+		}
+		bindings := len(w.bindings("d"))
+		steps, release := 0, w.config.Release
+		w.config.Release = func(all []Ended) {
+			if release(all); len(all) > flushStep {
+				t.Errorf("%s: got %d in one step, want at most %d", name, len(all), flushStep)
+			}
+			steps++
+			w.session(time.Minute, "e0")
+			w.binding(time.Minute, "d", fmt.Sprint("new ", steps), "e0")
+		}
+		if s, b := clear(w); s != n || b != bindings {
+			t.Errorf("%s: got %d and %d, want %d and %d", name, s, b, n, bindings)
+		}
+		w.wantSize(t, 1, 1, steps)
+		if got := len(w.bindings("d")); got != steps {
+			t.Errorf("%s: got %d bindings, want %d saved meanwhile", name, got, steps)
+		}
+	}
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package cache
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestSetLimit_evictsNearestToItsEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.SetLimit(func() int { return 3 })
+	long, short := w.session(time.Hour, "e"), w.session(time.Second, "f")
+	middle := w.session(time.Minute, "e")
+	w.session(2*time.Hour, "g")
+	w.wantClosed(t, short)
+	w.session(2*time.Hour, "g")
+	w.wantClosed(t, short, middle)
+	shorter := w.session(time.Second, "g")
+	w.wantClosed(t, long, short, middle) // and not the one just saved
+	w.SetLimit(func() int { return 0 })  // is one
+	w.wantSize(t, 0, 1, 1)
+	if w.ends[shorter] != Evicted {
+		t.Errorf("got reason %v, want %v", w.ends[shorter], Evicted)
+	}
+	if got := w.Totals().Ended[Evicted]; got != 5 {
+		t.Errorf("got %d evicted, want 5", got)
+	}
+	if got := w.Limit(); got != 1 {
+		t.Errorf("got limit %d, want 1", got)
+	}
+}
+
+func TestSetLimit_keepsTheSessionJustSaved(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	w.SetLimit(func() int { return 1 })
+	long := w.session(time.Hour, "e")
+	short := w.session(time.Second, "e")
+	w.wantClosed(t, long)
+	if got := w.endpoint(t, "e"); got != short {
+		t.Errorf("got %d, want %d", got, short)
+	}
+}
+
+func TestBindingLimit_evictsNearestToItsEnd(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(Config{BindingLimit: 3})
+	for i, ttl := range []time.Duration{3, 1, 2} {
+		w.binding(ttl*time.Hour, "d", fmt.Sprint("p", i), "e")
+	}
+	w.binding(time.Minute, "d", "p1", "e") // one that is there takes no room
+	w.binding(time.Second, "other", "p", "e")
+	var left []string
+	for _, b := range append(w.bindings("d"), w.bindings("other")...) {
+		left = append(left, b.Property)
+	}
+	if want := []string{"p0", "p2", "p"}; !slices.Equal(left, want) {
+		t.Errorf("got %q, want %q", left, want)
+	}
+	if n := w.Totals().EvictedBindings; n != 1 {
+		t.Errorf("got %d evicted, want 1", n)
+	}
+}
+
+func TestEndpointLimit_ofSessionsAndTTL(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(Config{EndpointLimit: func(label string) (int, time.Duration) {
+		return map[string]int{"one": 1, "two": 2}[label],
+			map[string]time.Duration{"two": time.Minute}[label]
+	}})
+	a, b := w.session(time.Hour, "one"), w.session(time.Hour, "one")
+	w.wantClosed(t, a)
+	c, d := w.session(time.Hour, "two"), w.session(time.Second, "two")
+	e := w.session(time.Hour, "two")
+	w.wantClosed(t, a, c)
+	if w.ends[c] != Evicted {
+		t.Errorf("got reason %v, want %v", w.ends[c], Evicted)
+	}
+	for range 5 {
+		w.session(time.Hour, "any")
+	}
+	w.sleep(2 * time.Second)
+	w.wantClosed(t, a, c, d)
+	w.sleep(time.Minute) // the limit of time shortens, and does not lengthen
+	w.wantClosed(t, a, c, d, e)
+	if got := w.endpoint(t, "one"); got != b {
+		t.Errorf("got %d, want %d", got, b)
+	}
+	w.wantSize(t, 0, 1, 5)
+}
+
+func TestMemoryLimit_evictsNearestToItsEndOfBothKinds(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1000)
+	const entry = 3000 // at least what a binding with two labels takes
+	w := newWorldWith(Config{MemoryLimit: 3 * entry})
+	w.binding(3*time.Second, "d1", long, "e1")
+	w.binding(time.Second, "d2", long, "e2")
+	fd := w.session(2*time.Second, long)
+	for i := 0; len(w.told) < 3; i++ {
+		w.binding(time.Minute, fmt.Sprint("more ", i), long, "e")
+	}
+	want := []Ended{
+		{NoFD, Evicted, "", "d2"}, {fd, Evicted, long, ""}, {NoFD, Evicted, "", "d1"},
+	}
+	if !slices.Equal(w.told, want) {
+		t.Errorf("got %v, want %v", w.told, want)
+	}
+	memory, totals := w.Memory(), w.Totals()
+	if memory.Used > memory.Limit || memory.Used < memory.Limit/2 {
+		t.Errorf("got %+v, want the limit nearly used", memory)
+	}
+	if memory.Evicted != 3 || totals.EvictedBindings != 2 || totals.Ended[Evicted] != 1 {
+		t.Errorf("got %+v, %+v, want 2 bindings and a session evicted", memory, totals)
+	}
+	w.Clear()
+	w.wantEmpty(t)
+}
+
+// TestMemoryLimit_keepsTheEntryJustSaved saves entries that exceed the limit alone.
+func TestMemoryLimit_keepsTheEntryJustSaved(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(Config{MemoryLimit: 1})
+	a := w.session(time.Hour, "e")
+	w.binding(time.Second, "d", "p", "f")
+	w.wantClosed(t, a)
+	w.wantSize(t, 1, 0, 0)
+	b := w.session(time.Second, "f")
+	w.wantSize(t, 0, 1, 1)
+	w.binding(time.Second, "d", "p", "f")
+	w.wantClosed(t, a, b)
+	w.wantSize(t, 1, 0, 0)
+	w.binding(time.Hour, "d", "p", "f") // a restart takes no room
+	if got := w.Memory().Evicted; got != 3 {
+		t.Errorf("got %d evicted, want 3", got)
+	}
+}
+
+// TestMemory_isWhatTheHeapTakes compares the estimates with the heap.
+func TestMemory_isWhatTheHeapTakes(t *testing.T) {
+	heap := func() int64 {
+		runtime.GC()
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapAlloc)
+	}
+	const n = 20_000
+	property := []byte(strings.Repeat("p", 100))
+	for name, save := range map[string]func(w *world, i int){
+		"sessions of one endpoint": func(w *world, i int) {
+			w.SaveSession(time.Hour, []byte("e"), property, i)
+		},
+		"sessions": func(w *world, i int) {
+			w.SaveSession(time.Hour, fmt.Append(nil, "endpoint ", i), property, i)
+		},
+		"bindings of one destination": func(w *world, i int) {
+			w.SaveBinding(time.Hour, []byte("d"), property, fmt.Append(nil, "endpoint ", i))
+		},
+		"bindings to one endpoint": func(w *world, i int) {
+			w.SaveBinding(time.Hour, fmt.Append(nil, "destination ", i), property, []byte("e"))
+		},
+	} {
+		before, w := heap(), newWorld(0)
+		for i := range n {
+			save(w, i)
+		}
+		took := float64(heap() - before)
+		if counted := float64(w.Memory().Used); counted < 0.7*took || counted > 1.4*took {
+			t.Errorf("%s: got %.0f bytes an entry, the heap has %.0f", name, counted/n, took/n)
+		}
+		w.Clear()
+		w.wantEmpty(t)
+		w.told, w.closed, w.ends = nil, nil, nil
+		if kept := heap() - before; kept > 100*n/10 {
+			t.Errorf("%s: got %d bytes kept after Clear, want nearly none", name, kept)
+		}
+		runtime.KeepAlive(w)
+	}
+}
+
+// TestFreed_isCalledWhenMostIsGone has entries flushed and expired.
+func TestFreed_isCalledWhenMostIsGone(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*world){
+		"flushed": func(w *world) { w.Clear() },
+		"expired": func(w *world) { w.sleep(2 * time.Minute) },
+	} {
+		freed := 0
+		w := newWorldWith(Config{Freed: func() { freed++ }})
+		save := func(bytes int) {
+			for i := range bytes / 60_000 {
+				property := []byte(strings.Repeat("x", 60_000))
+				w.SaveBinding(time.Minute, []byte("d"), property, fmt.Append(nil, "e", i))
+			}
+		}
+		save(freedAtLeast - 1<<20)
+		end(w)
+		if freed != 0 {
+			t.Errorf("%s: got %d calls for little, want none", name, freed)
+		}
+		save(3 * freedAtLeast)
+		w.binding(time.Hour, "small", "p", "e")
+		end(w)
+		if freed != 1 {
+			t.Errorf("%s: got %d calls, want 1", name, freed)
+		}
+		w.Expire()
+		w.takeAll()
+		if freed != 1 {
+			t.Errorf("%s: got %d calls later, want 1", name, freed)
+		}
+	}
+}

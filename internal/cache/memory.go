@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// Bounds: of the number of sessions, and of the memory of all entries.
+
+package cache
+
+import "unsafe"
+
+// What an entry takes beside its strings: the value itself, its place in a map or
+// a heap, and what the allocator rounds up.
+const (
+	mapEntry = 48
+
+	fixedSession     = int64(unsafe.Sizeof(session{})) + 16
+	fixedEndpoint    = int64(unsafe.Sizeof(endpoint{})) + mapEntry + 16
+	fixedBinding     = int64(unsafe.Sizeof(binding{})) + 2*mapEntry + 16
+	fixedDestination = int64(unsafe.Sizeof(destination{})) + mapEntry + 32
+)
+
+func sessionCost(property int) int64 { return fixedSession + stringCost(property) }
+
+func endpointCost(label int) int64 { return fixedEndpoint + stringCost(label) }
+
+func bindingCost(property int) int64 { return fixedBinding + stringCost(property) }
+
+func destinationCost(label int) int64 { return fixedDestination + stringCost(label) }
+
+// stringCost returns what the allocator takes for a string of this length, nearly.
+func stringCost(n int) int64 { return (int64(n) + 15) &^ 15 }
+
+// Memory is what the entries of a cache take, in bytes.
+type Memory struct {
+	Used  int64
+	Limit int64 // or zero
+
+	Evicted int64 // entries that had to make room because of the limit
+}
+
+// Memory returns what the cache takes now.
+func (c *Cache) Memory() Memory {
+	c.lock()
+	defer c.unlock()
+	return Memory{c.memory, c.config.MemoryLimit, c.totals.EvictedForMemory}
+}
+
+// SetLimit bounds the number of sessions from now on to what limit returns, and to at
+// least one. Sessions above it make room at once. SetLimit calls limit with the cache
+// locked, so that of several calls the last one counts.
+func (c *Cache) SetLimit(limit func() int) {
+	c.lock()
+	defer c.unlock()
+	c.limit = max(limit(), 1)
+	c.evictTo(c.limit)
+}
+
+// Evict drops n sessions, to make descriptors available for something else.
+func (c *Cache) Evict(n int) {
+	c.lock()
+	defer c.unlock()
+	c.evictTo(c.sessions - n)
+}
+
+// evictTo evicts the sessions nearest to their end, until n are left.
+func (c *Cache) evictTo(n int) {
+	for c.sessions > max(n, 0) {
+		c.sessionWheel.Nearest().Owner.(*session).drop(Evicted)
+	}
+}
+
+// evictMemory evicts the entries nearest to their end, until there is room for a
+// new one or nothing is left.
+func (c *Cache) evictMemory(needed int64) {
+	limit := c.config.MemoryLimit
+	for limit > 0 && c.memory+needed > limit {
+		e := c.nearest()
+		if e == nil {
+			return
+		}
+		c.totals.EvictedForMemory++
+		e.drop(Evicted)
+	}
+}
+
+// nearest returns the session or the binding that ends first, or nil.
+func (c *Cache) nearest() interface{ drop(Reason) } {
+	st, bt := c.sessionWheel.Nearest(), c.bindingWheel.Nearest()
+	switch {
+	case st == nil && bt == nil:
+		return nil
+	case st == nil:
+		return bt.Owner.(*binding)
+	case bt == nil || st.Owner.(*session).end <= bt.Owner.(*binding).end:
+		return st.Owner.(*session)
+	}
+	return bt.Owner.(*binding)
+}
+
+// grow counts the memory of an entry.
+func (c *Cache) grow(cost int64) {
+	c.memory += cost
+	c.peakMemory = max(c.peakMemory, c.memory)
+}
+
+// freedAtLeast is how much memory must have become garbage before Freed is called.
+const freedAtLeast = 8 << 20
+
+// shrunk reports whether Freed is to be called: at least half of what the cache held
+// is gone, and at least freedAtLeast.
+func (c *Cache) shrunk() bool {
+	if c.peakMemory < freedAtLeast || c.memory > c.peakMemory/2 ||
+		c.peakMemory-c.memory < freedAtLeast {
+		return false
+	}
+	c.peakMemory = c.memory
+	return c.config.Freed != nil
+}
