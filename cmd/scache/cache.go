@@ -16,7 +16,9 @@ import (
 
 // newCache returns a cache with a clock, an alarm, and functions that check and close
 // descriptors.
-func newCache(params parameters, p *master.Process, clock func() time.Duration, closer *server.Closer) *cache.Cache {
+func newCache(
+	params parameters, p *master.Process, clock func() time.Duration, closer *server.Closer,
+) *cache.Cache {
 	var c *cache.Cache
 	alarm := time.AfterFunc(time.Hour, func() {
 		defer p.Log.ExitOnPanic()

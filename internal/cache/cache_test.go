@@ -136,7 +136,8 @@ func (w *world) wantClosed(t *testing.T, fds ...int) {
 func TestFindEndpoint_takesTheOldestSession(t *testing.T) {
 	t.Parallel()
 	w := newWorld(0)
-	a, b, other := w.session(time.Second, "e"), w.session(time.Second, "e"), w.session(time.Second, "f")
+	a, b := w.session(time.Second, "e"), w.session(time.Second, "e")
+	other := w.session(time.Second, "f")
 	for _, want := range []int{a, b, 0} {
 		if got := w.endpoint(t, "e"); got != want {
 			t.Errorf("got %d, want %d", got, want)

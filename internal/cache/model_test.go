@@ -76,7 +76,9 @@ func (m *model) drop(label string) {
 		}
 		return b.destination == label
 	})
-	m.sessions = slices.DeleteFunc(m.sessions, func(s modelSession) bool { return dropped[s.endpoint] })
+	m.sessions = slices.DeleteFunc(m.sessions, func(s modelSession) bool {
+		return dropped[s.endpoint]
+	})
 }
 
 // counted returns the size and the memory of what the model holds.

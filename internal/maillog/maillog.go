@@ -2,10 +2,12 @@
 
 // Package maillog logs as Postfix daemons do.
 //
-// A [Logger] takes lines and returns at once: a goroutine of its own hands them
-// to the sinks. Where a sink is slow, lines wait in a queue; where it is stuck,
-// the queue runs full and lines are lost, and counted, but whoever logs is
-// never held up.
+// A [Logger] takes lines and returns at once: a goroutine of its own writes them
+// to the sinks. If a sink is slow, lines wait in a queue. If it is stuck, the queue
+// becomes full, and further lines are lost and counted: the caller never waits.
+//
+// Lines of one kind, which have the same format, are limited to some each second,
+// so that a client cannot fill the log. A line with the number of the others follows.
 package maillog
 
 import (
@@ -16,6 +18,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 )
 
 // A Level is the severity of a line.
@@ -25,14 +28,13 @@ type Level int
 const (
 	Info    Level = iota // no word
 	Warning              // "warning: "
-	Error                // "error: "
 	Fatal                // "fatal: ": the process ends
-	Panic                // "panic: ": the process ends, and it is a bug
+	Panic                // "panic: ": the process ends because of a bug
 )
 
-var prefixes = [...]string{"", "warning: ", "error: ", "fatal: ", "panic: "}
+var prefixes = [...]string{"", "warning: ", "fatal: ", "panic: "}
 
-// A Sink is where lines go. A line has no control characters and no line end.
+// A Sink is where lines go. A line has only printable characters and no line end.
 // Write may block. A sink that is an io.Closer is closed when it is replaced.
 type Sink interface {
 	Write(level Level, line string) error
@@ -46,10 +48,11 @@ const (
 // A Logger writes lines to its sinks. Its methods are safe for concurrent use.
 type Logger struct {
 	queue   chan entry
-	lost    atomic.Int64 // lines that nobody was told about yet
+	lost    atomic.Int64 // lines, since the last line about it
 	lostAll atomic.Int64
 	sinks   atomic.Pointer[[]Sink]
 	verbose atomic.Int32
+	limiter limiter
 }
 
 type entry struct {
@@ -70,7 +73,7 @@ func New(sinks ...Sink) *Logger {
 func (l *Logger) Lost() int { return int(l.lostAll.Load()) }
 
 // SetSinks replaces the sinks, for all lines that are not written yet. It closes
-// the former ones, where they can be closed.
+// those of the former ones that can be closed.
 func (l *Logger) SetSinks(sinks ...Sink) {
 	former := l.sinks.Swap(&sinks)
 	if former == nil {
@@ -78,7 +81,7 @@ func (l *Logger) SetSinks(sinks ...Sink) {
 	}
 	select {
 	case l.queue <- entry{do: func() { closeAll(*former) }}:
-	default: // the collector of garbage will close them
+	default: // the garbage collector will close them
 	}
 }
 
@@ -93,7 +96,7 @@ func closeAll(sinks []Sink) {
 // SetVerbose makes Debug log, for a level above zero.
 func (l *Logger) SetVerbose(level int) { l.verbose.Store(int32(level)) }
 
-// Verbose tells whether Debug logs.
+// Verbose reports whether Debug logs.
 func (l *Logger) Verbose() bool { return l.verbose.Load() > 0 }
 
 func (l *Logger) run() {
@@ -103,63 +106,67 @@ func (l *Logger) run() {
 			continue
 		}
 		if n := l.lost.Swap(0); n > 0 {
-			l.write(Warning, fmt.Sprintf("warning: %d log lines were lost: the log receiver was too slow", n))
+			const lost = "warning: %d log lines were lost: the log receiver was too slow"
+			l.write(Warning, fmt.Sprintf(lost, n))
 		}
 		l.write(e.level, e.line)
 	}
 }
 
-// write hands a line to the sinks. An error is nothing to be logged: a sink
-// tries again with the next line.
+// write writes a line to the sinks. Errors are ignored: a sink tries again with the
+// next line.
 func (l *Logger) write(level Level, line string) {
 	for _, sink := range *l.sinks.Load() {
 		sink.Write(level, line)
 	}
 }
 
-func (l *Logger) log(level Level, format string, args []any) {
+// log queues a line and returns its text.
+func (l *Logger) log(level Level, format string, args ...any) (text string) {
 	line := prefixes[level] + fmt.Sprintf(format, args...)
 	if len(line) > maxLine {
 		line = line[:maxLine]
 	}
+	line = printable(line)
 	select {
-	case l.queue <- entry{level: level, line: printable(line)}:
+	case l.queue <- entry{level: level, line: line}:
 	default:
 		l.lost.Add(1)
 		l.lostAll.Add(1)
 	}
+	return line
 }
 
-// printable replaces control characters, and what is not UTF-8.
+// printable replaces what is not printable in UTF-8 by question marks, as Postfix does:
+// control characters, those of C1 too, and characters that change the direction of
+// the text or have no width.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// Debug logs a line for who looks for an error, if the logger is verbose.
+// Debug logs a line that helps to find an error, if the logger is verbose. The number of
+// these lines is not limited.
 func (l *Logger) Debug(format string, args ...any) {
 	if l.Verbose() {
-		l.log(Info, format, args)
+		l.log(Info, format, args...)
 	}
 }
 
 // Info logs a line of ordinary operation.
-func (l *Logger) Info(format string, args ...any) { l.log(Info, format, args) }
+func (l *Logger) Info(format string, args ...any) { l.limited(Info, format, args) }
 
-// Warning logs a problem that the process deals with.
-func (l *Logger) Warning(format string, args ...any) { l.log(Warning, format, args) }
+// Warning logs a problem that the process handles.
+func (l *Logger) Warning(format string, args ...any) { l.limited(Warning, format, args) }
 
-// Error logs a problem that makes the process do less than it should.
-func (l *Logger) Error(format string, args ...any) { l.log(Error, format, args) }
+// LogFatal logs the problem that ends the process. The caller ends it.
+func (l *Logger) LogFatal(format string, args ...any) { l.log(Fatal, format, args...) }
 
-// Fatal logs the problem that ends the process. It does not end it.
-func (l *Logger) Fatal(format string, args ...any) { l.log(Fatal, format, args) }
-
-// ExitOnPanic is to be deferred at the top of every goroutine: it logs a panic
+// ExitOnPanic must be deferred at the top of every goroutine: it logs a panic
 // with its stack, a line for each frame, and ends the process.
 func (l *Logger) ExitOnPanic() {
 	reason := recover()
@@ -174,18 +181,19 @@ func (l *Logger) ExitOnPanic() {
 // Panic logs the reason of a panic that was recovered, and the stack of the caller, a line
 // for each frame.
 func (l *Logger) Panic(reason any) {
-	l.log(Panic, "%v", []any{reason})
+	l.log(Panic, "%v", reason)
 	var pcs [64]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
 	for more := true; more; {
 		var f runtime.Frame
 		f, more = frames.Next()
-		l.log(Panic, "at %s (%s:%d)", []any{f.Function, f.File, f.Line})
+		l.log(Panic, "at %s (%s:%d)", f.Function, f.File, f.Line)
 	}
 }
 
 // Flush waits until all lines so far are written, or this time has passed.
 func (l *Logger) Flush(limit time.Duration) {
+	l.report(time.Now())
 	timeout := time.NewTimer(limit)
 	defer timeout.Stop()
 	done := make(chan struct{})

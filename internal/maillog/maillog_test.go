@@ -9,13 +9,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
-// memory is a sink that remembers, and blocks while it is held.
+// memory is a sink that keeps lines, and blocks while it is held.
 type memory struct {
 	hold  sync.Mutex
 	lines []string
@@ -28,26 +30,162 @@ func (m *memory) Write(level Level, line string) error {
 	return nil
 }
 
-func TestLevelsAndText(t *testing.T) {
+// written returns the lines so far.
+func (m *memory) written() []string {
+	m.hold.Lock()
+	defer m.hold.Unlock()
+	return slices.Clone(m.lines)
+}
+
+// last returns the last line so far.
+func (m *memory) last() string {
+	lines := m.written()
+	return lines[len(lines)-1]
+}
+
+func TestLogger_levelsAndText(t *testing.T) {
 	t.Parallel()
 	var m memory
 	l := New(&m)
 	l.Debug("not shown")
 	l.Info("a %d", 1)
 	l.Warning("b\nc\x7f\xff")
-	l.Error("d é")
-	l.Fatal("e")
+	l.LogFatal("e é")
 	l.SetVerbose(1)
 	l.Debug("shown")
 	l.Info("%s", strings.Repeat("x", 5000))
 	l.Flush(time.Minute)
-	want := []string{"0 a 1", "1 warning: b?c??", "2 error: d é", "3 fatal: e", "0 shown", "0 " + strings.Repeat("x", maxLine)}
-	if got := strings.Join(m.lines, "\n"); got != strings.Join(want, "\n") {
-		t.Errorf("got\n%s", got)
+	want := []string{
+		"0 a 1", "1 warning: b?c??", "2 fatal: e é", "0 shown", "0 " + strings.Repeat("x", maxLine),
+	}
+	if !slices.Equal(m.lines, want) {
+		t.Errorf("got %q, want %q", m.lines, want)
 	}
 }
 
-// closing is a sink that tells when it is closed.
+// TestLogger_replacesWhatIsNotPrintable has characters that would change a terminal or
+// what a person reads.
+func TestLogger_replacesWhatIsNotPrintable(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"a\x1b[31mb":            "a?[31mb",
+		"C1 \u0080\u009b\u009f": "C1 ???",
+		"bidi \u202a\u202e\u2066\u2069\u200f\u061c": "bidi ??????",
+		"width \u200b\ufeff\u00ad":                  "width ???",
+		"lines \u2028\u2029\u0085":                  "lines ???",
+		"tag \U000e0041":                            "tag ?",
+		"é 漢字 €":                                    "é 漢字 €",
+	} {
+		var m memory
+		l := New(&m)
+		l.Info("%s", text)
+		l.Flush(time.Minute)
+		if got := m.lines[0]; got != "0 "+want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+// fakeTime runs a test of a logger with a clock of its own.
+func fakeTime(t *testing.T, test func(l *Logger, m *memory)) {
+	synctest.Test(t, func(t *testing.T) {
+		var m memory
+		l := New(&m)
+		defer close(l.queue)
+		test(l, &m)
+	})
+}
+
+func TestLogger_limitsLinesOfOneKind(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(l *Logger, m *memory) {
+		for i := range 100_000 {
+			l.Warning("client: %d", i)
+		}
+		l.Info("other")
+		time.Sleep(999 * time.Millisecond)
+		synctest.Wait()
+		if got, want := len(m.written()), linesPerSecond+1; got != want {
+			t.Fatalf("within a second: got %d lines, want %d: %q", got, want, m.written())
+		}
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		want := fmt.Sprintf("1 warning: %d more lines like this one within a second: client: %d",
+			100_000-linesPerSecond, linesPerSecond-1)
+		if got := m.last(); got != want || len(m.written()) != linesPerSecond+2 {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		l.Warning("client: %d", 7)
+		synctest.Wait()
+		if got, want := m.last(), "1 warning: client: 7"; got != want {
+			t.Errorf("in the next second: got %q, want %q", got, want)
+		}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if got, want := len(m.written()), linesPerSecond+3; got != want {
+			t.Errorf("an hour later: got %d lines, want %d", got, want)
+		}
+	})
+}
+
+// TestLogger_logsALineASecond has no more lines than the limit in any second.
+func TestLogger_logsALineASecond(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(l *Logger, m *memory) {
+		const n = 10 * linesPerSecond
+		for range n {
+			l.Info("line")
+			time.Sleep(time.Second / linesPerSecond)
+		}
+		synctest.Wait()
+		if got := len(m.written()); got != n {
+			t.Errorf("got %d lines, want %d", got, n)
+		}
+	})
+}
+
+func TestLogger_doesNotLimitDebugAndFatal(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(l *Logger, m *memory) {
+		l.SetVerbose(1)
+		for range 100 {
+			l.Debug("a")
+			l.LogFatal("b")
+		}
+		l.Flush(time.Minute)
+		if got := len(m.written()); got != 200 {
+			t.Errorf("got %d lines, want 200", got)
+		}
+	})
+}
+
+func TestFlush_reportsSuppressedLines(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(l *Logger, m *memory) {
+		for range linesPerSecond + 5 {
+			l.Info("line")
+		}
+		l.Flush(time.Minute)
+		const want = "1 warning: 5 more lines like this one within a second: line"
+		if got := m.last(); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
+// TestLogger_boundsTheNumberOfKinds has formats that are not constants.
+func TestLogger_boundsTheNumberOfKinds(t *testing.T) {
+	t.Parallel()
+	l := New()
+	for i := range 3 * maxKinds {
+		l.Info(fmt.Sprint("format ", i))
+	}
+	if got := len(l.limiter.kinds); got > maxKinds {
+		t.Errorf("got %d kinds, want at most %d", got, maxKinds)
+	}
+}
+
+// closing is a sink that knows whether it is closed.
 type closing struct {
 	memory
 	closed bool
@@ -58,7 +196,7 @@ func (c *closing) Close() error {
 	return nil
 }
 
-func TestReplacedSinksAreClosed(t *testing.T) {
+func TestSetSinks_closesFormerOnes(t *testing.T) {
 	t.Parallel()
 	var former, next closing
 	l := New(&former)
@@ -72,13 +210,14 @@ func TestReplacedSinksAreClosed(t *testing.T) {
 	}
 }
 
-func TestAStuckSinkHoldsNobodyUp(t *testing.T) {
+func TestLogger_doesNotWaitForAStuckSink(t *testing.T) {
 	t.Parallel()
 	var m memory
 	l := New(&m)
+	l.SetVerbose(1)
 	m.hold.Lock()
 	for i := range 3 * queueSize {
-		l.Info("%d", i) // would deadlock if it blocked
+		l.Debug("%d", i) // would deadlock if it blocked
 	}
 	l.Flush(time.Millisecond)
 	m.hold.Unlock()
@@ -86,7 +225,7 @@ func TestAStuckSinkHoldsNobodyUp(t *testing.T) {
 	last := m.lines[len(m.lines)-1]
 	lost := regexp.MustCompile(`1 warning: (\d+) log lines were lost`)
 	if len(m.lines) > queueSize+3 || !lost.MatchString(strings.Join(m.lines, "\n")) {
-		t.Errorf("%d lines were written, the last one is %q", len(m.lines), last)
+		t.Errorf("got %d lines, the last one %q", len(m.lines), last)
 	}
 }
 
@@ -111,23 +250,25 @@ func receive(t *testing.T, conn *net.UnixConn) string {
 	return string(buf[:n])
 }
 
-func TestPostlog(t *testing.T) {
+func TestPostlog_writesHostAndTag(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "postlog")
 	conn := receiver(t, path)
 	l := New(Postlog("host.example", "postfix/scache", "/nonexistent", path))
 	l.Warning("one")
-	want := regexp.MustCompile(fmt.Sprintf(`^[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d host postfix/scache\[%d\]: warning: one$`, os.Getpid()))
+	want := regexp.MustCompile(fmt.Sprintf(
+		`^[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d host postfix/scache\[%d\]: warning: one$`,
+		os.Getpid()))
 	if got := receive(t, conn); !want.MatchString(got) {
 		t.Errorf("got %q", got)
 	}
 }
 
-func TestPostlogConnectsAgain(t *testing.T) {
+func TestPostlog_connectsAgain(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "postlog")
 	l := New(Postlog("host", "tag", path))
-	l.Info("lost: nobody listens")
+	l.Info("lost: no receiver")
 	l.Flush(time.Minute)
 	for _, line := range []string{"first", "second"} {
 		conn := receiver(t, path)
@@ -142,13 +283,14 @@ func TestPostlogConnectsAgain(t *testing.T) {
 	}
 }
 
-func TestAStalledPostlogReceiverHoldsNobodyUp(t *testing.T) {
+func TestLogger_doesNotWaitForAStalledPostlog(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "postlog")
 	conn := receiver(t, path)
 	l := New(Postlog("host", "tag", path))
+	l.SetVerbose(1)
 	for i := range 10 * queueSize {
-		l.Info("%d", i)
+		l.Debug("%d", i)
 	}
 	l.Flush(10 * time.Millisecond)
 	for range queueSize { // once it reads, lines come again
@@ -156,10 +298,10 @@ func TestAStalledPostlogReceiverHoldsNobodyUp(t *testing.T) {
 			return
 		}
 	}
-	t.Error("nothing tells of lost lines")
+	t.Error("got no line about lost lines")
 }
 
-func TestUnknownFacility(t *testing.T) {
+func TestSyslog_unknownFacility(t *testing.T) {
 	t.Parallel()
 	if _, err := Syslog("post", "tag"); err == nil || !strings.Contains(err.Error(), "post") {
 		t.Errorf("got %v", err)
@@ -169,7 +311,7 @@ func TestUnknownFacility(t *testing.T) {
 	}
 }
 
-func TestPanicIsLoggedBeforeTheProcessDies(t *testing.T) {
+func TestExitOnPanic_logsBeforeTheProcessEnds(t *testing.T) {
 	t.Parallel()
 	if os.Getenv("PANIC") != "" {
 		l := New(Stream(os.Stderr, "scache"))
@@ -184,9 +326,11 @@ func TestPanicIsLoggedBeforeTheProcessDies(t *testing.T) {
 	cmd.Env = append(os.Environ(), "PANIC=1")
 	out, err := cmd.CombinedOutput()
 	if err == nil || cmd.ProcessState.ExitCode() != 2 {
-		t.Errorf("the process ended with %v", err)
+		t.Errorf("got exit status %v, want 2", err)
 	}
-	want := regexp.MustCompile(`^scache\[\d+\]: panic: two\?lines\nscache\[\d+\]: panic: at runtime\.gopanic .*\nscache\[\d+\]: panic: at .*TestPanic.*maillog_test\.go:\d+\)\n`)
+	want := regexp.MustCompile(`^scache\[\d+\]: panic: two\?lines\n` +
+		`scache\[\d+\]: panic: at runtime\.gopanic .*\n` +
+		`scache\[\d+\]: panic: at .*TestExitOnPanic.*maillog_test\.go:\d+\)\n`)
 	if !want.Match(out) {
 		t.Errorf("got\n%s", out)
 	}

@@ -8,7 +8,7 @@ import (
 	"go.uber.org/goleak"
 )
 
-// TestMain looks for goroutines that are left. A log stays as long as its process.
+// TestMain fails if goroutines are left, except those of loggers, which have no end.
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("scache/internal/maillog.(*Logger).run"))
 }

@@ -31,7 +31,7 @@ type syslogSink struct {
 
 // Syslog returns a sink that logs to syslogd(8), with a facility by its name
 // in syslog.conf(5). It connects at once, so that it works in a chroot jail
-// later on, and tries again with every line where it cannot.
+// later, and tries again with every line if it cannot.
 func Syslog(facility, tag string) (Sink, error) {
 	priority, found := facilities[strings.ToLower(facility)]
 	if !found {
@@ -53,11 +53,9 @@ func (s *syslogSink) Write(level Level, line string) error {
 			return err
 		}
 	}
-	switch level { // the writer connects again where it has lost syslogd
+	switch level { // the writer connects again if it has lost syslogd
 	case Warning:
 		return s.w.Warning(line)
-	case Error:
-		return s.w.Err(line)
 	case Fatal, Panic:
 		return s.w.Crit(line)
 	}
@@ -79,7 +77,7 @@ type postlogSink struct {
 
 // Postlog returns a sink that logs to postlogd(8), over the first of these
 // sockets that it can connect to. It connects at once, so that it works in a
-// chroot jail later on, and tries again with every line where it cannot.
+// chroot jail later, and tries again with every line if it cannot.
 func Postlog(host, tag string, paths ...string) Sink {
 	host, _, _ = strings.Cut(host, ".")
 	s := &postlogSink{paths: paths, header: fmt.Sprintf("%s %s[%d]", host, tag, os.Getpid())}

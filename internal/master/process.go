@@ -329,7 +329,7 @@ func (p *Process) Check() (err error) {
 func (p *Process) Fatal(err error) {
 	err = errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	if p.Log != nil && p.Options.Listen == "" {
-		p.Log.Fatal("%v", err)
+		p.Log.LogFatal("%v", err)
 		p.Log.Flush(time.Second)
 	}
 	if !p.Options.Stderr || p.Options.Listen != "" {

@@ -307,7 +307,7 @@ const watchdogSteps = 10
 // goes on when it is continued.
 func (p *Process) Watchdog(limit time.Duration, check func()) {
 	p.watch(limit, check, func() {
-		p.Log.Fatal("watchdog timeout: the process was stuck for %v", limit)
+		p.Log.LogFatal("watchdog timeout: the process was stuck for %v", limit)
 		p.Log.Flush(time.Second)
 		os.Exit(1)
 	})

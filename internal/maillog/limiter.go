@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package maillog
+
+import (
+	"strings"
+	"sync"
+	"time"
+)
+
+// linesPerSecond is how many lines of one kind are logged within a second.
+const linesPerSecond = 20
+
+// maxKinds bounds the number of kinds. There are fewer formats in the program.
+const maxKinds = 1000
+
+// A limiter counts lines by kind.
+type limiter struct {
+	mu    sync.Mutex
+	kinds map[string]*kind // by format
+}
+
+// A kind is the lines with one format.
+type kind struct {
+	start      time.Time // of a second
+	logged     int       // within this second
+	suppressed int       // the others
+	example    string    // the line logged last
+}
+
+// limited logs a line, unless there were enough of its kind within a second.
+func (l *Logger) limited(level Level, format string, args []any) {
+	k := l.limiter.admit(format, l.reportSuppressed)
+	if k == nil {
+		return
+	}
+	line := l.log(level, format, args...)
+	l.limiter.mu.Lock()
+	defer l.limiter.mu.Unlock()
+	line = strings.TrimPrefix(line, prefixes[level])
+	k.example = line[:min(len(line), maxExample)]
+}
+
+// maxExample bounds the example in the line about suppressed lines.
+const maxExample = 200
+
+// admit counts a line and returns its kind, or nil if the line must not be logged. In
+// this case it has report called when the second is over.
+func (l *limiter) admit(format string, report func()) *kind {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now := time.Now()
+	k := l.kinds[format]
+	if k == nil {
+		if l.kinds == nil || len(l.kinds) >= maxKinds {
+			l.kinds = map[string]*kind{}
+		}
+		k = &kind{}
+		l.kinds[format] = k
+	}
+	if k.suppressed == 0 && now.Sub(k.start) >= time.Second {
+		k.start, k.logged = now, 0
+	}
+	if k.logged < linesPerSecond {
+		k.logged++
+		return k
+	}
+	if k.suppressed++; k.suppressed == 1 {
+		time.AfterFunc(k.start.Add(time.Second).Sub(now), report)
+	}
+	return nil
+}
+
+// reportSuppressed logs how many lines of each kind were suppressed within a second that
+// is over.
+func (l *Logger) reportSuppressed() { l.report(time.Now().Add(-time.Second)) }
+
+// report does so for the seconds that started until then.
+func (l *Logger) report(until time.Time) {
+	for _, k := range l.limiter.take(until) {
+		const text = "%d more lines like this one within a second: %s"
+		l.log(Warning, text, k.suppressed, k.example)
+	}
+}
+
+// take returns the kinds with suppressed lines, and sets their numbers to zero.
+func (l *limiter) take(until time.Time) (all []kind) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, k := range l.kinds {
+		if k.suppressed > 0 && !k.start.After(until) {
+			all = append(all, *k)
+			k.suppressed = 0
+		}
+	}
+	return all
+}
