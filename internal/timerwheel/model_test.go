@@ -9,18 +9,18 @@ import (
 	"pgregory.net/rapid"
 )
 
-// A timed owner knows when it ended.
+// A timed owner knows whether its timer has ended.
 type timed struct {
 	timer Timer
-	end   time.Duration // when it is to, or 0 if it does not run
+	end   time.Duration // when the timer must end, or 0 if it does not run
 	ended int
 }
 
 func (o *timed) TimerEnded() { o.ended++ }
 
-// TestWheelAsAList has any sequence of calls, and compares with a list of ends: nothing
-// ends early, or more than a tick late, or twice.
-func TestWheelAsAList(t *testing.T) {
+// TestWheel_asList makes random calls and compares with a list of ends: no timer ends
+// early, more than a tick late, or twice.
+func TestWheel_asList(t *testing.T) {
 	t.Parallel()
 	const tick = 10 * time.Millisecond
 	rapid.Check(t, func(r *rapid.T) {
@@ -31,8 +31,9 @@ func TestWheelAsAList(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 60).Draw(r, "steps") {
 			o := &owners[rapid.IntRange(0, len(owners)-1).Draw(r, "timer")]
-			// Short and long times, as each level of the wheel is one of its own.
-			length := time.Duration(rapid.Int64Range(0, 1<<rapid.IntRange(0, 42).Draw(r, "bits")).Draw(r, "time"))
+			// Short and long times, for all levels of the wheel.
+			longest := int64(1) << rapid.IntRange(0, 42).Draw(r, "bits")
+			length := time.Duration(rapid.Int64Range(0, longest).Draw(r, "time"))
 			switch rapid.IntRange(0, 3).Draw(r, "step") {
 			case 0:
 				o.end = now + length
@@ -52,27 +53,39 @@ func TestWheelAsAList(t *testing.T) {
 				o := &owners[i]
 				switch {
 				case o.ended > 1 || o.ended > 0 && o.end == 0:
-					r.Fatalf("timer %d ended %d times", i, o.ended)
+					r.Fatalf("timer %d: got %d ends, want at most one", i, o.ended)
 				case o.ended > 0 && o.end > now:
-					r.Fatalf("timer %d ended %v early", i, o.end-now)
+					r.Fatalf("timer %d: got its end %v early", i, o.end-now)
 				case o.ended == 0 && o.end > 0 && now-o.end > tick:
-					r.Fatalf("timer %d is %v late", i, now-o.end)
+					r.Fatalf("timer %d: got no end %v late", i, now-o.end)
 				case o.ended > 0:
 					o.ended, o.end = 0, 0
 				}
 				if o.timer.Running() != (o.end > 0) {
-					r.Fatalf("timer %d runs: %v", i, o.timer.Running())
+					r.Fatalf("timer %d: got running %v", i, o.timer.Running())
 				}
 				if o.end > 0 && (earliest < 0 || o.end < earliest) {
 					earliest = o.end
 				}
 			}
-			// To come back at Next is in time for the earliest.
-			if next, any := w.Next(); any != (earliest >= 0) || any && next > max(earliest, now)+2*tick {
-				r.Fatalf("next at %v, %v; the earliest ends at %v", next, any, earliest)
+			// Next is in time for the earliest, and not before the next tick.
+			next, found := w.Next()
+			if found != (earliest >= 0) || found && next > max(earliest, now)+2*tick {
+				r.Fatalf("got next %v, %v, want it for %v", next, found, earliest)
 			}
-			if nearest := w.Nearest(); (nearest != nil) != (earliest >= 0) {
-				r.Fatalf("nearest is %v", nearest)
+			if found && next < now-now%tick {
+				r.Fatalf("got next %v, want it after %v", next, now)
+			}
+			// Nearest is precise to a tick, and to what has passed of it.
+			nearest := w.Nearest()
+			if (nearest != nil) != (earliest >= 0) {
+				r.Fatalf("got nearest %v, want one for %v", nearest, earliest)
+			}
+			if nearest != nil {
+				end := nearest.Owner.(*timed).end
+				if end > max(earliest, now)+2*tick {
+					r.Fatalf("got nearest %v, want %v", end, earliest)
+				}
 			}
 		}
 	})

@@ -6,12 +6,12 @@
 // The wheel is hierarchical. Level 0 has a slot for each of the next 64 ticks,
 // level 1 a slot for each of the next 64 spans of 64 ticks, and so on: the
 // nearer the end of a timer, the finer its slot. When time reaches a slot of a
-// higher level, its timers move to lower ones. A bitmap for each level tells
-// which slots are in use, so that time passes over empty ones at no cost.
+// higher level, its timers move to lower ones. A bitmap for each level has the
+// slots that are in use, so that passing empty ones costs nothing.
 //
-// The wheel reads no clock and sleeps nowhere. Its owner says what time it is,
-// as a duration since some fixed moment, and learns from Next when to come
-// back. The methods are not safe for concurrent use.
+// The wheel reads no clock and does not sleep. Its owner passes the time in, as a
+// duration since some fixed moment, and Next returns when to call Advance. The
+// methods are not safe for concurrent use.
 package timerwheel
 
 import (
@@ -26,22 +26,22 @@ const (
 	levels   = 8 // 48 bits of ticks: any time.Duration, in milliseconds
 )
 
-// A Timer is one thing that ends. The zero Timer with an Owner is ready to be
-// started; most often it is a field of its owner.
+// A Timer ends at some time. The zero Timer with an Owner is ready to be started;
+// most often it is a field of its owner.
 type Timer struct {
 	Owner Owner
 
 	end        uint64 // tick
 	level      uint8
 	running    bool
-	next, prev *Timer // its neighbours in the slot: the slot is a ring
+	next, prev *Timer // in the slot, which is a ring
 }
 
-// An Owner is told when its timer has ended. It may start and stop timers of
-// the same wheel.
+// An Owner has a timer. TimerEnded is called when the timer has ended; it may start
+// and stop timers of the same wheel.
 type Owner interface{ TimerEnded() }
 
-// Running tells whether the timer is started and did not end yet.
+// Running reports whether the timer has been started and has not ended.
 func (t *Timer) Running() bool { return t.running }
 
 // A Wheel is a set of running timers.
@@ -53,8 +53,8 @@ type Wheel struct {
 	slot [levels][slots]*Timer
 }
 
-// New returns an empty wheel that notices the end of a timer with this
-// precision, at least a millisecond: never early, and at most one tick late.
+// New returns an empty wheel with this precision, at least a millisecond: a timer
+// ends never early and at most one tick late.
 func New(tick time.Duration) *Wheel {
 	if tick < time.Millisecond {
 		panic("timerwheel: tick below a millisecond")
@@ -73,25 +73,25 @@ func (w *Wheel) Start(t *Timer, end time.Duration) {
 	w.insert(t)
 }
 
-// Stop makes the timer never end. A timer that does not run is left alone.
+// Stop stops the timer. If the timer does not run, Stop does nothing.
 func (w *Wheel) Stop(t *Timer) {
 	if t.running {
 		w.remove(t)
 	}
 }
 
-// Next returns when Advance is to be called next, and false if no timer runs.
-// At that time a timer ends, or some move to a lower level.
+// Next returns when Advance must be called, and false if no timer runs. At that
+// time a timer ends, or some move to a lower level.
 func (w *Wheel) Next() (time.Duration, bool) {
 	_, _, at, found := w.first()
 	return time.Duration(at) * w.tick, found
 }
 
-// Advance tells the wheel the time, and the owners of all timers that have
+// Advance moves the wheel to this time, and calls the owners of all timers that have
 // ended by then, in the order of their ticks.
 func (w *Wheel) Advance(now time.Duration) {
 	if now < w.next {
-		return // as most often: nothing ends between two ticks
+		return // the most frequent case: nothing ends between two ticks
 	}
 	target := uint64(max(now, 0) / w.tick)
 	for {
@@ -139,8 +139,8 @@ func (w *Wheel) slotOf(t *Timer) (head **Timer, bit uint64) {
 // insert appends the timer to its slot, so that timers of the same length stay
 // in order.
 func (w *Wheel) insert(t *Timer) {
-	// The highest bit in which its end differs from now tells the level: above
-	// it, the two share a slot.
+	// The highest bit in which its end differs from now gives the level: above it,
+	// the two share a slot.
 	t.level = uint8((bits.Len64(t.end^w.now) - 1) / slotBits)
 	t.running = true
 	head, bit := w.slotOf(t)

@@ -3,18 +3,17 @@
 package timerwheel
 
 import (
-	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
 
 const tick = 10 * time.Millisecond
 
-// item is a timer's owner that remembers when it was told.
+// item is a timer's owner that records when the timer ended.
 type item struct {
 	Timer
 	clock *time.Duration
-	due   time.Duration // when it should end, by the model
 	ended []time.Duration
 	then  func()
 }
@@ -32,64 +31,14 @@ func (it *item) TimerEnded() {
 	}
 }
 
-// TestAgainstModel starts, stops and restarts timers at random, near and far,
-// and compares each with what a map of ends would say.
-func TestAgainstModel(t *testing.T) {
+// TestNext_isInTime advances to each Next: the timer ends never early, at most one tick
+// late, and after few steps.
+func TestNext_isInTime(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(20) {
-		r := rand.New(rand.NewPCG(seed, 0))
-		w := New(tick)
-		var now time.Duration
-		items := make([]*item, 200)
-		for i := range items {
-			items[i] = newItem(&now)
-		}
-		running := map[*item]bool{}
-		for range 5000 {
-			it := items[r.IntN(len(items))]
-			switch r.IntN(4) {
-			case 0, 1:
-				it.due = now + time.Duration(r.Int64N(1<<(10+r.IntN(38))))
-				w.Start(&it.Timer, it.due)
-				running[it] = true
-			case 2:
-				w.Stop(&it.Timer)
-				delete(running, it)
-			case 3:
-				if r.IntN(2) == 0 {
-					now += time.Duration(r.Int64N(1 << (10 + r.IntN(36))))
-				} else if next, found := w.Next(); found {
-					now = max(now, next)
-				}
-				w.Advance(now)
-				for it := range running {
-					if late := now - it.due; late >= tick && it.Running() {
-						t.Fatalf("seed %d: a timer runs %v after its end", seed, late)
-					}
-					if !it.Running() {
-						if now < it.due || len(it.ended) != 1 {
-							t.Fatalf("seed %d: due %v, ended %v", seed, it.due, it.ended)
-						}
-						it.ended = nil
-						delete(running, it)
-					}
-				}
-			}
-			for _, it := range items {
-				if it.Running() != running[it] || len(it.ended) > 0 {
-					t.Fatalf("seed %d: running %v, model says %v; ended %v", seed, it.Running(), running[it], it.ended)
-				}
-			}
-			if _, found := w.Next(); found != (len(running) > 0) {
-				t.Fatalf("seed %d: Next finds %v with %d timers", seed, found, len(running))
-			}
-		}
-	}
-}
-
-func TestFollowingNextIsNeverEarlyAndAtMostATickLate(t *testing.T) {
-	t.Parallel()
-	for _, end := range []time.Duration{1, tick, tick + 1, 64 * tick, 65*tick - 1, 2 * time.Second, time.Hour, 1 << 31 * time.Second} {
+	for _, end := range []time.Duration{
+		1, tick, tick + 1, 63 * tick, 64 * tick, 65*tick - 1, 64 * 64 * tick, 2 * time.Second,
+		time.Hour, 1 << 31 * time.Second,
+	} {
 		w := New(tick)
 		var now time.Duration
 		it := newItem(&now)
@@ -98,27 +47,27 @@ func TestFollowingNextIsNeverEarlyAndAtMostATickLate(t *testing.T) {
 		for it.Running() {
 			next, found := w.Next()
 			if !found || next <= now {
-				t.Fatalf("end %v: next %v, %v", end, next, found)
+				t.Fatalf("end %v: got next %v, %v", end, next, found)
 			}
 			now = next
 			w.Advance(now)
 			wakeups++
 		}
 		if now < end || now >= end+tick {
-			t.Errorf("end %v: ended at %v", end, now)
+			t.Errorf("end %v: got %v", end, now)
 		}
 		if wakeups > levels {
-			t.Errorf("end %v: %d wake-ups", end, wakeups)
+			t.Errorf("end %v: got %d steps, want at most %d", end, wakeups, levels)
 		}
 	}
 }
 
-func TestOwnersMayStartAndStopTimers(t *testing.T) {
+func TestAdvance_ownersStartAndStopTimers(t *testing.T) {
 	t.Parallel()
 	w := New(tick)
 	var now time.Duration
 	a, b, c := newItem(&now), newItem(&now), newItem(&now)
-	// All end with the same tick: whichever comes first stops the other.
+	// All end with the same tick: the first one stops the other.
 	a.then = func() { w.Stop(&b.Timer); w.Start(&c.Timer, now) }
 	b.then = func() { w.Stop(&a.Timer); w.Start(&c.Timer, now) }
 	w.Start(&a.Timer, time.Second)
@@ -126,16 +75,16 @@ func TestOwnersMayStartAndStopTimers(t *testing.T) {
 	now = time.Second
 	w.Advance(now)
 	if len(a.ended)+len(b.ended) != 1 || !c.Running() {
-		t.Errorf("ended: a %v, b %v; c runs: %v", a.ended, b.ended, c.Running())
+		t.Errorf("got a ended %v, b ended %v, c running %v", a.ended, b.ended, c.Running())
 	}
 	now += tick
 	w.Advance(now)
 	if len(c.ended) != 1 {
-		t.Errorf("ended: c %v", c.ended)
+		t.Errorf("got c ended %v, want once", c.ended)
 	}
 }
 
-func TestTimeThatGoesBackChangesNothing(t *testing.T) {
+func TestAdvance_backwardsChangesNothing(t *testing.T) {
 	t.Parallel()
 	w := New(tick)
 	var now time.Duration
@@ -144,15 +93,15 @@ func TestTimeThatGoesBackChangesNothing(t *testing.T) {
 	w.Advance(-time.Minute)
 	w.Start(&it.Timer, time.Second)
 	if next, _ := w.Next(); next != time.Minute+tick {
-		t.Errorf("a timer that ended before now ends at %v", next)
+		t.Errorf("got next %v, want the next tick", next)
 	}
 }
 
-func TestNearest(t *testing.T) {
+func TestNearest_inOrderOfEnds(t *testing.T) {
 	t.Parallel()
 	w := New(tick)
 	if got := w.Nearest(); got != nil {
-		t.Errorf("an empty wheel has %v", got)
+		t.Errorf("empty wheel: got %v, want nil", got)
 	}
 	timers := make([]Timer, 10)
 	for i, seconds := range []int{50, 3000, 7, 9, 20, 8, 1000, 6, 400, 10} {
@@ -161,9 +110,63 @@ func TestNearest(t *testing.T) {
 	for _, want := range []int{7, 2, 5, 3, 9, 4, 0, 8, 6, 1} {
 		got := w.Nearest()
 		if got != &timers[want] {
-			t.Errorf("timer %d is not the nearest", want)
+			t.Errorf("got another timer than %d", want)
 		}
 		w.Stop(got)
+	}
+}
+
+// TestNearest_samplesASlot has one timer more in a slot than Nearest looks at.
+func TestNearest_samplesASlot(t *testing.T) {
+	t.Parallel()
+	w := New(tick)
+	timers := make([]Timer, sample+1)
+	for i := range sample {
+		w.Start(&timers[i], (2*slots-1)*tick)
+	}
+	last := &timers[sample]
+	w.Start(last, slots*tick) // the first tick of the same slot
+	if got := w.Nearest(); got != &timers[0] {
+		t.Error("behind the sample: got another timer than the first one")
+	}
+	w.Stop(&timers[0])
+	if got := w.Nearest(); got != last {
+		t.Error("in the sample: got another timer than the last one, which ends first")
+	}
+}
+
+// TestNew_refusesAShortTick has ticks that would overflow the levels.
+func TestNew_refusesAShortTick(t *testing.T) {
+	t.Parallel()
+	New(time.Millisecond)
+	defer func() {
+		if recover() == nil {
+			t.Error("got a wheel, want a panic")
+		}
+	}()
+	New(time.Millisecond - 1)
+}
+
+// TestStart_keepsTheOrderOfEqualEnds starts timers of the same length.
+func TestStart_keepsTheOrderOfEqualEnds(t *testing.T) {
+	t.Parallel()
+	for _, end := range []time.Duration{tick, 100 * tick, 10_000 * tick} {
+		w := New(tick)
+		var now time.Duration
+		var order []*item
+		items := make([]*item, 5)
+		for i := range items {
+			items[i] = newItem(&now)
+			items[i].then = func() { order = append(order, items[i]) }
+			w.Start(&items[i].Timer, end)
+		}
+		w.Stop(&items[0].Timer)
+		w.Start(&items[1].Timer, end) // restarted: now the last one
+		w.Advance(end)
+		want := []*item{items[2], items[3], items[4], items[1]}
+		if !slices.Equal(order, want) {
+			t.Errorf("end %v: got %v, want %v", end, order, want)
+		}
 	}
 }
 

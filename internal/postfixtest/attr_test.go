@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-package attr_test
+package postfixtest_test
 
 import (
 	"context"
@@ -15,8 +15,8 @@ import (
 	"scache/internal/postfixtest"
 )
 
-// program is one of somebody else, who knows this package by its path, and asks
-// verify(8), a server of Postfix that knows which addresses take mail.
+// program imports package attr from outside this module. It asks
+// verify(8), a server of Postfix that knows which addresses accept mail.
 const program = `package main
 
 import (
@@ -58,12 +58,12 @@ func main() {
 }
 `
 
-// TestAnotherProgramSpeaksToAnotherDaemon builds a program outside this module, as the
-// documentation says, which asks a daemon of Postfix.
-func TestAnotherProgramSpeaksToAnotherDaemon(t *testing.T) {
+// TestAttr_inAnotherProgram builds a program outside this module, as the documentation of
+// package attr says. The program asks a daemon of Postfix.
+func TestAttr_inAnotherProgram(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
-	here, err := filepath.Abs("..")
+	here, err := filepath.Abs("../..")
 	if err != nil {
 		t.Fatal(err)
 	}
