@@ -8,14 +8,14 @@
 //
 //	name NUL value NUL name NUL value NUL … NUL
 //
-// Nothing on the wire tells the type of a value: the two ends agree on it, as
-// they agree on the names, their number and their order. Postfix reads
-// strictly: a name that is missing, unexpected or in another place is an
-// error. [List.Expect] checks a list in that way.
+// The type of a value is not on the wire: the two ends agree on it, as they agree
+// on the names, their number and their order. Postfix reads strictly: a name that
+// is missing, unexpected or in another place is an error. [List.Expect] checks a
+// list in that way.
 //
-// A [Decoder] turns a stream of bytes, however it is cut into pieces, into
-// lists; an [Encoder] does the reverse, one write for each list. Both reuse
-// their memory, and both bound the size of a list.
+// A [Decoder] turns a stream of bytes, in pieces of any size, into lists; an
+// [Encoder] does the reverse, with one write for each list. Both reuse their
+// memory, and both limit the size of a list.
 //
 // From Postfix 3.6 on, most daemons speak first and announce their protocol,
 // as a list with the attribute "protocol". The manual pages of the daemons,
@@ -29,14 +29,14 @@ import (
 	"strconv"
 )
 
-// DefaultMaxSize bounds the size of a list, in bytes on the wire, unless
-// SetMaxSize says otherwise.
+// DefaultMaxSize limits the size of a list, in bytes on the wire, until SetMaxSize
+// is called.
 const DefaultMaxSize = 64 << 10
 
-// ErrTooLong is the error for a list larger than the bound.
+// ErrTooLong is the error for a list above the limit of size.
 var ErrTooLong = errors.New("attribute list is too long")
 
-// The pseudo-names that enclose a table. Neither has a value.
+// The names that enclose a table. Neither has a value.
 const (
 	openTable  = "{"
 	closeTable = "}"
@@ -63,8 +63,8 @@ func (l List) Lookup(name string) (a Attr, found bool) {
 	return Attr{}, false
 }
 
-// Expect tells whether the list has exactly these names in this order. The
-// error says where it departs from them.
+// Expect checks that the list has exactly these names in this order. The error
+// names the first difference.
 func (l List) Expect(names ...string) error {
 	for i, want := range names {
 		if i == len(l) {
@@ -80,14 +80,14 @@ func (l List) Expect(names ...string) error {
 	return nil
 }
 
-// Int returns the value as a C int. The wire has it as an unsigned decimal
-// number, so that -1 travels as 4294967295.
+// Int returns the value as a C int. On the wire it is an unsigned decimal number:
+// -1 is sent as 4294967295.
 func (a Attr) Int() (int32, error) {
 	n, err := a.decimal(32)
 	return int32(n), err
 }
 
-// Long returns the value as a 64-bit number; negative ones travel as in Int.
+// Long returns the value as a 64-bit number. Negative numbers are sent as in Int.
 func (a Attr) Long() (int64, error) {
 	n, err := a.decimal(64)
 	return int64(n), err
@@ -101,7 +101,7 @@ func (a Attr) decimal(bits int) (uint64, error) {
 	return n, nil
 }
 
-// Bool returns the value as a truth value, 0 or 1 on the wire.
+// Bool returns the value as a boolean, 0 or 1 on the wire.
 func (a Attr) Bool() (bool, error) {
 	switch string(a.Value) {
 	case "0":
@@ -112,7 +112,7 @@ func (a Attr) Bool() (bool, error) {
 	return false, fmt.Errorf("malformed boolean value of attribute %s: %.100q", a.Name, a.Value)
 }
 
-// Data returns the bytes that travel in base64.
+// Data returns the value as bytes, which are in base64 on the wire.
 func (a Attr) Data() ([]byte, error) {
 	data, err := base64.StdEncoding.AppendDecode(nil, a.Value)
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"testing/iotest"
 )
 
-// wire holds messages as observed on running Postfix systems, and their
-// meaning.
+// wire holds messages observed on running Postfix systems, and the lists that they
+// encode.
 var wire = []struct {
 	name, bytes string
 	list        List
@@ -31,14 +31,14 @@ var wire = []struct {
 	{"empty table", "{\x00}\x00\x00", List{{Name: []byte("{"), Table: List{}}}},
 	{"table with an empty name", "{\x00\x00v\x00}\x00\x00",
 		List{{Name: []byte("{"), Table: List{pair("", "v")}}}},
-	{"end of a table that is none", "}\x00v\x00\x00", List{pair("}", "v")}},
+	{"end without a table", "}\x00v\x00\x00", List{pair("}", "v")}},
 }
 
 func pair(name, value string) Attr {
 	return Attr{Name: []byte(name), Value: []byte(value)}
 }
 
-func TestDecode(t *testing.T) {
+func TestDecode_messages(t *testing.T) {
 	t.Parallel()
 	for _, test := range wire {
 		t.Run(test.name, func(t *testing.T) {
@@ -50,7 +50,7 @@ func TestDecode(t *testing.T) {
 	}
 }
 
-// stream is all messages one after another.
+// stream returns all messages one after another.
 func stream() (s string) {
 	for _, test := range wire {
 		s += test.bytes
@@ -58,7 +58,7 @@ func stream() (s string) {
 	return s
 }
 
-func TestDecodeAnySplit(t *testing.T) {
+func TestDecode_inPieces(t *testing.T) {
 	t.Parallel()
 	readers := map[string]func(io.Reader) io.Reader{
 		"whole":        func(r io.Reader) io.Reader { return r },
@@ -80,19 +80,19 @@ func TestDecodeAnySplit(t *testing.T) {
 	}
 }
 
-func TestDecodeEndsWithinAList(t *testing.T) {
+func TestDecode_endWithinAList(t *testing.T) {
 	t.Parallel()
 	for _, test := range wire {
 		for n := 1; n < len(test.bytes); n++ {
 			_, err := NewDecoder(strings.NewReader(test.bytes[:n])).Decode()
 			if err != io.ErrUnexpectedEOF {
-				t.Errorf("%s: %d bytes: got %v", test.name, n, err)
+				t.Errorf("%s: %d bytes: got %v, want %v", test.name, n, err, io.ErrUnexpectedEOF)
 			}
 		}
 	}
 }
 
-func TestDecodeGoesOnAfterAPassingError(t *testing.T) {
+func TestDecode_continuesAfterATemporaryError(t *testing.T) {
 	t.Parallel()
 	r := iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader("a\x00b\x00\x00")))
 	d := NewDecoder(r)
@@ -104,7 +104,7 @@ func TestDecodeGoesOnAfterAPassingError(t *testing.T) {
 	}
 }
 
-func TestDecodeLongLists(t *testing.T) {
+func TestDecode_longLists(t *testing.T) {
 	t.Parallel()
 	long := func(size int) string {
 		return "a\x00" + strings.Repeat("x", size-4) + "\x00\x00"
@@ -118,10 +118,10 @@ func TestDecodeLongLists(t *testing.T) {
 	}
 	endless := &endlessReader{}
 	if _, err := NewDecoder(endless).Decode(); err != ErrTooLong {
-		t.Errorf("endless: got %v", err)
+		t.Errorf("endless: got %v, want %v", err, ErrTooLong)
 	}
 	if endless.n > 2*DefaultMaxSize {
-		t.Errorf("read %d bytes of a list without end", endless.n)
+		t.Errorf("endless: got %d bytes read, want at most %d", endless.n, 2*DefaultMaxSize)
 	}
 }
 
@@ -135,7 +135,7 @@ func (r *endlessReader) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestDecoderReturnsToItsUsualSize(t *testing.T) {
+func TestDecoder_returnsToItsUsualSize(t *testing.T) {
 	t.Parallel()
 	big := strings.Repeat("a\x00b\x00", 10_000) + "\x00"
 	d := NewDecoder(iotest.HalfReader(strings.NewReader(big + "a\x00b\x00\x00")))
@@ -146,11 +146,12 @@ func TestDecoderReturnsToItsUsualSize(t *testing.T) {
 	}
 	d.Decode()
 	if len(d.buf) != usualSize || cap(d.list) > usualAttrs {
-		t.Errorf("keeps %d bytes and %d attributes", len(d.buf), cap(d.list))
+		t.Errorf("got room for %d bytes and %d attributes, want %d and %d",
+			len(d.buf), cap(d.list), usualSize, usualAttrs)
 	}
 }
 
-func TestReadByteBetweenLists(t *testing.T) {
+func TestReadByte_betweenLists(t *testing.T) {
 	t.Parallel()
 	d := NewDecoder(iotest.OneByteReader(strings.NewReader("a\x00b\x00\x00\x07a\x00c\x00\x00")))
 	d.Decode()
@@ -162,7 +163,7 @@ func TestReadByteBetweenLists(t *testing.T) {
 	}
 }
 
-func TestExpect(t *testing.T) {
+func TestExpect_reportsTheFirstDifference(t *testing.T) {
 	t.Parallel()
 	list := List{pair("status", "0"), pair("property", "")}
 	for _, test := range []struct {
@@ -185,7 +186,7 @@ func TestExpect(t *testing.T) {
 	}
 }
 
-func TestEncodeEveryType(t *testing.T) {
+func TestEncoder_everyType(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
 	e := NewEncoder(&out)
@@ -227,7 +228,7 @@ func TestEncodeEveryType(t *testing.T) {
 	}
 }
 
-func TestMalformedValues(t *testing.T) {
+func TestAttr_malformedValues(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{"", "x", "-1", "+1", " 1", "5x", "4294967296"} {
 		if n, err := pair("ttl", value).Int(); err == nil {
@@ -245,7 +246,7 @@ func TestMalformedValues(t *testing.T) {
 	}
 }
 
-func TestEncodeRefusesWhatCannotTravel(t *testing.T) {
+func TestEncoder_refusesWhatCannotBeEncoded(t *testing.T) {
 	t.Parallel()
 	for name, put := range map[string]func(*Encoder){
 		"NUL in a value":     func(e *Encoder) { e.String("a", "x\x00y") },
@@ -289,7 +290,8 @@ func FuzzDecoder(f *testing.F) {
 				break
 			}
 			if e.Attrs(list); e.End() == nil { // fails for an empty name in a table
-				if !bytes.HasSuffix(data[:len(data)-whole.Buffered()-whole.r.(*bytes.Reader).Len()], again.Bytes()[seen:]) {
+				rest := whole.Buffered() + whole.r.(*bytes.Reader).Len()
+				if !bytes.HasSuffix(data[:len(data)-rest], again.Bytes()[seen:]) {
 					t.Fatalf("%q became %q", list, again.Bytes()[seen:])
 				}
 				seen = again.Len()

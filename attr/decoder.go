@@ -7,20 +7,20 @@ import (
 	"io"
 )
 
-// What a decoder's memory starts with, and returns to when a long list has
-// passed: enough for the requests of most Postfix services, and little for a
-// client that says nothing.
+// The memory of a decoder or an encoder at the beginning, and again after a long list:
+// enough for the requests of most Postfix services, and little for a client that is
+// idle.
 const (
 	usualSize  = 1 << 10
 	usualAttrs = 8
 )
 
-// A Decoder reads lists from a stream. It may read more than one list at a
-// time from the stream and keeps what it did not yet return.
+// A Decoder reads lists from a stream. It may read more than one list at a time from
+// the stream, and keeps the rest for the next calls.
 type Decoder struct {
 	r          io.Reader
 	buf        []byte
-	start, end int // what was read and not yet returned
+	start, end int // of what was read and not yet returned
 	size       int // of the last list
 	max        int
 	scan       Scanner
@@ -33,21 +33,21 @@ func NewDecoder(r io.Reader) *Decoder {
 	return &Decoder{r: r, max: DefaultMaxSize}
 }
 
-// SetMaxSize bounds the size of the lists from now on, in bytes on the wire.
+// SetMaxSize limits the size of the lists from now on, in bytes on the wire.
 func (d *Decoder) SetMaxSize(n int) { d.max = n }
 
 // Buffered returns the number of bytes that were read from the stream and not
-// yet returned by Decode or ReadByte. After an error of Decode it tells
-// whether the stream stopped between two lists or within one.
+// yet returned by Decode or ReadByte. After an error of Decode it is zero if the
+// stream stopped between two lists.
 func (d *Decoder) Buffered() int { return d.end - d.start }
 
 // Decode reads the next list. The list and all it refers to are valid until
 // the next call.
 //
-// The error is io.EOF where the stream ended between two lists,
-// io.ErrUnexpectedEOF where it ended within one, ErrTooLong, or the reader's
-// own. After a reader's error that passes, such as a deadline, Decode may be
-// called again and goes on where it stopped.
+// The error is io.EOF if the stream ended between two lists, io.ErrUnexpectedEOF
+// if it ended within one, ErrTooLong, or an error of the reader. After a temporary
+// error of the reader, such as a deadline, Decode may be called again and continues
+// where it stopped.
 func (d *Decoder) Decode() (List, error) {
 	if cap(d.list) != usualAttrs {
 		d.list = make(List, 0, usualAttrs)
@@ -124,21 +124,21 @@ func (d *Decoder) makeRoom() {
 	d.buf = larger
 }
 
-// A Scanner looks for the end of a list in bytes that arrive in pieces, without
-// looking at a byte twice. The zero Scanner is ready for use.
+// A Scanner finds the end of a list in bytes that arrive in pieces, without looking
+// at a byte twice. The zero Scanner is ready for use.
 //
-// It is for a program that keeps the bytes itself, as one with an event loop
-// does; others let a [Decoder] read them.
+// It is for a program that keeps the bytes itself, such as one with an event loop.
+// Other programs use a [Decoder].
 type Scanner struct {
-	pos     int  // what has been seen of the list
-	partial int  // what has been seen of the token at pos
-	value   bool // the token at pos is a value
-	table   bool // it is inside a table
+	pos     int  // the bytes of the list seen before the token
+	partial int  // the bytes of the token at pos seen so far
+	value   bool // the token is a value
+	table   bool // the token is inside a table
 }
 
-// Size returns the size of the list that msg begins with, and is ready for the
-// next list then. Where the end of the list has not arrived yet, it returns 0,
-// and is to be called again with the same bytes and more.
+// Size returns the size of the list at the beginning of msg; the scanner is then ready
+// for the next list. If msg does not contain the end of the list, Size returns 0 and
+// must be called again with the same bytes and more.
 func (s *Scanner) Size(msg []byte) int {
 	for {
 		n := bytes.IndexByte(msg[s.pos+s.partial:], 0)
@@ -182,15 +182,15 @@ func (s *Scanner) Discard(msg []byte) (short []byte) {
 	return short
 }
 
-// Parse appends the attributes of a complete message, as a [Scanner] has
-// measured it, to a list that may be empty. They refer to msg.
+// Parse appends the attributes of a complete message, whose size a [Scanner] has found,
+// to a list that may be empty. They refer to msg.
 func Parse(list List, msg []byte) List {
 	list, _ = appendAttrs(list, msg, "")
 	return list
 }
 
-// appendAttrs appends the attributes of a complete message until the name that
-// ends them, and returns what follows it.
+// appendAttrs appends the attributes of a complete message up to the name that ends
+// them, and returns the bytes behind it.
 func appendAttrs(list List, msg []byte, last string) (List, []byte) {
 	for {
 		var name, value []byte

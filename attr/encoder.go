@@ -4,6 +4,7 @@ package attr
 
 import (
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -17,7 +18,7 @@ import (
 //	enc.String("label", destination)
 //	err := enc.End()
 //
-// Where a name or a value cannot travel, End reports the first such case and
+// If a name or a value cannot be encoded, End returns the first such error and
 // writes nothing of the list.
 type Encoder struct {
 	w   io.Writer
@@ -31,10 +32,10 @@ func NewEncoder(w io.Writer) *Encoder {
 	return &Encoder{w: w, max: DefaultMaxSize}
 }
 
-// SetMaxSize bounds the size of the lists from now on, in bytes on the wire.
+// SetMaxSize limits the size of the lists from now on, in bytes on the wire.
 func (e *Encoder) SetMaxSize(n int) { e.max = n }
 
-// String appends an attribute with these bytes as its value. They hold no NUL.
+// String appends an attribute with this value, which must not contain NUL.
 func (e *Encoder) String(name, value string) {
 	e.name(name)
 	if i := strings.IndexByte(value, 0); i >= 0 {
@@ -44,12 +45,12 @@ func (e *Encoder) String(name, value string) {
 	e.buf = append(e.buf, 0)
 }
 
-// Int appends a C int. The wire has it as an unsigned decimal number.
+// Int appends a C int. On the wire it is an unsigned decimal number.
 func (e *Encoder) Int(name string, value int32) {
 	e.decimal(name, uint64(uint32(value)))
 }
 
-// Long appends a 64-bit number. The wire has it as an unsigned decimal number.
+// Long appends a 64-bit number. On the wire it is an unsigned decimal number.
 func (e *Encoder) Long(name string, value int64) {
 	e.decimal(name, uint64(value))
 }
@@ -60,7 +61,7 @@ func (e *Encoder) decimal(name string, value uint64) {
 	e.buf = append(e.buf, 0)
 }
 
-// Bool appends a truth value.
+// Bool appends a boolean, as 0 or 1.
 func (e *Encoder) Bool(name string, value bool) {
 	if value {
 		e.decimal(name, 1)
@@ -69,7 +70,7 @@ func (e *Encoder) Bool(name string, value bool) {
 	}
 }
 
-// Data appends bytes of any kind. They travel in base64.
+// Data appends bytes of any kind. On the wire they are in base64.
 func (e *Encoder) Data(name string, value []byte) {
 	e.name(name)
 	e.buf = base64.StdEncoding.AppendEncode(e.buf, value)
@@ -88,7 +89,7 @@ func (e *Encoder) Table(pairs List) {
 	e.buf = append(e.buf, closeTable+"\x00"...)
 }
 
-// Attrs appends attributes as a decoder returned them.
+// Attrs appends attributes as a decoder returns them.
 func (e *Encoder) Attrs(list List) {
 	for _, a := range list {
 		if a.Table != nil {
@@ -99,12 +100,12 @@ func (e *Encoder) Attrs(list List) {
 	}
 }
 
-// End completes the list and writes it in one piece.
+// End completes the list and writes it with one call of Write.
 func (e *Encoder) End() error {
 	msg, err := append(e.buf, 0), e.err
 	e.buf, e.err = msg[:0], nil
 	if cap(e.buf) > usualSize && len(msg) <= usualSize {
-		e.buf = nil // long lists have passed
+		e.buf = nil // lists have their usual size again
 	}
 	if err == nil && len(msg) > e.max {
 		err = ErrTooLong
@@ -119,7 +120,7 @@ func (e *Encoder) End() error {
 func (e *Encoder) name(name string) {
 	switch {
 	case name == "":
-		e.fail(fmt.Errorf("an attribute has no name"))
+		e.fail(errors.New("an attribute has no name"))
 	case strings.IndexByte(name, 0) >= 0:
 		e.fail(fmt.Errorf("NUL in the attribute name %q", name))
 	}

@@ -4,11 +4,16 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
 	"time"
+
+	"scache/internal/cache"
 )
 
 // tree returns a file system with these files.
@@ -134,6 +139,37 @@ func TestMemoryLimits_areSharesOfTheMemory(t *testing.T) {
 		if cache != test.cache || process != test.process {
 			t.Errorf("got %d and %d, want %+v", cache, process, test)
 		}
+	}
+}
+
+// TestMemoryReturner_afterAFlush flushes 60 MB: the process gives them back at once.
+func TestMemoryReturner_afterAFlush(t *testing.T) {
+	released := func() int64 {
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return int64(stats.HeapReleased)
+	}
+	done := make(chan struct{}, 10)
+	start := time.Now()
+	c := cache.New(cache.Config{
+		Now:     func() time.Duration { return time.Since(start) },
+		Alarm:   func(time.Duration) {},
+		Release: func([]cache.Ended) {},
+		Freed: memoryReturner(func() {
+			debug.FreeOSMemory()
+			done <- struct{}{}
+		}),
+	})
+	for i := range 1000 {
+		c.SaveBinding(time.Hour, []byte("d"), make([]byte, 60_000), fmt.Append(nil, "e", i))
+	}
+	before, flushed := released(), time.Now()
+	c.Clear()
+	<-done
+	took, got := time.Since(flushed), released()-before
+	t.Logf("%d bytes released after %v", got, took)
+	if got < 50<<20 || took > 10*time.Second {
+		t.Errorf("got %d bytes released after %v, want nearly all soon", got, took)
 	}
 }
 
