@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/cache"
+	"scache/internal/client"
+	"scache/internal/maillog"
 )
 
 func newCloser(goodbye string) *Closer {
@@ -224,5 +226,86 @@ func TestCloseQueue_copies(t *testing.T) {
 	q.closeCopy(pipe[1])
 	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("got %d, %v, want the end of the pipe", n, err)
+	}
+}
+
+// TestCloser_doesNotDelayClients ends connections that linger in each way that a client
+// can cause, with all clients in one event loop. Another client measures the delay.
+func TestCloser_doesNotDelayClients(t *testing.T) {
+	t.Parallel()
+	closer := newCloser("QUIT")
+	start := time.Now()
+	clock := func() time.Duration { return time.Since(start) }
+	s := &Server{Log: maillog.New(), Timeout: time.Minute, Hits: closer.Hits}
+	s.Cache = cache.New(cache.Config{
+		Now: clock, Alarm: func(time.Duration) {}, Alive: Alive, Release: closer.Close,
+	})
+	if err := s.Start(1, clock); err != nil {
+		t.Fatal(err)
+	}
+	connect := func() *client.Client {
+		p, theirs := newPeer(t)
+		s.Accept(theirs, func(bool) { close(p.gone) })
+		t.Cleanup(p.leave)
+		c, err := client.New(p.Conn, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	t.Cleanup(func() { s.Stop(); closer.Wait(time.Minute) })
+	bad, good := connect(), connect()
+	for name, end := range map[string]func(remotes []net.Conn) error{
+		"flushed": func([]net.Conn) error {
+			_, err := bad.Flush("bad")
+			return err
+		},
+		"dead": func(remotes []net.Conn) error {
+			for _, remote := range remotes {
+				remote.Write([]byte("421 bye\r\n"))
+			}
+			_, err := bad.FindEndpoint("bad")
+			return err
+		},
+		"evicted": func([]net.Conn) error {
+			s.Cache.SetLimit(1)
+			_, err := bad.SaveDestination(60, "d", "p", "bad")
+			return err
+		},
+	} {
+		var remotes []net.Conn
+		s.Cache.SetLimit(100)
+		for range 6 {
+			fd, remote := unread(t)
+			remotes = append(remotes, remote)
+			s.Cache.SaveSession(time.Minute, []byte("bad"), []byte("p"), fd)
+		}
+		start := time.Now()
+		done := make(chan error)
+		go func() { done <- end(remotes) }()
+		slowest := time.Duration(0)
+		for running := true; running; {
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Errorf("%s: %v", name, err)
+				}
+				running = false
+			default:
+			}
+			before := time.Now()
+			if _, err := good.FindEndpoint("good"); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			slowest = max(slowest, time.Since(before))
+		}
+		closer.Wait(time.Minute)
+		took := time.Since(start)
+		t.Logf("%s: slowest lookup %v, all closed after %v", name, slowest, took)
+		if slowest > soon || took > soon {
+			t.Errorf("%s: got a lookup of %v and all closed after %v, want less than %v",
+				name, slowest, took, soon)
+		}
+		s.Cache.Clear()
 	}
 }
