@@ -10,7 +10,7 @@ VERSION = $(shell sed -n '1s/.*(\(.*\)).*/\1/p' $(DEBIAN)/changelog)
 DATE = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1)" '+%B %-d, %Y')
 GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench test test-package test-versions record soak faults fuzz cover dist install install-files uninstall deb clean
+.PHONY: build demo bench test test-package test-versions record soak faults fuzz mutants cover dist install install-files uninstall deb clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -49,6 +49,13 @@ faults:
 fuzz: DURATION = 30s
 fuzz:
 	.ci/fuzz $(DURATION)
+
+# Changes the code of one package in small ways, and lists the changes that its tests do not
+# notice. Survivors that behave the same are listed at the head of the package's tests.
+# Example: make mutants PKG=internal/cache
+GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
+mutants:
+	nice go run $(GREMLINS) unleash --timeout-coefficient 10 --threshold-efficacy 90 ./$(PKG)
 
 # What the tests cover, by package.
 cover:
