@@ -178,12 +178,12 @@ func (l *Logger) ExitOnPanic() {
 	os.Exit(2)
 }
 
-// Panic logs the reason of a panic that was recovered, and the stack of the caller, a line
-// for each frame.
+// Panic logs the reason of a panic and the stack of the deferred function that called it,
+// which has recovered from the panic, a line for each frame.
 func (l *Logger) Panic(reason any) {
 	l.log(Panic, "%v", reason)
 	var pcs [64]uintptr
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs[:])])
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
 	for more := true; more; {
 		var f runtime.Frame
 		f, more = frames.Next()

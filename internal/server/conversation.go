@@ -10,8 +10,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"scache/attr"
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
@@ -373,7 +371,7 @@ func (c *conversation) inRequest() bool {
 // drop closes the descriptor in hand.
 func (c *conversation) drop() {
 	if c.session != fdpass.None {
-		unix.Close(c.session)
+		c.worker.copies.closeCopy(c.session)
 		c.session = fdpass.None
 	}
 }

@@ -8,8 +8,6 @@ import (
 	"io"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"scache/attr"
 	"scache/internal/cache"
 	"scache/internal/fdpass"
@@ -97,7 +95,7 @@ func (c *conversation) save(list attr.List) {
 	}
 	ttl, err := expectSave(list, "ttl", "label", "property")
 	if err != nil { // in what a predecessor has left
-		unix.Close(fd)
+		c.worker.copies.closeCopy(fd)
 		c.reply(statusBad)
 		return
 	}
@@ -189,7 +187,7 @@ func (c *conversation) refuseDescriptor() {
 		return
 	}
 	if err == nil {
-		unix.Close(fd)
+		c.worker.copies.closeCopy(fd)
 	}
 	c.warn(errors.New("unexpected file descriptor, closed"))
 }

@@ -77,6 +77,7 @@ type Server struct {
 	workers    []*worker
 	receptions receptions
 	begun      atomic.Int64 // conversations, so far
+	copies     closeQueue   // descriptors that conversations close
 
 	clients atomic.Int64
 	pending atomic.Int64 // bytes of memory for input that was not processed yet

@@ -119,13 +119,23 @@ func (q *closeQueue) addFile(fd int) {
 // of the connection alone, because the client may go on with it, and closes in the
 // background only where close(2) could block.
 func (q *closeQueue) closeCopy(fd int) {
-	// The first member of struct linger says whether it is on.
-	linger, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER)
-	if err == nil && linger == 0 {
-		unix.Close(fd)
+	if mayBlock(fd) {
+		q.addFile(fd)
 		return
 	}
-	q.addFile(fd)
+	unix.Close(fd)
+}
+
+// mayBlock reports whether close(2) could block: not for a socket without SO_LINGER, and not
+// for a pipe. It does not ask a file system, which may block, too.
+func mayBlock(fd int) bool {
+	// The first member of struct linger says whether it is on.
+	linger, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER)
+	if err == nil {
+		return linger != 0
+	}
+	_, err = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0)
+	return err != nil
 }
 
 // add has descriptors closed by up to max goroutines.

@@ -5,6 +5,7 @@ package server
 import (
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -219,13 +220,21 @@ func TestCloseQueue_copies(t *testing.T) {
 	<-q.whenIdle()
 
 	var pipe [2]int
-	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[0])
 	q.closeCopy(pipe[1])
 	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
-		t.Errorf("got %d, %v, want the end of the pipe", n, err)
+		t.Errorf("pipe: got %d, %v, want its end at once", n, err)
+	}
+	file, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if !mayBlock(int(file.Fd())) {
+		t.Error("file: got that it cannot block, want that it may")
 	}
 }
 
@@ -267,14 +276,28 @@ func TestCloser_doesNotDelayClients(t *testing.T) {
 			_, err := bad.FindEndpoint("bad")
 			return err
 		},
+		"found, and not taken": func([]net.Conn) error {
+			c := connect()
+			c.Conn.Write([]byte(wire(`request\0find_endp\0label\0bad\0\0`)))
+			return c.Close()
+		},
+		"sent unasked": func([]net.Conn) error {
+			fd, _ := unread(t)
+			p, theirs := newPeer(t)
+			s.Accept(theirs, func(bool) { close(p.gone) })
+			p.say(`request\0find_endp\0label\0none\0\0`, fd)
+			unix.Close(fd)
+			p.leave()
+			return nil
+		},
 		"evicted": func([]net.Conn) error {
-			s.Cache.SetLimit(1)
+			s.Cache.SetLimit(func() int { return 1 })
 			_, err := bad.SaveDestination(60, "d", "p", "bad")
 			return err
 		},
 	} {
 		var remotes []net.Conn
-		s.Cache.SetLimit(100)
+		s.Cache.SetLimit(func() int { return 100 })
 		for range 6 {
 			fd, remote := unread(t)
 			remotes = append(remotes, remote)
