@@ -142,6 +142,32 @@ func TestMemoryLimit_keepsTheEntryJustSaved(t *testing.T) {
 	}
 }
 
+// TestMemory_countsAllStrings has strings that are long beside the fixed cost of entries.
+func TestMemory_countsAllStrings(t *testing.T) {
+	t.Parallel()
+	const n = 10_000
+	long := []byte(strings.Repeat("x", n))
+	for name, test := range map[string]struct {
+		save func(w *world)
+		want int64
+	}{
+		"binding":    {func(w *world) { w.SaveBinding(time.Hour, long, long, long) }, 3 * n},
+		"session":    {func(w *world) { w.SaveSession(time.Hour, long, long, 1) }, 2 * n},
+		"one string": {func(w *world) { w.SaveSession(time.Hour, []byte("e"), long[:n+1-16], 1) }, n},
+	} {
+		w := newWorld(0)
+		test.save(w)
+		if got := w.Memory().Used; got < test.want || got > test.want+1000 {
+			t.Errorf("%s: got %d bytes, want %d and at most 1000 more", name, got, test.want)
+		}
+	}
+	for length, want := range map[int]int64{0: 0, 1: 16, 16: 16, 17: 32} {
+		if got := stringCost(length); got != want {
+			t.Errorf("string of %d: got %d, want %d", length, got, want)
+		}
+	}
+}
+
 // TestMemory_isWhatTheHeapTakes compares the estimates with the heap.
 func TestMemory_isWhatTheHeapTakes(t *testing.T) {
 	heap := func() int64 {
