@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
+// "make mutants PKG=internal/timerwheel" has no survivors.
+
 package timerwheel
 
 import (
