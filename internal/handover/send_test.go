@@ -177,6 +177,9 @@ func TestSend_takesTheAcceptQueueAlong(t *testing.T) {
 	if r.Clients != 1+waiting || r.Sessions != 1 || r.Lost != 0 || err != nil || string(got.Clients[1].Unwritten) != "hello" {
 		t.Errorf("%d in the queue: got %+v, %v", waiting, r, err)
 	}
+	if want := s.Counts.Connections + int64(waiting); got.Counts.Connections != want {
+		t.Errorf("got %d connections, want %d", got.Counts.Connections, want)
+	}
 }
 
 // TestSend_changesNothingWhenItFails: what is not sent is still there, and in use.

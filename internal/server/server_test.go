@@ -330,3 +330,20 @@ func BenchmarkPair(b *testing.B) {
 		unix.Close(f.FD)
 	}
 }
+
+// TestPipelinedRequests_doNotStall has a client that does not read, and fills the buffer of its
+// connection step by step. epoll(7) calls a buffer ready only while a quarter of it is free, and
+// the server must not wait for that while it has room.
+func TestPipelinedRequests_doNotStall(t *testing.T) {
+	t.Parallel()
+	for _, requests := range []int{500, 1000, 1500, 2000} {
+		w := newWorld(t)
+		p := w.connect(t)
+		p.say(strings.Repeat(wire(`request\0find_dest\0label\0d\0\0`), requests))
+		for start := time.Now(); w.Cache.Totals().Destination.Misses < int64(requests); time.Sleep(time.Millisecond) {
+			if time.Since(start) > 10*time.Second {
+				t.Fatalf("got %d of %d requests processed", w.Cache.Totals().Destination.Misses, requests)
+			}
+		}
+	}
+}
