@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"regexp"
@@ -220,4 +221,29 @@ func zoneFile(t *testing.T, offset time.Duration) string {
 		t.Fatal(err)
 	}
 	return path
+}
+
+// TestNoNewPrivileges builds the daemon as it is installed: in pure Go, which can set this for
+// all threads.
+func TestNoNewPrivileges(t *testing.T) {
+	t.Parallel()
+	pure := filepath.Join(t.TempDir(), "scache")
+	build := exec.Command("go", "build", "-o", pure, "scache/cmd/scache")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	m, err := postfixtest.NewMaster(pure, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	startWithClient(t, m)
+	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", m.Cmd.Process.Pid))
+	for _, thread := range threads {
+		status, err := os.ReadFile(thread)
+		if err == nil && !strings.Contains(string(status), "\nNoNewPrivs:\t1\n") {
+			t.Errorf("%s does not have NoNewPrivs", thread)
+		}
+	}
 }

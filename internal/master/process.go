@@ -214,7 +214,10 @@ func (p *Process) EnterJail() error {
 			p.recordCrashes(data, uid)
 		}
 	}
-	return j.enter()
+	if err := j.enter(); err != nil || p.Options.StandAlone {
+		return err
+	}
+	return noNewPrivileges()
 }
 
 // Owner returns the uid of mail_owner where this process does not run as it, or 0:
