@@ -6,6 +6,7 @@ package server
 // administrator reads what was wrong, and no other request suffers.
 
 import (
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -229,5 +230,43 @@ func TestSaveEndpointWantsExactlyOneDescriptor(t *testing.T) {
 		if size := w.Cache.Size(); size != (cache.Size{}) {
 			t.Errorf("%+v: the cache holds %+v", beside, size)
 		}
+	}
+}
+
+// TestRequest_manyHalfRequests has more of them than the server keeps. Those that do not fit
+// are refused when they are complete; others are answered meanwhile.
+func TestRequest_manyHalfRequests(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes seconds")
+	}
+	w := newWorld(t)
+	const size = 1 << 20
+	half := `request\0save_dest\0ttl\09\0label\0d\0property\0` + strings.Repeat("x", size)
+	var peers []*peer
+	for range maxPending/size + 20 {
+		p := w.connect(t)
+		p.say(half)
+		p.playUntil(nil, 0, 0) // until all of it is read
+		peers = append(peers, p)
+	}
+	// The memory of a conversation grows by more than what it needs.
+	if got := w.pending.Load(); got > 2*maxPending {
+		t.Errorf("got %d bytes of pending input, want about %d", got, maxPending)
+	}
+	w.connect(t).miss()
+	statuses := map[string]int{}
+	for _, p := range peers {
+		p.say(`\0label\0e\0\0`)
+		reply := make([]byte, len("status\x00?\x00\x00"))
+		if _, err := io.ReadFull(p, reply); err != nil {
+			t.Fatal(err)
+		}
+		statuses[string(reply)]++
+	}
+	if statuses["status\x000\x00\x00"] < maxPending/size/3 || statuses["status\x001\x00\x00"] == 0 || len(statuses) != 2 {
+		t.Errorf("got replies %v, want some requests refused", statuses)
+	}
+	if got := w.pending.Load(); got > int64(len(peers)*bufferSize) {
+		t.Errorf("got %d bytes of pending input at the end", got)
 	}
 }
