@@ -5,19 +5,19 @@
 package main
 
 import (
-	"bufio"
-	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 
 	"scache/internal/mailconf"
+	"scache/internal/postfix"
 )
 
 func (d *doctor) checkEntry() {
@@ -30,6 +30,16 @@ func (d *doctor) checkEntry() {
 		d.problem("entry", do, "%v", err)
 		return
 	}
+	if lines := d.Duplicates(); lines != nil {
+		d.note("entry", "remove the others", "%s", describeDuplicates(d.System, lines))
+	}
+	if err := d.CheckEntry(d.entry); err != nil {
+		d.problem("entry", "correct the column that is named, and run postfix reload", "%v", err)
+	}
+	if d.HasSaved() && !d.enabled() {
+		d.note("entry", "if configuration management writes master.cf, it needs the line of scachectl enable --print; else scachectl disable removes the file",
+			"%s is there, and the entry is another server: master.cf was written back since scachectl enable", d.SavedPath())
+	}
 	if d.enabled() {
 		d.ok("entry", "%s unix is this server: %s", d.entry.Name, d.entry.Command)
 	} else {
@@ -37,13 +47,17 @@ func (d *doctor) checkEntry() {
 	}
 }
 
-// checkValues has the binary look at its configuration, or looks itself where that
-// takes more rights.
+// checkValues has the binary serve in a trial. Without the rights for that, it checks the
+// values of the parameters itself.
 func (d *doctor) checkValues() {
 	if d.entry.Command == "" {
 		return
 	}
 	const do = "correct what is named, and run postfix reload"
+	c, err := d.Columns(d.entry)
+	if err != nil {
+		return // which checkEntry has reported
+	}
 	if os.Geteuid() != 0 {
 		conf, err := d.ServerConfig()
 		if err == nil {
@@ -52,7 +66,7 @@ func (d *doctor) checkValues() {
 		if err != nil {
 			d.problem("configuration", do, "%v", err)
 		} else {
-			d.ok("configuration", "the server takes all values; the process limit is %s", d.entry.ProcessLimit)
+			d.ok("configuration", "the server takes all values; the process limit is %d", c.ProcessLimit)
 		}
 		return
 	}
@@ -62,21 +76,32 @@ func (d *doctor) checkValues() {
 		_, path, err = s.findServer()
 	}
 	if err == nil {
-		err = d.Try(path, d.entry, askOnce)
+		err = d.Probe(path, d.entry, trialClients()...)
 	}
 	if err != nil {
 		d.problem("configuration", do, "%v", err)
 	} else {
-		d.ok("configuration", "the server serves with it in a trial; the process limit is %s", d.entry.ProcessLimit)
+		d.ok("configuration", "the server serves with it in a trial; the process limit is %d", c.ProcessLimit)
 	}
 }
 
 // agentParameters are those of delivery agents about the cache, behind the name of
 // the protocol.
 var agentParameters = []string{"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
-	"connection_cache_reuse_limit", "connection_reuse_count_limit", "connection_reuse_time_limit"}
+	"connection_reuse_count_limit", "connection_reuse_time_limit", "tls_connection_reuse"}
 
-// checkNames looks for parameters that nobody reads.
+// aboutCaching matches the names of parameters about this service.
+var aboutCaching = regexp.MustCompile("connection_(cache|reuse)(_|$)")
+
+// replacedParameters are parameters of earlier versions of Postfix that guides still show, and
+// what replaced them.
+var replacedParameters = map[string]string{
+	"smtp_connection_cache_reuse_limit": "smtp_connection_reuse_time_limit, or smtp_connection_reuse_count_limit",
+	"lmtp_connection_cache_reuse_limit": "lmtp_connection_reuse_time_limit, or lmtp_connection_reuse_count_limit",
+	"lmtp_cache_connection":             "lmtp_connection_cache_on_demand",
+}
+
+// checkNames looks for parameters that no program reads.
 func (d *doctor) checkNames() {
 	known := []string{"connection_cache_service_name", "connection_cache_protocol_timeout"}
 	for _, p := range mailconf.Parameters {
@@ -98,40 +123,19 @@ func (d *doctor) checkNames() {
 	slices.Sort(names)
 	found := 0
 	for _, name := range slices.Compact(names) {
-		if strings.Contains(name, "connection_cache_") && !slices.Contains(known, name) && !d.RefersTo(name) {
+		if d.RefersTo(name) {
+			continue
+		}
+		if replaced := replacedParameters[name]; replaced != "" {
 			found++
-			d.problem("names", "scachectl config shows the names of all parameters", "%s is set, and nobody reads it", name)
+			d.problem("names", "set "+replaced, "%s is set, which this version of Postfix does not know", name)
+		} else if aboutCaching.MatchString(name) && !slices.Contains(known, name) {
+			found++
+			d.problem("names", "scachectl config shows the names of all parameters", "unknown parameter %s is set", name)
 		}
 	}
 	if found == 0 {
 		d.ok("names", "all connection_cache parameters that are set are known")
-	}
-}
-
-// checkAgents looks whether delivery agents save connections at all.
-func (d *doctor) checkAgents() {
-	r := d.Config.Reader()
-	value := func(name, unset string) string {
-		if d.Config.Source(name) == "" {
-			return unset
-		}
-		return r.String(name)
-	}
-	onDemand, destinations := value("smtp_connection_cache_on_demand", "yes"), value("smtp_connection_cache_destinations", "")
-	switch {
-	case onDemand == "no" && destinations == "":
-		d.note("agents", "set smtp_connection_cache_on_demand to yes, or name destinations in smtp_connection_cache_destinations",
-			"smtp(8) caches no connection: main.cf has switched that off")
-	case destinations == "":
-		d.ok("agents", "smtp(8) caches connections while a destination has much mail (smtp_connection_cache_on_demand)")
-	default:
-		d.ok("agents", "smtp(8) always caches connections to %s", destinations)
-	}
-	limit, err := d.Config.Time("connection_cache_ttl_limit")
-	wanted := value("smtp_connection_cache_time_limit", "2s")
-	if parsed, ok := mailconf.ParseTime(wanted); ok && err == nil && parsed > limit {
-		d.note("agents", "raise connection_cache_ttl_limit as well, or leave both",
-			"smtp_connection_cache_time_limit is %s, but connection_cache_ttl_limit is %v: the shorter one counts", wanted, limit)
 	}
 }
 
@@ -142,9 +146,7 @@ func (d *doctor) checkVersions() {
 		return
 	}
 	if d.answered() {
-		major, minor := 0, 0
-		fmt.Sscanf(postfix, "%d.%d", &major, &minor)
-		if speaks := major > 3 || major == 3 && minor >= 6; d.status.Announces != speaks {
+		if d.status.Announces != postfix.AtLeast(3, 6) {
 			d.problem("versions", "leave connection_cache_announce_protocol at auto, and run postfix reload",
 				"clients of Postfix %s do not expect what the server says first: announcement %s", postfix, onOff(d.status.Announces))
 		}
@@ -162,7 +164,7 @@ func (d *doctor) checkVersions() {
 	}
 }
 
-// checkSocket looks who may reach the server.
+// checkSocket checks who may reach the server.
 func (d *doctor) checkSocket() {
 	path, err := d.Socket()
 	if err != nil {
@@ -203,7 +205,7 @@ func ownerOf(fi os.FileInfo) string {
 	return uid
 }
 
-// checkAnswer looks whether the right server serves.
+// checkAnswer checks whether the right server answers.
 func (d *doctor) checkAnswer() {
 	switch {
 	case !d.running:
@@ -213,7 +215,7 @@ func (d *doctor) checkAnswer() {
 	case d.answered() || d.stock():
 		d.problem("answer", "postfix reload", "another server than that of the entry answers")
 	default:
-		d.problem("answer", "see the mail log for its last words; master(8) waits for a minute after a failure, which scachectl enable or disable cuts short",
+		d.problem("answer", "see the mail log for its last words; master(8) pauses for a minute after a failure, which scachectl enable or disable ends",
 			"the server does not answer, and may be throttled: %v", d.statusErr)
 	}
 }
@@ -234,8 +236,9 @@ func (d *doctor) checkConfinement() {
 		"mandatory access control confines master(8): %s", label)
 }
 
-// checkLimits compares what was needed with what there is.
+// checkLimits compares the limits with the use of them.
 func (d *doctor) checkLimits() {
+	d.checkProcessLimits()
 	if !d.answered() {
 		return
 	}
@@ -286,48 +289,32 @@ func (d *doctor) checkRates() {
 	}
 }
 
-// checkLog looks for the last words of a server that could not go on.
+// checkLog looks for the last words of a server that could not continue.
 func (d *doctor) checkLog() {
-	file, _ := d.Config.String("maillog_file")
-	path, line := "", ""
-	for _, path = range []string{cmp.Or(file, "/var/log/mail.log"), "/var/log/maillog"} {
-		var err error
-		if line, err = lastFatal(path, "/scache["); err == nil {
-			break
-		}
-		path = ""
+	serves := d.answered() || d.stock()
+	name, lines, err := d.Log(!serves, d.ServerTags()...)
+	if err != nil {
+		d.note("log", "look for the lines of scache in the mail log, wherever that goes", "the log cannot be read: %v", err)
+		return
 	}
+	fatal := lastFatal(lines)
 	switch {
-	case path == "":
-		d.note("log", "look for scache in the mail log yourself, such as with journalctl", "there is no log file that can be read")
-	case line == "":
-		d.ok("log", "no fatal error of the server in %s", path)
-	case d.answered() || d.stock():
-		d.note("log", "nothing, if that is over", "the last fatal error in %s: %s", path, line)
+	case fatal == "":
+		d.ok("log", "no fatal error of the server in %s", name)
+	case serves:
+		d.note("log", "nothing, if that is over", "the last fatal error in %s: %s", name, fatal)
 	default:
-		d.problem("log", "correct what it names; scache-go(8) explains each line", "the last fatal error in %s: %s", path, line)
+		d.problem("log", "correct what it names; scache-go(8) explains each line", "the last fatal error in %s: %s", name, fatal)
 	}
 }
 
-// logTail is how much of a log is looked at.
-const logTail = 4 << 20
-
-// lastFatal returns the last line of a log in which a program, whose tag has this
-// text, gives up.
-func lastFatal(path, tag string) (last string, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if st, err := f.Stat(); err == nil && st.Size() > logTail {
-		f.Seek(-logTail, 2)
-	}
-	for in := bufio.NewScanner(f); in.Scan(); {
-		line := in.Text()
-		if strings.Contains(line, tag) && (strings.Contains(line, "]: fatal: ") || strings.Contains(line, "]: panic: ")) {
-			last = line
+// lastFatal returns the last line with which a server ended. The stack of a panic is in lines
+// of its own behind that.
+func lastFatal(lines []postfix.LogLine) (last string) {
+	for _, l := range lines {
+		if l.Fatal() && !strings.HasPrefix(l.Text, "panic: at ") {
+			last = l.Line
 		}
 	}
-	return last, nil
+	return last
 }

@@ -67,7 +67,7 @@ func TestDisableWhileOurServerFails(t *testing.T) {
 	text := s.masterCF()
 	start := time.Now()
 	out := must(t, "-c", s.etc, "disable")
-	want(t, out, "made to forget", "disabled")
+	want(t, out, "Clearing the throttle", "disabled")
 	if strings.Contains(out, "warning") {
 		t.Errorf("after %v: %s", time.Since(start), out)
 	}
@@ -78,7 +78,7 @@ func TestDisableWhileOurServerFails(t *testing.T) {
 	if got, want := len(strings.Split(s.masterCF(), "\n")), len(strings.Split(text, "\n")); got != want {
 		t.Errorf("master.cf has %d lines instead of %d", got, want)
 	}
-	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-whole")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-backup")); !os.IsNotExist(err) {
 		t.Errorf("a copy of master.cf is left: %v", err)
 	}
 	s.send()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -41,9 +42,10 @@ func newDoctorCommand(c *site) *cobra.Command {
 		}
 		return err
 	})
-	cmd.Long = `doctor looks at the entry in master.cf, the configuration, the versions, the socket,
-limits and rates, and says of each whether it is ok, worth a note, or a problem, and
-what to do. It changes nothing. Some of it takes root. With a problem, it fails.`
+	cmd.Long = `doctor checks the entry in master.cf, the configuration, each delivery agent, the
+versions, the socket, limits, rates and the log, and says of each whether it is ok,
+worth a note, or a problem, and what to do. It changes nothing. Some checks require
+root. If there is a problem, it fails.`
 	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
 	return cmd
 }
@@ -79,13 +81,40 @@ func (c *site) examine() (*doctor, error) {
 	} else {
 		d.statusErr = errors.New("the mail system is not running")
 	}
-	for _, check := range []func(){
-		d.checkEntry, d.checkValues, d.checkNames, d.checkAgents, d.checkVersions, d.checkSocket, d.checkAnswer,
-		d.checkConfinement, d.checkLimits, d.checkRates, d.checkLog,
+	d.checkEntry()
+	d.checkValues() // has a time limit of its own
+	for _, c := range []struct {
+		about string
+		check func(*doctor)
+	}{
+		{"names", (*doctor).checkNames}, {"agents", (*doctor).checkAgents}, {"versions", (*doctor).checkVersions},
+		{"socket", (*doctor).checkSocket}, {"answer", (*doctor).checkAnswer}, {"confinement", (*doctor).checkConfinement},
+		{"limits", (*doctor).checkLimits}, {"rates", (*doctor).checkRates}, {"log", (*doctor).checkLog},
 	} {
-		check()
+		d.within(checkLimit, c.about, c.check)
 	}
 	return d, nil
+}
+
+// checkLimit is how long a check may take.
+const checkLimit = 2 * time.Second
+
+// within makes a check, and waits for it no longer than the limit: it may be waiting for a
+// file or a process that does not answer.
+func (d *doctor) within(limit time.Duration, about string, check func(*doctor)) {
+	one := *d
+	one.findings = nil
+	done := make(chan struct{})
+	go func() {
+		check(&one)
+		close(done)
+	}()
+	select {
+	case <-done:
+		d.findings = append(d.findings, one.findings...)
+	case <-time.After(limit):
+		d.note(about, "see what keeps the machine busy, and run this again", "could not be checked within %v", limit)
+	}
 }
 
 func (d *doctor) ok(about, format string, args ...any) { d.say("ok", about, "", format, args...) }
@@ -122,11 +151,11 @@ func (d *doctor) print(w io.Writer) error {
 	return nil
 }
 
-// enabled tells whether the entry is this server's.
+// enabled reports whether the entry names this server.
 func (d *doctor) enabled() bool { return postfix.IsOurs(d.entry.Command) }
 
-// answered tells whether this server has said how it does.
+// answered reports whether this server has told its status.
 func (d *doctor) answered() bool { return d.statusErr == nil }
 
-// stock tells whether it is the stock server that answers.
+// stock reports whether the server that answers is the stock one.
 func (d *doctor) stock() bool { return errors.Is(d.statusErr, client.ErrStock) }

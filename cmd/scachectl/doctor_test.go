@@ -70,7 +70,7 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 	s.throttle()
 	s.doctor(false, "problem +configuration .*soon", "problem +answer .*may be throttled", "problem +log .*fatal: bad value of parameter connection_cache_status_update_time")
 	s.edit("main.cf", "connection_cache_status_update_time = soon", "")
-	want(t, must(t, "-c", s.etc, "enable"), "made to forget", "already enabled")
+	want(t, must(t, "-c", s.etc, "enable"), "Clearing the throttle", "already enabled")
 	s.doctor(true, "ok +answer", "note +log .*nothing, if that is over|note +log .*fatal")
 }
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
+// enable and disable: switching a mail system to this server and back.
+
 package main
 
 import (
@@ -7,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -17,58 +18,69 @@ import (
 	"github.com/spf13/cobra"
 
 	"scache/internal/client"
-	"scache/internal/fdpass"
 	"scache/internal/postfix"
 )
 
-// libexec is where the server is installed, in a directory of its own, and is set
-// by the build. Postfix looks for commands in its daemon_directory, and finds this
-// one by a path that leads out of there: so nothing is made in a directory that
-// belongs to Postfix, and the entry in master.cf is all there is to put back.
+// libexec is the directory of the server, which has nothing else in it. It is set by the build.
+// Postfix looks for commands in its daemon_directory, and finds this one by a path that leads
+// out of there: nothing is installed in a directory that belongs to Postfix.
 var libexec = "/usr/local/libexec/scache-go"
 
 var (
-	errRoot        = errors.New("to change master.cf and to reload Postfix takes root")
+	errRoot        = errors.New("must be run as root, to change master.cf and to reload Postfix")
 	errSocket      = errors.New("option --socket: this is for a mail system, not for a server; use -c")
 	errInterrupted = errors.New("interrupted")
 	errSilent      = errors.New("the server does not answer")
 )
 
-// interruptions are what may come while a mail system is being changed: the change is
-// taken back then, or brought to its end.
+// interruptions are the signals that stop a change. It is rolled back then, or completed.
 var interruptions = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
+
+// hintPrint is for a master.cf that cannot be written.
+const hintPrint = "\nhint: scachectl %s --print prints the changed master.cf, for the place that the file comes from"
 
 func newEnableCommand(c *site) *cobra.Command {
 	cmd := newSwitchCommand(c, "enable", "Switch the mail system to this server", (*switcher).enable)
-	cmd.Long = `enable first has this server look at its configuration, as the scache entry in
-master.cf and main.cf have it, and serve one client with that. If anything is wrong,
-it says so, and changes nothing. Then it changes the command of the entry, and
-nothing else of the file, keeps a copy of the entry in master.cf.scache-saved,
-reloads Postfix if it runs, and asks the new server for its status. If that fails, or
-is interrupted, the old entry comes back.`
+	cmd.Long = `enable first checks the entry of the service in master.cf, column by column, and has
+this server check its configuration, as the entry and main.cf have it. Then one process
+of the server serves a client in a trial, with a connection passed to it and back, and
+hands over to a second process. If anything is wrong, enable says so, and changes
+nothing. Else it changes the command of the entry, and nothing else of the file, keeps a
+copy of the entry in master.cf.scache-saved, reloads Postfix if it runs, and asks the
+new server for its status. If that fails, or is interrupted, it rolls back.
+
+A master.cf that cannot be replaced, such as a mount point, is written in place, with a
+backup beside it until that is done. For a file that comes from elsewhere, such as from
+configuration management, --print writes the changed master.cf to standard output, and
+changes nothing.`
 	return cmd
 }
 
 func newDisableCommand(c *site) *cobra.Command {
-	cmd := newSwitchCommand(c, "disable", "Switch the mail system back to the server of before", (*switcher).disable)
+	cmd := newSwitchCommand(c, "disable", "Switch the mail system back to the previous server", (*switcher).disable)
 	cmd.Long = `disable puts back the command that the scache entry in master.cf had before enable,
-reloads Postfix if it runs, and waits until the old server answers. If that does not,
-a warning says so: this server does not come back. If Postfix cannot be reloaded, it
-fails: Postfix goes on with this server then, although master.cf has the old one.`
+reloads Postfix if it runs, and waits until the previous server answers. If that does
+not, a warning says so: this server does not come back. If Postfix cannot be reloaded,
+disable fails: Postfix continues with this server then, although master.cf has the
+previous one. With --print, it only writes the changed master.cf to standard output.`
 	return cmd
 }
 
 func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cobra.Command {
-	dryRun, all := false, false
+	s := switcher{site: c, use: use}
+	all := false
 	cmd := terse(use, short, func(cmd *cobra.Command) error {
-		s := &switcher{site: c, dryRun: dryRun, out: cmd.OutOrStdout()}
+		s.out, s.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		if all {
 			return c.inInstances(s.out, use == "disable", func(dir string) error { return s.in(dir, do) })
 		}
 		return s.in(c.dir, do)
 	})
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().BoolVar(&s.dryRun, "dry-run", false, "only say what would be done")
+	cmd.Flags().BoolVar(&s.print, "print", false, "only print the changed master.cf")
 	cmd.Flags().BoolVar(&all, "all", false, "in the other instances of the mail system, too")
+	cmd.MarkFlagsMutuallyExclusive("print", "all")
+	cmd.MarkFlagsMutuallyExclusive("print", "dry-run")
 	return cmd
 }
 
@@ -76,30 +88,32 @@ func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cob
 type switcher struct {
 	*site
 	*postfix.System
-	dryRun      bool
-	out         io.Writer
-	restored    bool            // master.cf was put back, and Postfix does not know
-	interrupted <-chan struct{} // closed when somebody has lost patience
+	use           string // of the command: enable or disable
+	dryRun, print bool
+	out, errOut   io.Writer
+	restored      bool            // master.cf was put back, and Postfix does not know
+	interrupted   <-chan struct{} // closed when a signal has come
 }
 
-// in does something with the mail system of a directory, if it may be changed, and
-// first puts right what an earlier call may have left half-way.
+// in runs a command for the mail system of a directory, if it may be changed. First it repairs
+// what an interrupted call has left.
 func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	one := *s
 	one.site = &site{dir: dir}
+	changes := !s.dryRun && !s.print
 	switch {
 	case s.socket != "":
 		return errSocket
-	case !s.dryRun && os.Geteuid() != 0:
+	case changes && os.Geteuid() != 0:
 		return errRoot
 	}
 	if one.System, err = one.open(); err != nil {
 		return err
 	}
-	if s.dryRun && one.Interrupted() {
-		return errors.New("an earlier call was interrupted, and left master.cf without the entry: without --dry-run, it comes back first")
+	if !changes && one.Interrupted() {
+		return errors.New("an earlier call was interrupted, and left master.cf incomplete: without --dry-run or --print, it comes back first")
 	}
-	if !s.dryRun {
+	if changes {
 		if one.restored, err = one.Restore(); err != nil {
 			return err
 		}
@@ -110,7 +124,7 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	return do(&one)
 }
 
-// isInterrupted tells whether to stop.
+// isInterrupted reports whether to stop.
 func (s *switcher) isInterrupted() bool {
 	select {
 	case <-s.interrupted:
@@ -125,16 +139,25 @@ func (s *switcher) enable() error {
 	if err != nil {
 		return err
 	}
+	if err := s.CheckEntry(entry); err != nil {
+		return fmt.Errorf("%w\nThis server would not serve with this entry; nothing was changed", err)
+	}
+	s.warnOfDuplicates()
 	command, path, err := s.findServer()
 	if err != nil {
 		return err
 	}
-	ours := postfix.IsOurs(entry.Command)
-	if ours && s.isAt(entry.Command, path) {
+	if postfix.IsOurs(entry.Command) && s.isAt(entry.Command, path) {
+		if s.print {
+			return s.printWith(entry.Command)
+		}
 		return s.settle(entry.Command, "already enabled")
 	}
-	if err := s.Try(path, entry, askOnce); err != nil {
+	if err := s.try(path, entry); err != nil {
 		return fmt.Errorf("%w\nThis server would not serve with %s and its entry; nothing was changed", err, s.Directory)
+	}
+	if s.print {
+		return s.printWith(command)
 	}
 	running, err := s.Running()
 	switch {
@@ -143,11 +166,6 @@ func (s *switcher) enable() error {
 	case s.isInterrupted():
 		return fmt.Errorf("%w; nothing was changed", errInterrupted)
 	}
-	if !ours { // but that of another place
-		if err := s.step("save the entry to "+s.SavedPath(), s.Save); err != nil {
-			return err
-		}
-	}
 	if err := s.change(entry.Command, command, running); err != nil {
 		return err
 	}
@@ -155,7 +173,38 @@ func (s *switcher) enable() error {
 	return nil
 }
 
-// isAt tells whether a command of an entry is the binary at this path.
+// try has the server serve in a trial. Only root can do that as master(8) does.
+func (s *switcher) try(path string, entry postfix.Entry) error {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(s.errOut, "warning: only root can try the server first")
+		return nil
+	}
+	return s.Probe(path, entry, trialClients()...)
+}
+
+// warnOfDuplicates names the entry that counts, if there are several.
+func (s *switcher) warnOfDuplicates() {
+	if lines := s.Duplicates(); lines != nil {
+		fmt.Fprintf(s.errOut, "warning: %s\n", describeDuplicates(s.System, lines))
+	}
+}
+
+func describeDuplicates(system *postfix.System, lines []int) string {
+	return fmt.Sprintf("master.cf has %d entries %s unix, at lines %v: master(8) uses the last one, and so does this command",
+		len(lines), system.Service, lines)
+}
+
+// printWith prints master.cf with another command in the entry.
+func (s *switcher) printWith(command string) error {
+	text, err := s.WithCommand(command)
+	if err != nil {
+		return err
+	}
+	_, err = s.out.Write(text)
+	return err
+}
+
+// isAt reports whether the command of an entry is the binary at this path.
 func (s *switcher) isAt(command, path string) bool {
 	other, err := s.CommandPath(command)
 	if err != nil {
@@ -166,77 +215,96 @@ func (s *switcher) isAt(command, path string) bool {
 	return err == nil && errPath == nil && os.SameFile(a, b)
 }
 
-// askOnce is the client of a trial.
-func askOnce(conn *net.UnixConn) error {
-	_, err := client.Detect(fdpass.New(conn)).Status()
-	return err
-}
-
-// change replaces the command and makes Postfix use it. If that fails, it puts the
-// old one back.
+// change replaces the command and makes Postfix use it. If that fails, it rolls back.
 func (s *switcher) change(old, command string, running bool) error {
+	fresh := !postfix.IsOurs(old) // else it is our server in another place
+	if fresh {
+		if err := s.step("save the entry to "+s.SavedPath(), s.Save); err != nil {
+			return fmt.Errorf("%w; nothing was changed"+hintPrint, err, s.use)
+		}
+	}
 	err := s.put(command)
-	if err == nil {
-		err = s.step(s.line("check"), s.Check)
+	if err != nil {
+		if fresh {
+			err = errors.Join(err, s.DropSaved())
+		}
+		return s.notPut(err)
 	}
-	if err == nil {
-		err = s.use(command, running)
-	}
-	if err == nil {
+	if err = s.reloadIf(command, running); err == nil {
 		return nil
 	}
-	s.interrupted = nil // the way back is gone to its end
+	s.interrupted = nil // the rollback is completed
 	if undo := s.put(old); undo != nil {
-		return fmt.Errorf("%w; and the old entry could not be put back: %v: please look at master.cf: its command was %q", err, undo, old)
+		return fmt.Errorf("%w; and the old entry could not be put back: %v\nhint: look at master.cf: its command was %q", err, undo, old)
 	}
-	if !postfix.IsOurs(old) {
-		s.DropSaved() // it is of no use any more
+	if fresh {
+		s.DropSaved()
 	}
-	if undo := s.use(old, running); undo != nil {
+	if undo := s.reloadIf(old, running); undo != nil {
 		return fmt.Errorf("%w; the old entry is back, and Postfix does not use it: %v", err, undo)
 	}
 	return fmt.Errorf("%w; the old entry is back", err)
 }
 
-// disable goes back to the server of before. It depends on nothing of ours, and does
-// not undo what it has done: if the old server does not answer, that is for somebody
-// to look at, but ours is not the better one.
+// notPut adds to an error of put what became of master.cf.
+func (s *switcher) notPut(err error) error {
+	if s.Interrupted() {
+		return fmt.Errorf("%w; master.cf is incomplete\nhint: scachectl disable puts it back from the backup", err)
+	}
+	return fmt.Errorf("%w; nothing was changed"+hintPrint, err, s.use)
+}
+
+// disable switches back to the previous server. It depends on nothing of ours, and does not
+// roll back: if the previous server does not answer, an administrator has to look at that, and
+// this server is not the better one.
 func (s *switcher) disable() error {
 	entry, err := s.Entry()
-	if errors.Is(err, postfix.ErrNoEntry) {
-		s.conclude("not enabled")
-		return nil
+	if errors.Is(err, postfix.ErrNoEntry) && !s.print {
+		return s.cleanUp("not enabled")
 	}
 	if err != nil {
 		return err
 	}
+	s.warnOfDuplicates()
 	if !postfix.IsOurs(entry.Command) {
+		if s.print {
+			return s.printWith(entry.Command)
+		}
 		return s.settle(entry.Command, "not enabled")
 	}
 	command, err := s.SavedCommand()
 	if err != nil {
 		return err
 	}
+	if s.print {
+		return s.printWith(command)
+	}
 	running, err := s.Running()
 	if err != nil {
 		return err
 	}
 	if err := s.put(command); err != nil {
-		return err
+		return s.notPut(err)
 	}
 	return s.disabled(command, running, "disabled")
 }
 
-// disabled makes Postfix use the server of before, which master.cf has already.
+// disabled makes Postfix use the previous server, which master.cf has already.
 func (s *switcher) disabled(command string, running bool, conclusion string) error {
-	switch err := s.use(command, running); {
+	switch err := s.reloadIf(command, running); {
 	case errors.Is(err, errSilent), errors.Is(err, errInterrupted):
 		s.say("warning: %v", err)
 	case err != nil:
-		return fmt.Errorf("%w; master.cf has the old entry again, and Postfix does not use it: correct what is wrong, and run postfix -c %s reload", err, s.Directory)
+		return fmt.Errorf("%w; master.cf has the old entry again, and Postfix does not use it\nhint: correct what is wrong, and run postfix -c %s reload", err, s.Directory)
 	}
-	if !s.dryRun {
-		if err := s.DropSaved(); err != nil {
+	return s.cleanUp(conclusion)
+}
+
+// cleanUp removes what enable has saved. It may be left where configuration management has
+// written master.cf back.
+func (s *switcher) cleanUp(conclusion string) error {
+	if s.HasSaved() {
+		if err := s.step("remove "+s.SavedPath(), s.DropSaved); err != nil {
 			return err
 		}
 	}
@@ -244,8 +312,8 @@ func (s *switcher) disabled(command string, running bool, conclusion string) err
 	return nil
 }
 
-// settle is for an entry that has the command already. Somebody may have been
-// interrupted before Postfix was told.
+// settle is for an entry that has the command already. An earlier call may have been
+// interrupted before Postfix was reloaded.
 func (s *switcher) settle(command, conclusion string) error {
 	running, err := s.Running()
 	if err != nil {
@@ -253,10 +321,11 @@ func (s *switcher) settle(command, conclusion string) error {
 	}
 	switch {
 	case !postfix.IsOurs(command):
-		// How another server is doing is none of our business.
+		// Whether another server answers is not checked.
 		if running && (s.restored || s.answers(postfix.OurName)) {
 			return s.disabled(command, running, conclusion)
 		}
+		return s.cleanUp(conclusion)
 	case running && !s.waitFor(command, promptly):
 		if err := s.reload(command); err != nil {
 			return err
@@ -268,12 +337,12 @@ func (s *switcher) settle(command, conclusion string) error {
 
 // put changes the command in master.cf.
 func (s *switcher) put(command string) error {
-	return s.step(fmt.Sprintf("%s: let the command of %s unix be %s", filepath.Join(s.Directory, "master.cf"), s.Service, command),
+	return s.step(fmt.Sprintf("%s: set the command of %s unix to %s", filepath.Join(s.Directory, "master.cf"), s.Service, command),
 		func() error { return s.SetCommand(command) })
 }
 
-// use makes Postfix use the server of this command, if it runs.
-func (s *switcher) use(command string, running bool) error {
+// reloadIf makes Postfix use the server of this command, if Postfix runs.
+func (s *switcher) reloadIf(command string, running bool) error {
 	if !running {
 		s.say("Postfix is not running: the change takes effect when it is started")
 		return nil
@@ -293,8 +362,8 @@ func (s *switcher) reload(command string) error {
 	if s.isInterrupted() {
 		return fmt.Errorf("%w before %s has answered", errInterrupted, command)
 	}
-	s.say("no answer yet: master(8) may be waiting after a failure; it is made to forget that")
-	if err := s.Forget(); err != nil {
+	s.say("no answer yet; master(8) may be throttling the service after a failed start. Clearing the throttle and retrying.")
+	if err := s.ClearThrottle(); err != nil {
 		return err
 	}
 	if s.waitFor(command, timeout) {
@@ -315,7 +384,7 @@ func (s *switcher) waitFor(command string, limit time.Duration) bool {
 	return false
 }
 
-// answers tells whether it is the server of this command that answers.
+// answers reports whether the server that answers is the one of this command.
 func (s *switcher) answers(command string) bool {
 	_, err := s.status()
 	switch {
@@ -327,8 +396,8 @@ func (s *switcher) answers(command string) bool {
 	return err == nil || errors.Is(err, client.ErrStock)
 }
 
-// findServer returns this server's command for master.cf, and where it is: where the build
-// says, or else below the directory of Postfix's own servers.
+// findServer returns this server's command for master.cf, and its path: in the directory that
+// was set by the build, or else below the directory of Postfix's own servers.
 func (s *switcher) findServer() (command, path string, err error) {
 	directory, err := s.DaemonDirectory()
 	if err != nil {
@@ -338,7 +407,7 @@ func (s *switcher) findServer() (command, path string, err error) {
 	if _, err := os.Stat(path); err != nil {
 		path = filepath.Join(directory, postfix.OurName)
 		if _, other := os.Stat(path); other != nil {
-			return "", "", fmt.Errorf("%w (make install puts it there)", err)
+			return "", "", fmt.Errorf("%w\nhint: make install puts it there", err)
 		}
 	}
 	command, err = filepath.Rel(directory, path)
@@ -354,12 +423,12 @@ func (s *switcher) step(what string, do func() error) error {
 	return do()
 }
 
-// line is a command as a person would give it.
+// line is a command as an administrator would type it.
 func (s *switcher) line(command string) string {
 	return "postfix -c " + s.Directory + " " + command
 }
 
-// conclude says what has come out.
+// conclude says the result.
 func (s *switcher) conclude(what string) {
 	if s.dryRun {
 		what = "nothing was done; without --dry-run: " + what

@@ -22,7 +22,7 @@ func TestEnableAndDisable(t *testing.T) {
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	out := must(t, "-c", s.etc, "enable", "--dry-run")
-	want(t, out, "nothing was done", s.etc+"/master.cf: let the command of scache unix be "+postfix.OurName, "postfix -c "+s.etc+" reload")
+	want(t, out, "nothing was done", s.etc+"/master.cf: set the command of scache unix to "+postfix.OurName, "postfix -c "+s.etc+" reload")
 	if s.postconf() != before {
 		t.Fatal("a dry run has changed master.cf")
 	}
@@ -51,7 +51,7 @@ func TestEnableAndDisable(t *testing.T) {
 		t.Errorf("ours has logged %d flushes", got)
 	}
 
-	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "let the command of scache unix be scache\n", "nothing was done")
+	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "set the command of scache unix to scache\n", "nothing was done")
 	must(t, "-c", s.etc, "disable")
 	if got := s.postconf(); got != before {
 		t.Errorf("after disable: %s\nwant %s", got, before)
@@ -147,11 +147,14 @@ func TestEnableIsRefused(t *testing.T) {
 		return func() { s.write("master.cf", text) }
 	}
 	for to, texts := range map[string][]string{
-		"- 10 scache":                  {"process limit of 1"},
-		"- 1 scache -o max_idle=1x":    {`max_idle: "1x"`, "command line"},
-		"- 1 scache -o nonsense":       {"option -o", "nonsense"},
-		"- 1 scache --nonsense":        {"--nonsense"},
-		"- - scache -o max_idle=${x}y": {"process limit of 1", "max_idle", `"y"`},
+		"- 10 scache":                    {"process limit of 1"},
+		"- 1 scache -o max_idle=1x":      {`max_idle: "1x"`, "command line"},
+		"- 1 scache -o nonsense":         {"option -o", "nonsense"},
+		"- 1 scache --nonsense":          {"--nonsense"},
+		"- - scache":                     {"maxproc column", "process limit of 1", "default_process_limit is 100"},
+		"- 1 scache -o max_idle=${x}y":   {"max_idle", `"y"`},
+		"x 1 scache":                     {"wakeup column", `"x"`},
+		"- 1 scache\nx unix - q - - - y": {"line 19", "unpriv column of x unix"},
 	} {
 		undo := edit("- 1 scache", to)
 		start := time.Now()
@@ -246,7 +249,7 @@ func TestEnableTakesRoot(t *testing.T) {
 	for _, command := range []string{"enable", "disable"} {
 		cmd := exec.Command(tool, "-c", s.etc, command)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-		if out, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "takes root") {
+		if out, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "must be run as root") {
 			t.Errorf("%s: %s%s", command, out, errOut)
 		}
 	}

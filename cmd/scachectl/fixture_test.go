@@ -89,7 +89,7 @@ func (s *fixture) install(binary string) {
 // master(8).
 func (s *fixture) installForTrials(then string) {
 	s.t.Helper()
-	script := "#!/bin/sh\ncase $1 in --check | -S) exec " + server + " \"$@\" ;; *) " + then + " ;; esac\n"
+	script := "#!/bin/sh\ncase \"$*\" in --check* | *trial*) exec " + server + " \"$@\" ;; *) " + then + " ;; esac\n"
 	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", postfix.OurName), []byte(script), 0o755); err != nil {
 		s.t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func (s *fixture) wantUntouched(before string) {
 	if got := s.masterCF(); got != before {
 		s.t.Errorf("master.cf: %s\nwant %s", got, before)
 	}
-	for _, left := range []string{"master.cf.scache-saved", "master.cf.scache-whole"} {
+	for _, left := range []string{"master.cf.scache-saved", "master.cf.scache-backup"} {
 		if _, err := os.Stat(filepath.Join(s.etc, left)); !os.IsNotExist(err) {
 			s.t.Errorf("%s is left: %v", left, err)
 		}

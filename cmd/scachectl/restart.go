@@ -20,18 +20,17 @@ const restartLimit = 10 * time.Second
 
 func newRestartCommand(c *site) *cobra.Command {
 	all := false
-	cmd := terse("restart", "Put the installed binary in the place of the running one", func(cmd *cobra.Command) error {
+	cmd := terse("restart", "Replace the running process by the installed binary", func(cmd *cobra.Command) error {
 		if all {
 			return c.restartAll(cmd.OutOrStdout())
 		}
 		return c.restartAndSay(cmd.OutOrStdout())
 	})
-	cmd.Long = `restart has the daemon leave all that it holds to a new process, which master(8)
-starts at once, and waits until that answers. No connection and no client is lost,
-and Postfix need not be reloaded. It is how a new version is put in place. As root,
-the new binary is tried first, as enable does, and nothing is done if it would not
-serve. With --all, it is done in each instance of the mail system that this server
-serves, and the others are left alone.`
+	cmd.Long = `restart has the daemon hand over to a new process, which master(8) starts at once, and
+waits until that answers. No connection and no client is lost, and Postfix need not be
+reloaded. Use it after an upgrade. Called by root, it tries the new binary first, as
+enable does, and does nothing if it would not serve. With --all, it restarts the server
+in each instance of the mail system that this server serves.`
 	cmd.Flags().BoolVar(&all, "all", false, "in each instance of the mail system that this server serves")
 	return cmd
 }
@@ -51,7 +50,7 @@ func (c *site) restartAll(out io.Writer) error {
 	})
 }
 
-// excuse returns nothing if this server need not answer, and else its error.
+// excuse returns nil if this server need not answer, and the error otherwise.
 func (c *site) excuse(silence error) error {
 	system, err := c.open()
 	if err != nil {
@@ -60,7 +59,7 @@ func (c *site) excuse(silence error) error {
 	if running, err := system.Running(); !running || errors.Is(silence, client.ErrStock) {
 		return err
 	}
-	if _, _, err := system.Enabled(); errors.Is(err, postfix.ErrNotEnabled) || errors.Is(err, postfix.ErrNoEntry) {
+	if _, err := system.Enabled(); errors.Is(err, postfix.ErrNotEnabled) || errors.Is(err, postfix.ErrNoEntry) {
 		return nil
 	}
 	return silence
@@ -68,7 +67,7 @@ func (c *site) excuse(silence error) error {
 
 func (c *site) restartAndSay(out io.Writer) error {
 	if err := c.tryInstalled(); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w\nThe entry names a server that is not there; nothing was done: scachectl enable finds the one that is installed", err)
+		return fmt.Errorf("%w\nThe entry names a server that is not there; nothing was done\nhint: scachectl enable finds the one that is installed", err)
 	} else if err != nil {
 		return fmt.Errorf("%w\nThe installed server would not serve; nothing was done", err)
 	}
@@ -81,7 +80,7 @@ func (c *site) restartAndSay(out io.Writer) error {
 	return err
 }
 
-// tryInstalled has the server that the entry names serve one client, where that can be tried.
+// tryInstalled has the server that the entry names serve in a trial, if that is possible.
 func (c *site) tryInstalled() error {
 	if c.socket != "" || os.Geteuid() != 0 {
 		return nil
@@ -90,14 +89,17 @@ func (c *site) tryInstalled() error {
 	if err != nil {
 		return err
 	}
-	entry, path, err := system.Enabled()
+	enabled, err := system.Enabled()
 	if errors.Is(err, postfix.ErrNotEnabled) {
-		return nil // the daemon that is asked to restart says what there is to say
+		return nil // the daemon that is asked to restart returns the error
 	}
 	if err != nil {
 		return err
 	}
-	return system.Try(path, entry, askOnce)
+	if err := system.CheckEntry(enabled.Entry); err != nil {
+		return err
+	}
+	return system.Probe(enabled.Path, enabled.Entry, trialClients()...)
 }
 
 // A look at a running server.
@@ -126,7 +128,7 @@ func (c *site) restart() (before, after glance, err error) {
 			return before, after, nil
 		}
 	}
-	return before, after, errors.Join(fmt.Errorf("no other process has answered for %v; see the mail log", restartLimit), err)
+	return before, after, errors.Join(fmt.Errorf("no other process has answered within %v\nhint: see the mail log", restartLimit), err)
 }
 
 func look(cl *client.Client) (glance, error) {

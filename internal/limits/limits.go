@@ -46,7 +46,7 @@ type rule struct {
 // sessions, unless that is 0.
 func Parse(text string, sessions int) (Rules, error) {
 	var all Rules
-	for _, field := range strings.FieldsFunc(text, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
+	for _, field := range mailconf.Fields(text) {
 		r, err := parseRule(field)
 		if err != nil {
 			return nil, fmt.Errorf("bad rule %q: %w", field, err)

@@ -76,6 +76,13 @@ func (c *Config) Override(text string) error {
 	return nil
 }
 
+// SetDefault sets a parameter that is not set otherwise.
+func (c *Config) SetDefault(name, value string) {
+	if source := c.Source(name); source == "" || source == Default {
+		c.settings[name] = setting{value, Default}
+	}
+}
+
 // SetReadOnly sets what neither a file nor the command line sets.
 func (c *Config) SetReadOnly(name, value string) {
 	c.settings[name] = setting{value, program}
@@ -266,4 +273,9 @@ func read[T any](r *Reader, get func(string) (T, error), name string) T {
 		r.Err = err
 	}
 	return value
+}
+
+// Fields splits a list of names as Postfix does: at commas and white space.
+func Fields(list string) []string {
+	return strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) })
 }

@@ -61,6 +61,7 @@ var Parameters = []Parameter{
 var others = map[string]string{
 	"connection_cache_service_name": "scache",
 	"compatibility_level":           "0",
+	"default_process_limit":         "100",
 	"multi_instance_directories":    "",
 
 	"mail_name":            "Postfix",

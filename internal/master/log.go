@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"scache/internal/mailconf"
 	"scache/internal/maillog"
 )
 
@@ -51,7 +52,7 @@ func (p *Process) sinks() ([]maillog.Sink, error) {
 }
 
 func hasPrefixOf(file, prefixes string) bool {
-	for _, prefix := range strings.FieldsFunc(prefixes, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
+	for _, prefix := range mailconf.Fields(prefixes) {
 		if strings.HasPrefix(file, prefix) {
 			return true
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"scache/internal/mailconf"
@@ -17,8 +18,8 @@ import (
 // ErrNoEntry is the error for a service that master.cf does not have.
 var ErrNoEntry = errors.New("there is no entry of this service")
 
-// An Entry is that of a service of type unix in master.cf, with the columns as they
-// are written there: "-" is for the default.
+// An Entry is the entry of a service in master.cf, with the columns as they are written
+// there: "-" is for the default.
 type Entry struct {
 	Name, Type                   string
 	Private, Unprivileged        string
@@ -26,16 +27,8 @@ type Entry struct {
 
 	Command   string
 	Arguments []string
+	Line      int // of the file
 }
-
-// A word is a part of an entry, and where it is in the file.
-type word struct {
-	text       string
-	start, end int
-}
-
-// columns are those before the arguments.
-const columns = 8
 
 // Entry returns the entry of the connection cache.
 func (s *System) Entry() (Entry, error) {
@@ -43,158 +36,258 @@ func (s *System) Entry() (Entry, error) {
 	if err != nil {
 		return Entry{}, err
 	}
-	words, err := s.findEntry(text)
+	found, err := s.findEntry(text)
+	if err == nil && found.err != nil {
+		err = s.atLine(found.line, found.err)
+	}
 	if err != nil {
 		return Entry{}, err
 	}
-	return newEntry(words), nil
+	return newEntry(found), nil
 }
 
-// Entries returns all entries of master.cf, of whatever service.
+// Entries returns all entries of master.cf, and what is wrong with the others.
 func (s *System) Entries() (all []Entry, err error) {
 	text, err := os.ReadFile(s.masterCF())
 	if err != nil {
 		return nil, err
 	}
-	for _, words := range entries(text) {
-		if len(words) >= columns {
-			all = append(all, newEntry(words))
+	for _, e := range entries(text) {
+		switch {
+		case len(e.words) < columns:
+			err = errors.Join(err, s.atLine(e.line, errFewColumns))
+		case e.err != nil:
+			err = errors.Join(err, s.atLine(e.line, e.err))
+		default:
+			all = append(all, newEntry(e))
 		}
 	}
-	return all, nil
+	return all, err
 }
 
-func newEntry(words []word) Entry {
-	e := Entry{Name: words[0].text, Type: words[1].text, Private: words[2].text, Unprivileged: words[3].text,
-		Chroot: words[4].text, Wakeup: words[5].text, ProcessLimit: words[6].text, Command: words[7].text}
-	for _, w := range words[columns:] {
-		e.Arguments = append(e.Arguments, w.text)
+// Duplicates returns the lines of the entries of the connection cache, if there are several.
+// The last one counts.
+func (s *System) Duplicates() (lines []int) {
+	text, err := os.ReadFile(s.masterCF())
+	if err != nil {
+		return nil
 	}
-	return e
+	for _, e := range s.served(entries(text)) {
+		lines = append(lines, e.line)
+	}
+	if len(lines) < 2 {
+		return nil
+	}
+	return lines
+}
+
+var errFewColumns = errors.New("the entry lacks columns")
+
+func (s *System) atLine(line int, err error) error {
+	return fmt.Errorf("%s, line %d: %w", s.masterCF(), line, err)
+}
+
+func newEntry(e masterEntry) Entry {
+	w := e.words
+	entry := Entry{Name: w[0].text, Type: w[1].text, Private: w[2].text, Unprivileged: w[3].text,
+		Chroot: w[4].text, Wakeup: w[5].text, ProcessLimit: w[6].text, Command: w[7].text, Line: e.line}
+	for _, argument := range w[columns:] {
+		entry.Arguments = append(entry.Arguments, argument.text)
+	}
+	return entry
 }
 
 func (s *System) masterCF() string { return filepath.Join(s.Directory, "master.cf") }
 
-// findEntry returns the words of the entry of the connection cache.
-func (s *System) findEntry(text []byte) ([]word, error) {
-	var found []word
-	for _, words := range entries(text) {
-		if len(words) < 2 || words[0].text != s.Service || words[1].text != "unix" {
-			continue
+// served returns the entries of one service: those of the private socket or, where there is
+// none, those of the public one.
+func (s *System) served(all []masterEntry) []masterEntry {
+	var private, public []masterEntry
+	for _, e := range all {
+		switch {
+		case !e.is(s.Service):
+		case len(e.words) > 2 && e.words[2].text == "n":
+			public = append(public, e)
+		default:
+			private = append(private, e)
 		}
-		if len(words) < columns {
-			return nil, fmt.Errorf("%s: the entry %s unix lacks columns", s.masterCF(), s.Service)
+	}
+	if private == nil {
+		return public
+	}
+	return private
+}
+
+// findEntry returns the entry of the connection cache.
+func (s *System) findEntry(text []byte) (masterEntry, error) {
+	all := entries(text)
+	found := s.served(all)
+	if len(found) == 0 {
+		return masterEntry{}, s.noEntry(all)
+	}
+	last := found[len(found)-1]
+	if len(last.words) < columns {
+		return last, s.atLine(last.line, fmt.Errorf("%w: %s unix", errFewColumns, s.Service))
+	}
+	return last, nil
+}
+
+func (s *System) noEntry(all []masterEntry) error {
+	for _, e := range all {
+		if len(e.words) > 1 && e.words[0].text == s.Service {
+			return s.atLine(e.line, fmt.Errorf("%w: %s unix; the type column of this line is %s",
+				ErrNoEntry, s.Service, e.words[1].text))
 		}
-		found = words // the last one counts
 	}
-	if found == nil {
-		return nil, fmt.Errorf("%s: %w: %s unix", s.masterCF(), ErrNoEntry, s.Service)
-	}
-	return found, nil
+	return fmt.Errorf("%s: %w: %s unix", s.masterCF(), ErrNoEntry, s.Service)
 }
 
 // SetCommand replaces the command of the entry in its place, and nothing else of
 // the file.
 func (s *System) SetCommand(command string) error {
+	text, err := s.WithCommand(command)
+	if err != nil {
+		return err
+	}
+	return s.write(text)
+}
+
+// WithCommand returns master.cf with this command in the entry.
+func (s *System) WithCommand(command string) ([]byte, error) {
 	text, err := os.ReadFile(s.masterCF())
 	if err != nil {
-		return err
+		return nil, err
 	}
-	words, err := s.findEntry(text)
+	e, err := s.findEntry(text)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	w := words[columns-1]
-	return s.write(bytes.Join([][]byte{text[:w.start], []byte(command), text[w.end:]}, nil))
+	return withCommand(text, e, command), nil
 }
 
-// write replaces master.cf.
-func (s *System) write(text []byte) error { return s.replace(s.masterCF(), text) }
-
-// entries returns the words of each entry of master.cf. A line that begins with white
-// space continues the one before; empty lines and comments may stand between them.
-func entries(text []byte) (all [][]word) {
-	offset := 0
-	for line := range bytes.Lines(text) {
-		words := cutWords(line, offset)
-		switch {
-		case len(words) == 0 || words[0].text[0] == '#':
-		case line[0] != ' ' && line[0] != '\t':
-			all = append(all, words)
-		case len(all) > 0:
-			all[len(all)-1] = append(all[len(all)-1], words...)
-		}
-		offset += len(line)
-	}
-	for i, words := range all {
-		all[i] = joinBraces(words)
-	}
-	return all
+func withCommand(text []byte, e masterEntry, command string) []byte {
+	w := e.words[columns-1]
+	return bytes.Join([][]byte{text[:w.start], []byte(command), text[w.end:]}, nil)
 }
 
-func cutWords(line []byte, offset int) (words []word) {
-	for i := 0; i < len(line); {
-		rest := bytes.TrimLeft(line[i:], " \t\r\n")
-		i = len(line) - len(rest)
-		n := bytes.IndexAny(rest, " \t\r\n")
-		if n < 0 {
-			n = len(rest)
-		}
-		if n > 0 {
-			words = append(words, word{string(rest[:n]), offset + i, offset + i + n})
-		}
-		i += n
-	}
-	return words
-}
+// valueOptions are the options of Postfix daemons that have a value.
+const valueOptions = "imnorst"
 
-// joinBraces makes one word of an argument in braces, without those.
-func joinBraces(words []word) (joined []word) {
-	for i := 0; i < len(words); i++ {
-		w := words[i]
-		if i >= columns && w.text[0] == '{' {
-			for depth(w.text) > 0 && i+1 < len(words) {
-				i++
-				w = word{w.text + " " + words[i].text, w.start, words[i].end}
-			}
-			if strings.HasSuffix(w.text, "}") {
-				w.text = strings.TrimSpace(w.text[1 : len(w.text)-1])
-			}
-		}
-		joined = append(joined, w)
-	}
-	return joined
-}
-
-func depth(text string) int { return strings.Count(text, "{") - strings.Count(text, "}") }
-
-// Options returns the settings "name=value" that the entry makes with -o.
+// Options returns the settings "name=value" that the entry makes with -o. As for postconf(1),
+// the first argument that is no option ends them.
 func (e Entry) Options() (settings []string) {
 	for i := 0; i < len(e.Arguments); i++ {
-		setting, found := strings.CutPrefix(e.Arguments[i], "-o")
-		if found && setting == "" && i+1 < len(e.Arguments) {
-			i++
-			setting = e.Arguments[i]
+		flags := e.Arguments[i]
+		if len(flags) < 2 || flags[0] != '-' || flags == "--" {
+			break
 		}
-		if found {
-			settings = append(settings, strings.TrimSpace(setting))
+		at := strings.IndexAny(flags[1:], valueOptions) + 1
+		if at == 0 {
+			continue
+		}
+		value := flags[at+1:]
+		if value == "" && i+1 < len(e.Arguments) {
+			i++
+			value = e.Arguments[i]
+		}
+		if flags[at] == 'o' {
+			settings = append(settings, strings.TrimSpace(value))
 		}
 	}
 	return settings
 }
 
-// DaemonArguments returns the arguments that master(8) gives to the server of this
-// entry, but for those that tell how many sockets there are.
+// Columns are the columns of an entry with their defaults.
+type Columns struct {
+	Private, Unprivileged, Chroot bool
+	Wakeup                        int // seconds
+	ProcessLimit                  int
+}
+
+// Columns returns what master(8) makes of the columns of an entry. An error names the column.
+func (s *System) Columns(e Entry) (c Columns, err error) {
+	level, _ := s.Config.String("compatibility_level")
+	old := strings.HasPrefix(cmp.Or(level, "0"), "0")
+	yesNo := func(name, value string, unset bool) bool {
+		if value != "y" && value != "n" && value != "-" {
+			err = errors.Join(err, s.badColumn(e, name, value, "y, n or -"))
+		}
+		return value == "y" || value == "-" && unset
+	}
+	c.Private = yesNo("private", e.Private, true)
+	c.Unprivileged = yesNo("unpriv", e.Unprivileged, true)
+	c.Chroot = yesNo("chroot", e.Chroot, old)
+	if e.Wakeup != "-" {
+		if c.Wakeup = digits(e.Wakeup); c.Wakeup < 0 {
+			err = errors.Join(err, s.badColumn(e, "wakeup", e.Wakeup, "seconds or -"))
+		}
+	}
+	if e.ProcessLimit != "-" {
+		if c.ProcessLimit = digits(e.ProcessLimit); c.ProcessLimit < 0 {
+			err = errors.Join(err, s.badColumn(e, "maxproc", e.ProcessLimit, "a number or -"))
+		}
+		return c, err
+	}
+	limit, wrong := s.Config.Int("default_process_limit")
+	c.ProcessLimit = limit
+	return c, errors.Join(err, wrong)
+}
+
+// digits returns the number that a text begins with, as master(8) reads it, or -1.
+func digits(text string) int {
+	n, err := strconv.ParseUint(text[:len(text)-len(strings.TrimLeft(text, "0123456789"))], 10, 31)
+	if err != nil {
+		return -1
+	}
+	return int(n)
+}
+
+func (s *System) badColumn(e Entry, column, value, want string) error {
+	return s.atLine(e.Line, fmt.Errorf("the %s column of %s %s is %q: want %s", column, e.Name, e.Type, value, want))
+}
+
+// CheckEntry returns what keeps this server from serving with the columns of its entry, and
+// what keeps master(8) from reading the file.
+func (s *System) CheckEntry(e Entry) error {
+	all, err := s.Entries()
+	for _, other := range all {
+		_, wrong := s.Columns(other)
+		err = errors.Join(err, wrong)
+	}
+	if err != nil {
+		return err
+	}
+	c, err := s.Columns(e)
+	if err != nil {
+		return err
+	}
+	if !c.Private {
+		err = errors.Join(err, s.badColumn(e, "private", e.Private,
+			"y or -, as clients connect to private/"+s.Service))
+	}
+	switch {
+	case c.ProcessLimit == 1:
+	case e.ProcessLimit == "-":
+		err = errors.Join(err, s.badColumn(e, "maxproc", e.ProcessLimit, fmt.Sprintf(
+			"1, as this service requires a process limit of 1, and default_process_limit is %d", c.ProcessLimit)))
+	default:
+		err = errors.Join(err, s.badColumn(e, "maxproc", e.ProcessLimit, "1, as this service requires a process limit of 1"))
+	}
+	return err
+}
+
+// DaemonArguments returns the arguments that master(8) gives to the server of this entry,
+// except the number of sockets. A column that master(8) would refuse counts as its default.
 func (s *System) DaemonArguments(e Entry) []string {
+	c, _ := s.Columns(e)
 	args := []string{"-n", e.Name, "-t", e.Type}
-	if e.ProcessLimit == "1" {
+	if c.ProcessLimit == 1 {
 		args = append(args, "-l")
 	}
-	if e.Unprivileged != "n" {
+	if c.Unprivileged {
 		args = append(args, "-u")
 	}
-	level, _ := s.Config.String("compatibility_level")
-	if e.Chroot == "y" || e.Chroot == "-" && strings.HasPrefix(cmp.Or(level, "0"), "0") {
+	if c.Chroot {
 		args = append(args, "-c")
 	}
 	return append(args, e.Arguments...)
@@ -206,14 +299,14 @@ func (s *System) ServerConfig() (*mailconf.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	server, err := Open(s.Directory) // as s goes on without the options
+	server, err := Open(s.Directory) // s keeps its configuration without the options
 	if err != nil {
 		return nil, err
 	}
 	server.Config.SetReadOnly("service_name", s.Service)
 	for _, option := range e.Options() {
 		if err := server.Config.Override(option); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.masterCF(), err)
+			return nil, s.atLine(e.Line, err)
 		}
 	}
 	return server.Config, nil

@@ -57,8 +57,57 @@ func TestEntry(t *testing.T) {
 	if want := []string{"#", "x", "-o", "a=b", "-o c = d", "-oe=f", "-o", "g = { h i }"}; !slices.Equal(e.Arguments, want) {
 		t.Errorf("arguments %q, want %q", e.Arguments, want)
 	}
-	if want := []string{"a=b", "c = d", "e=f", "g = { h i }"}; !slices.Equal(e.Options(), want) {
-		t.Errorf("options %q, want %q", e.Options(), want)
+	if options := e.Options(); options != nil {
+		t.Errorf("options %q behind an argument that is no option", options)
+	}
+}
+
+func TestOptions(t *testing.T) {
+	t.Parallel()
+	for arguments, want := range map[string][]string{
+		"-o a=b { -o c = d } -oe=f -o { g = { h i } }":                         {"a=b", "c = d", "e=f", "g = { h i }"},
+		"-vo a=b -c -i 3 -n -o -voe=f c=d":                                     {"a=b", "e=f"},
+		"-o name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}} -o x=y": {"name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}}", "x=y"},
+		"flags=R user=x argv=/bin/y -o a=b":                                    nil,
+		"-v -- -o a=b":                                                         nil,
+		"":                                                                     nil,
+	} {
+		s := systemWith(t, "", "scache unix - - n - 1 scache "+arguments+"\n")
+		e, err := s.Entry()
+		if err != nil || !slices.Equal(e.Options(), want) {
+			t.Errorf("%s: got %q, want %q, %v", arguments, e.Options(), want, err)
+		}
+	}
+}
+
+func TestCheckEntry_namesTheColumn(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ main, master, want string }{
+		{"", "scache unix - - y - 1 scache", ""},
+		{"default_process_limit = 1\n", "scache unix y y n - - scache", ""},
+		{"x = 1\ndefault_process_limit = $x\n", "scache unix - n - 60? - scache", ""},
+		{"", "scache unix - - y - - scache", `maxproc column of scache unix is "-"`},
+		{"", "scache unix - - y - - scache", "default_process_limit is 100"},
+		{"", "scache unix - - y - 0 scache", `maxproc column of scache unix is "0"`},
+		{"default_process_limit = x\n", "scache unix - - y - - scache", "default_process_limit"},
+		{"", "scache unix n - y - 1 scache", `private column of scache unix is "n"`},
+		{"", "scache unix x - y - 1 scache", `private column of scache unix is "x"`},
+		{"", "scache unix - x y - 1 scache", `unpriv column of scache unix is "x"`},
+		{"", "scache unix - - x - 1 scache", `chroot column of scache unix is "x"`},
+		{"", "scache unix - - y x 1 scache", `wakeup column of scache unix is "x"`},
+		{"", "scache unix - - y - x scache", `maxproc column of scache unix is "x"`},
+		{"", "scache unix - - y - 1 scache\nother unix - x - - - y", `line 2: the unpriv column of other unix is "x"`},
+		{"", "scache unix - - y - 1 scache\nother unix - - - - - y {", "line 2: missing '}'"},
+		{"", "other unix -\nscache unix - - y - 1 scache", "line 1: the entry lacks columns"},
+	} {
+		s := systemWith(t, test.main, test.master+"\n")
+		e, err := s.Entry()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = s.CheckEntry(e); (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s%s: got %v, want %q", test.main, test.master, err, test.want)
+		}
 	}
 }
 
@@ -131,10 +180,10 @@ func TestAccessStays(t *testing.T) {
 	if err := errors.Join(os.Chmod(s.masterCF(), mode), os.Chown(s.masterCF(), user, group)); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Save(), s.SetCommand("other"), s.replace(s.wholePath(), nil)); err != nil {
+	if err := errors.Join(s.Save(), s.SetCommand("other"), s.replace(s.backupPath(), nil)); err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{s.masterCF(), s.SavedPath(), s.wholePath()} {
+	for _, path := range []string{s.masterCF(), s.SavedPath(), s.backupPath()} {
 		var st unix.Stat_t
 		if err := unix.Stat(path, &st); err != nil || st.Uid != user || st.Gid != group || st.Mode&0o777 != mode {
 			t.Errorf("%s: owner %d, group %d, mode %o, %v", path, st.Uid, st.Gid, st.Mode, err)
@@ -242,7 +291,7 @@ func TestRestore(t *testing.T) {
 	} {
 		s := systemWith(t, "", test.now)
 		if test.whole != "" {
-			if err := os.WriteFile(s.wholePath(), []byte(test.whole), 0o644); err != nil {
+			if err := os.WriteFile(s.backupPath(), []byte(test.whole), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -259,6 +308,73 @@ func TestRestore(t *testing.T) {
 	}
 }
 
+// TestRestore_torn has master.cf written in place, and interrupted behind each byte.
+func TestRestore_torn(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", odd)
+	e, err := s.findEntry([]byte(odd))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, updated := range map[string][]byte{
+		"longer":        withCommand([]byte(odd), e, "../../../usr/local/libexec/"+OurName),
+		"shorter":       withCommand([]byte(odd), e, "x"),
+		"same length":   withCommand([]byte(odd), e, "lmtp-x"),
+		"without entry": s.withoutEntry([]byte(odd)),
+	} {
+		for k := range len(updated) + 1 {
+			torn := append(slices.Clone(updated[:k]), odd[min(k, len(odd)):]...)
+			if err := os.WriteFile(s.masterCF(), torn, 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(s.backupPath(), []byte(odd), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			_, err := s.Restore()
+			complete := bytes.Equal(torn, updated) && name != "without entry"
+			if got := s.text(t); err != nil || got != odd && !complete {
+				t.Fatalf("%s, behind byte %d: %v, %q", name, k, err, got)
+			}
+			if s.Interrupted() {
+				t.Fatal("the backup is left")
+			}
+		}
+	}
+}
+
+// TestRestore_oldName reads the backup of version 1.0.0.
+func TestRestore_oldName(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", odd)
+	if err := os.WriteFile(filepath.Join(s.Directory, "master.cf.scache-whole"), []byte(odd), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(s.masterCF(), s.withoutEntry([]byte(odd)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if interrupted, err := s.Restore(); !interrupted || err != nil || s.text(t) != odd || s.Interrupted() {
+		t.Errorf("%v, %v, %q", interrupted, err, s.text(t))
+	}
+}
+
+func TestOpen_relative(t *testing.T) {
+	s := systemWith(t, "", odd)
+	t.Chdir(filepath.Dir(s.Directory))
+	relative, err := Open(filepath.Base(s.Directory))
+	if err != nil || relative.Directory != s.Directory {
+		t.Errorf("%v, %v", relative, err)
+	}
+}
+
+func TestVersion_AtLeast(t *testing.T) {
+	t.Parallel()
+	for version, want := range map[Version]bool{"3.6": true, "3.5.25": false, "3.10.1": true, "4.0": true, "2.11": false, "3.12-20260101": true, "": false, "x": false} {
+		if got := version.AtLeast(3, 6); got != want {
+			t.Errorf("%q: got %v", version, got)
+		}
+	}
+}
+
 // FuzzSetCommand changes the command there and back, in whatever file.
 func FuzzSetCommand(f *testing.F) {
 	f.Add([]byte(odd))
@@ -266,20 +382,19 @@ func FuzzSetCommand(f *testing.F) {
 	f.Add([]byte("scache unix - - y - 1 scache { } {\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		s := &System{Service: "scache"}
-		words, err := s.findEntry(text)
+		e, err := s.findEntry(text)
 		if err != nil {
 			return
 		}
-		w := words[columns-1]
+		w := e.words[columns-1]
 		if string(text[w.start:w.end]) != w.text {
 			t.Fatalf("%q is not at %d", w.text, w.start)
 		}
-		changed := bytes.Join([][]byte{text[:w.start], []byte("x/y"), text[w.end:]}, nil)
-		again, err := s.findEntry(changed)
-		if err != nil || again[columns-1].text != "x/y" || len(again) != len(words) {
-			t.Fatalf("%q: %v, %v", changed, again, err)
+		again, err := s.findEntry(withCommand(text, e, "x/y"))
+		if err != nil || again.words[columns-1].text != "x/y" || len(again.words) != len(e.words) {
+			t.Fatalf("%q: %v, %v", text, again, err)
 		}
-		newEntry(words).Options()
+		newEntry(e).Options()
 		if left := s.withoutEntry(text); len(left) >= len(text) {
 			t.Fatal("nothing was left out")
 		}

@@ -28,7 +28,7 @@ import (
 	"scache/internal/mailconf"
 )
 
-// DefaultDirectory is where main.cf is, unless somebody says otherwise.
+// DefaultDirectory is where main.cf is by default.
 const DefaultDirectory = "/etc/postfix"
 
 // A System is one instance of Postfix.
@@ -40,14 +40,19 @@ type System struct {
 	Service string
 }
 
-// Open reads main.cf in a directory. An empty name is that of the environment
-// variable MAIL_CONFIG or of the default.
+// Open reads main.cf in a directory. If the name is empty, the environment variable
+// MAIL_CONFIG or the default names the directory.
 func Open(directory string) (*System, error) {
-	s := &System{Directory: cmp.Or(directory, os.Getenv("MAIL_CONFIG"), DefaultDirectory)}
 	host, err := os.Hostname()
 	if err != nil {
 		return nil, err
 	}
+	// The commands of Postfix work in another directory: a relative path would lead elsewhere.
+	directory, err = filepath.Abs(cmp.Or(directory, os.Getenv("MAIL_CONFIG"), DefaultDirectory))
+	if err != nil {
+		return nil, err
+	}
+	s := &System{Directory: directory}
 	s.Config = mailconf.New(host)
 	if err := s.Config.ReadFile(s.Directory); err != nil {
 		return nil, err
@@ -83,9 +88,9 @@ func (s *System) CommandPath(command string) (string, error) {
 }
 
 // Version returns the version of Postfix.
-func (s *System) Version() (string, error) {
+func (s *System) Version() (Version, error) {
 	out, err := s.output("postconf", "-dh", "mail_version")
-	return strings.TrimSpace(out), err
+	return Version(strings.TrimSpace(out)), err
 }
 
 // Owner returns the name of the user that the daemons of Postfix run as.
@@ -99,7 +104,7 @@ func (s *System) Instances() (present, missing []string, err error) {
 		return nil, nil, err
 	}
 	present = []string{s.Directory}
-	for _, directory := range strings.FieldsFunc(others, func(r rune) bool { return strings.ContainsRune(", \t\r\n", r) }) {
+	for _, directory := range mailconf.Fields(others) {
 		if _, err := os.Stat(filepath.Join(directory, "main.cf")); errors.Is(err, fs.ErrNotExist) {
 			missing = append(missing, directory)
 		} else if filepath.Clean(directory) != filepath.Clean(s.Directory) {
@@ -109,7 +114,7 @@ func (s *System) Instances() (present, missing []string, err error) {
 	return present, missing, nil
 }
 
-// RefersTo tells whether main.cf or master.cf has the value of a parameter somewhere.
+// RefersTo reports whether main.cf or master.cf uses the value of a parameter.
 func (s *System) RefersTo(parameter string) bool {
 	value := regexp.MustCompile(`\$[({]?` + regexp.QuoteMeta(parameter) + `\b`)
 	for _, name := range []string{"main.cf", "master.cf"} {
@@ -120,8 +125,8 @@ func (s *System) RefersTo(parameter string) bool {
 	return false
 }
 
-// Running tells whether the system runs. "postfix status" would speak of all
-// instances, where there are several.
+// Running reports whether the system runs. "postfix status" would report on all
+// instances, if there are several.
 func (s *System) Running() (bool, error) {
 	queue, err := s.Config.String("queue_directory")
 	if err != nil {
@@ -163,39 +168,53 @@ func (s *System) MasterPID() (pid int, running bool) {
 	return pid, running && err == nil
 }
 
-// Check has Postfix check its files.
-func (s *System) Check() error { return s.Postfix("check") }
-
-// Reload has Postfix read its files again.
+// Reload makes Postfix read its files again.
 func (s *System) Reload() error { return s.Postfix("reload") }
 
-// Postfix runs postfix(1) with a command.
+// Postfix runs postfix(1) with a command, which may take as long as it needs. What a command
+// that fails has to say is in the log, unless it writes to a terminal: the error has these
+// lines.
 func (s *System) Postfix(command string) error {
-	_, err := s.output("postfix", "-c", s.Directory, command)
+	log := s.logPosition()
+	_, err := s.run(context.Background(), "postfix", "-c", s.Directory, command)
+	if err == nil {
+		return nil
+	}
+	if lines := log.linesOf("postfix", "postfix-script", "postsuper", "postlog", "master"); len(lines) > 0 {
+		err = fmt.Errorf("%w\nThe log has: %s", err, strings.Join(lines, "\n"))
+	}
 	return err
 }
 
-// commandLimit is how long a command of Postfix may take.
-const commandLimit = 30 * time.Second
+// queryLimit is how long a command may take that only prints something.
+const queryLimit = 30 * time.Second
 
-// output runs a command of Postfix, and returns what it prints.
+// output runs a command of Postfix that only prints something, and returns that.
 func (s *System) output(name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), queryLimit)
 	defer cancel()
+	return s.run(ctx, name, args...)
+}
+
+func (s *System) run(ctx context.Context, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, s.find(name), args...)
 	cmd.WaitDelay = time.Second                           // daemons that it starts may keep its output open
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // what a terminal interrupts is not Postfix
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal does not reach Postfix
 	var errOut strings.Builder
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()
-	if err != nil && !errors.Is(err, exec.ErrWaitDelay) {
-		return "", fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(errOut.String()))
+	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
+		return string(out), nil
 	}
-	return string(out), nil
+	err = fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	if said := strings.TrimSpace(errOut.String()); said != "" {
+		err = fmt.Errorf("%w: %s", err, said)
+	}
+	return "", err
 }
 
-// find returns the path of a command of Postfix: where main.cf says, or where only
-// root's path leads. That of cron leads to neither.
+// find returns the path of a command of Postfix: in the directory that main.cf names, or in
+// one of the directories that are only in the search path of root, and not in that of cron.
 func (s *System) find(name string) string {
 	directory, _ := s.Config.String("command_directory")
 	for _, directory := range []string{directory, "/usr/sbin", "/usr/local/sbin"} {
@@ -205,4 +224,25 @@ func (s *System) find(name string) string {
 		}
 	}
 	return name
+}
+
+// A Version is the version of Postfix, such as 3.7.11.
+type Version string
+
+// AtLeast reports whether a version is this one or a later one. A version that cannot be read
+// is none.
+func (v Version) AtLeast(major, minor int) bool {
+	have, ok := v.parse()
+	return ok && (have[0] > major || have[0] == major && have[1] >= minor)
+}
+
+// Known reports whether the version can be read.
+func (v Version) Known() bool {
+	_, ok := v.parse()
+	return ok
+}
+
+func (v Version) parse() (numbers [2]int, ok bool) {
+	n, _ := fmt.Sscanf(string(v), "%d.%d", &numbers[0], &numbers[1])
+	return numbers, n == 2
 }

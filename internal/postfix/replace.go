@@ -4,6 +4,7 @@ package postfix
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -12,10 +13,72 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replace replaces a file beside master.cf in one step, or what a link leads to. Who may
-// do what with master.cf may do that with the new file: it is master.cf, or keeps some
-// of it.
+// ErrNotWritable is the error for a master.cf that can neither be replaced nor written in
+// place. It is as it was.
+var ErrNotWritable = errors.New("master.cf cannot be written")
+
+// write changes master.cf. If the file cannot be replaced, because it is a mount point of its
+// own or because files cannot be created beside it, it is written in place, with a backup
+// beside it for the time.
+func (s *System) write(text []byte) error {
+	replaced := s.replace(s.masterCF(), text)
+	if replaced == nil {
+		return nil
+	}
+	old, err := os.ReadFile(s.masterCF())
+	if err != nil {
+		return err
+	}
+	// An attempt that changes nothing tells whether the file can be written at all.
+	f, err := os.OpenFile(s.masterCF(), os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNotWritable, err)
+	}
+	f.Close()
+	if err := s.replace(s.backupPath(), old); err != nil {
+		return fmt.Errorf("%w: it cannot be replaced (%w), and there is no room for a backup beside it: %w",
+			ErrNotWritable, replaced, err)
+	}
+	if err := s.overwrite(text); err != nil {
+		_, restored := s.Restore()
+		return errors.Join(fmt.Errorf("%w: %w", ErrNotWritable, err), restored)
+	}
+	return remove(s.backupPath())
+}
+
+// replaceOrOverwrite changes master.cf while there is a backup.
+func (s *System) replaceOrOverwrite(text []byte) error {
+	if s.replace(s.masterCF(), text) == nil {
+		return nil
+	}
+	return s.overwrite(text)
+}
+
+// overwrite writes master.cf in place. At each moment it has the beginning of the new text and
+// the end of the old one.
+func (s *System) overwrite(text []byte) error {
+	f, err := os.OpenFile(s.masterCF(), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.Write(text); err != nil {
+		return err
+	}
+	if err := f.Truncate(int64(len(text))); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// replace replaces a file beside master.cf in one step, or the file that a link leads to. The
+// new file gets the owner, mode and label of master.cf, because it is master.cf or a copy of
+// it.
 func (s *System) replace(path string, text []byte) error {
+	own := path == s.masterCF()
 	if target, err := filepath.EvalSymlinks(path); err == nil {
 		path = target
 	}
@@ -25,7 +88,13 @@ func (s *System) replace(path string, text []byte) error {
 	}
 	defer f.Cleanup()
 	if err := copyAccess(f.File, s.masterCF()); err != nil {
-		return err
+		if own {
+			return err
+		}
+		// A copy of the file may be for fewer users: for the present one only.
+		if err := f.Chmod(0o600); err != nil {
+			return err
+		}
 	}
 	if _, err := f.Write(text); err != nil {
 		return err
@@ -33,7 +102,7 @@ func (s *System) replace(path string, text []byte) error {
 	return f.CloseAtomicallyReplace()
 }
 
-// accessAttributes are those that say who may do what with a file: the label of SELinux,
+// accessAttributes are the attributes that decide who may access a file: the label of SELinux,
 // and an access control list.
 var accessAttributes = []string{"security.selinux", "system.posix_acl_access"}
 
@@ -50,7 +119,7 @@ func copyAccess(f *os.File, from string) error {
 	if err := f.Chmod(fi.Mode().Perm()); err != nil {
 		return err
 	}
-	value := make([]byte, 1<<16) // as long as one can be
+	value := make([]byte, 1<<16) // the maximum length
 	for _, name := range accessAttributes {
 		n, err := unix.Getxattr(from, name, value)
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {

@@ -1,0 +1,234 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package postfix
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// probeLimit is how long a trial may take, from the first process to the last.
+const probeLimit = 10 * time.Second
+
+// A Trial is a server that Probe has started, as its client sees it.
+type Trial struct {
+	Conn *net.UnixConn
+	PID  int
+}
+
+// Probe runs a server of ours as master(8) would run it with this entry and main.cf, on a
+// socket of its own. First the server checks its configuration. Then one process after the
+// other serves one client each, and hands over to the next one, as at "postfix reload": uses
+// are these clients. Nothing of the system is changed. What the server logs has the tag of its
+// own with "/trial" in it.
+func (s *System) Probe(server string, e Entry, uses ...func(Trial) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
+	defer cancel()
+	args := s.DaemonArguments(e)
+	check := s.server(ctx, server, append([]string{"--check"}, args...))
+	if out, err := check.CombinedOutput(); err != nil {
+		return explainProbe(string(out), err)
+	}
+	m, err := newTrialMaster()
+	if err != nil {
+		return err
+	}
+	defer m.listener.Close()
+	// What is saved must live until the next process has it.
+	args = append(args, "-V", "-o", "syslog_name="+s.trialTag(), "-o", "connection_cache_ttl_limit=1h",
+		"-o", "connection_cache_endpoint_limits=")
+	for i, use := range uses {
+		p, err := m.start(s.server(ctx, server, args))
+		if err != nil {
+			return err
+		}
+		if err := m.serve(ctx, p, use); err != nil {
+			p.cmd.Process.Kill()
+			p.wait()
+			return p.explain(err)
+		}
+		if i < len(uses)-1 {
+			p.status.Close() // as master(8) does at a reload: this process hands over, and ends
+		} else {
+			p.cmd.Process.Signal(unix.SIGTERM)
+		}
+		if err := p.wait(); err != nil {
+			return p.explain(err)
+		}
+	}
+	return nil
+}
+
+// trialTag is the syslog_name of a trial.
+func (s *System) trialTag() string {
+	name := "postfix"
+	if conf, err := s.ServerConfig(); err == nil {
+		if set, err := conf.String("syslog_name"); err == nil {
+			name = set
+		}
+	}
+	return name + "/trial"
+}
+
+// A trialMaster plays master(8) for the processes of a trial.
+type trialMaster struct {
+	listener *os.File
+	address  *net.UnixAddr
+}
+
+// newTrialMaster listens at a socket without a file, which a process in a chroot jail can
+// connect to as well.
+func newTrialMaster() (*trialMaster, error) {
+	address := &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@scache-trial-%d-%d", os.Getpid(), time.Now().UnixNano())}
+	l, err := net.ListenUnix("unix", address)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	f, err := l.File()
+	return &trialMaster{f, address}, err
+}
+
+// A trialProcess is a process of a trial.
+type trialProcess struct {
+	cmd    *exec.Cmd
+	status *os.File // our end of the status channel
+	said   lockedBuffer
+	ended  chan struct{} // closed when err is set
+	err    error
+}
+
+func (m *trialMaster) start(cmd *exec.Cmd) (*trialProcess, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, os.NewSyscallError("socketpair", err)
+	}
+	p := &trialProcess{cmd: cmd, status: os.NewFile(uintptr(pair[0]), "status channel"), ended: make(chan struct{})}
+	other := os.NewFile(uintptr(pair[1]), "status channel")
+	defer other.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer null.Close()
+	cmd.Args[0] = "scache"
+	cmd.Env = append(cmd.Env, "GENERATION=1")
+	cmd.Stderr = &p.said
+	cmd.ExtraFiles = []*os.File{null, null, other, m.listener}
+	if err := cmd.Start(); err != nil {
+		p.status.Close()
+		return nil, err
+	}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.ended)
+	}()
+	return p, nil
+}
+
+// errProbe is an error that the client of a trial has met.
+type errProbe struct{ error }
+
+func (e errProbe) Unwrap() error { return e.error }
+
+// serve has a process serve a client, until either has ended.
+func (m *trialMaster) serve(ctx context.Context, p *trialProcess, use func(Trial) error) error {
+	conn, err := net.DialUnix("unix", nil, m.address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	end, _ := ctx.Deadline()
+	conn.SetDeadline(end)
+	used := make(chan error, 1)
+	go func() { used <- use(Trial{conn, p.cmd.Process.Pid}) }()
+	select {
+	case err = <-used:
+	case <-p.ended:
+		conn.SetDeadline(time.Unix(1, 0))
+		if err = <-used; p.err != nil {
+			return p.err
+		}
+	}
+	if err != nil {
+		return errProbe{err}
+	}
+	return nil
+}
+
+// wait waits until a process has ended, and returns its error.
+func (p *trialProcess) wait() error {
+	<-p.ended // it is killed at the end of the trial at the latest
+	p.status.Close()
+	return p.err
+}
+
+// explain makes an error of what a process has said and of how it has ended.
+func (p *trialProcess) explain(err error) error {
+	said := p.said.String()
+	probe, ok := errors.AsType[errProbe](err)
+	if !ok || len(linesWith("fatal: ", said)) > 0 {
+		return explainProbe(said, err)
+	}
+	err = fmt.Errorf("the server does not answer in a trial run: %w", probe.error)
+	if warnings := linesWith("warning: ", said); len(warnings) > 0 {
+		err = fmt.Errorf("%w\nThe server has logged: %s", err, strings.Join(warnings, "\n"))
+	}
+	return err
+}
+
+// A lockedBuffer is a buffer that is written to and read at the same time.
+type lockedBuffer struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+// server is a command with the environment that master(8) would give.
+func (s *System) server(ctx context.Context, path string, args []string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(s string) bool {
+		return strings.HasPrefix(s, "MAIL_") || strings.HasPrefix(s, "POSTLOG_") || strings.HasPrefix(s, "GENERATION=")
+	}), "MAIL_CONFIG="+s.Directory, "MAIL_LOGTAG="+s.trialTag())
+	cmd.WaitDelay = time.Second
+	return cmd
+}
+
+// explainProbe makes an error of what a server has said.
+func explainProbe(said string, err error) error {
+	if all := linesWith("fatal: ", said); len(all) > 0 {
+		return errors.New(strings.Join(all, "\n"))
+	}
+	return fmt.Errorf("the server does not run: %w: %.500s", err, strings.TrimSpace(said))
+}
+
+// linesWith returns what a server has written to its standard error behind a word.
+func linesWith(word, said string) (all []string) {
+	for line := range strings.Lines(said) {
+		if _, text, found := strings.Cut(line, word); found {
+			all = append(all, strings.TrimSpace(text))
+		}
+	}
+	return all
+}
