@@ -335,3 +335,48 @@ func TestExitOnPanic_logsBeforeTheProcessEnds(t *testing.T) {
 		t.Errorf("got\n%s", out)
 	}
 }
+
+// TestPostlogLine has the date as strftime(3) writes "%b %d %H:%M:%S", which is how all daemons
+// of Postfix write it.
+func TestPostlogLine(t *testing.T) {
+	t.Parallel()
+	names := strings.Fields("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
+	for _, zone := range []string{"UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Kiritimati"} {
+		location, err := time.LoadLocation(zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, year := range []int{1999, 2000, 2024, 2026, 2038, 2100} {
+			for day := time.Date(year, 1, 1, 0, 7, 8, 9, location); day.Year() == year; day = day.AddDate(0, 0, 1) {
+				want := fmt.Sprintf("%s %02d %02d:%02d:%02d host postfix/scache[1]: text",
+					names[day.Month()-1], day.Day(), day.Hour(), day.Minute(), day.Second())
+				if got := postlogLine(day, "host postfix/scache[1]", "text"); got != want {
+					t.Fatalf("%v: got %q, want %q", day, got, want)
+				}
+			}
+		}
+	}
+	for _, test := range []struct {
+		at, zone, want string
+	}{
+		{"2026-11-05T16:54:00Z", "Europe/Berlin", "Nov 05 17:54:00 h: x"},
+		{"2024-02-28T23:30:00Z", "Europe/Berlin", "Feb 29 00:30:00 h: x"},
+		{"2023-02-28T23:30:00Z", "Europe/Berlin", "Mar 01 00:30:00 h: x"},
+		{"2026-12-31T23:59:59Z", "Asia/Kathmandu", "Jan 01 05:44:59 h: x"},
+		{"2026-10-25T00:59:59Z", "Europe/Berlin", "Oct 25 02:59:59 h: x"},
+		{"2026-10-25T01:00:00Z", "Europe/Berlin", "Oct 25 02:00:00 h: x"},
+		{"2026-03-29T01:00:00Z", "Europe/Berlin", "Mar 29 03:00:00 h: x"},
+	} {
+		at, err := time.Parse(time.RFC3339, test.at)
+		if err != nil {
+			t.Fatal(err)
+		}
+		location, err := time.LoadLocation(test.zone)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := postlogLine(at.In(location), "h", "x"); got != test.want {
+			t.Errorf("%s in %s: got %q, want %q", test.at, test.zone, got, test.want)
+		}
+	}
+}

@@ -116,8 +116,16 @@ func (s *postlogSink) Close() error {
 }
 
 func (s *postlogSink) send(line string) error {
-	_, err := fmt.Fprintf(s.conn, "%s %s: %s", time.Now().Format(time.Stamp), s.header, line)
+	_, err := fmt.Fprint(s.conn, postlogLine(time.Now(), s.header, line))
 	return err
+}
+
+// postlogStamp is the time in a line for postlogd(8), which adds none: the day has a leading
+// zero, as all daemons of Postfix write it, and unlike time.Stamp.
+const postlogStamp = "Jan 02 15:04:05"
+
+func postlogLine(now time.Time, header, line string) string {
+	return now.Format(postlogStamp) + " " + header + ": " + line
 }
 
 type streamSink struct {

@@ -3,21 +3,26 @@
 package master
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/user"
+	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// A jail is what a process locks itself into: a directory, and a user.
+// A jail is what a process confines itself to: a directory, and a user.
 type jail struct {
-	directory string // where it works
-	chroot    bool   // and all it can see
-	owner     string // the user it becomes, if not empty
+	directory string // the working directory
+	chroot    bool   // the directory becomes the root directory, too
+	owner     string // the user that the process becomes, if not empty
 }
 
 // noNewPrivileges makes sure that no program that this process might start gets more rights
@@ -30,8 +35,8 @@ func noNewPrivileges() error {
 	return nil
 }
 
-// enter works from the general to the particular: what needs the outside, or
-// root, comes first.
+// enter confines the process. Steps that need files outside of the jail, or root, come
+// first.
 func (j jail) enter() error {
 	// The time zone is read when it is first needed, which is too late in a
 	// jail without /etc/localtime.
@@ -68,14 +73,75 @@ func (j jail) enter() error {
 	return nil
 }
 
+// lookup returns the user and group of mail_owner. os/user reads only /etc/passwd: if the name
+// is not there, getent(1) is asked, which knows every source of names that nsswitch.conf(5)
+// lists. That works outside of the jail only.
 func lookup(owner string) (uid, gid int, err error) {
+	var fields []string
 	u, err := user.Lookup(owner)
-	if err != nil {
+	if err == nil {
+		fields = []string{u.Uid, u.Gid}
+	} else if fields, err = askGetent(owner, err); err != nil {
 		return 0, 0, fmt.Errorf("parameter mail_owner: %w", err)
 	}
-	if uid, err = strconv.Atoi(u.Uid); err != nil {
+	if uid, err = strconv.Atoi(fields[0]); err != nil {
 		return 0, 0, err
 	}
-	gid, err = strconv.Atoi(u.Gid)
+	gid, err = strconv.Atoi(fields[1])
 	return uid, gid, err
+}
+
+var (
+	// getentDirectories are where getent(1) may be: master(8) gives no search path to rely on.
+	getentDirectories = []string{"/usr/bin", "/bin", "/usr/local/bin", "/run/current-system/sw/bin"}
+	// getentLimit is how long it may take.
+	getentLimit = 5 * time.Second
+)
+
+// askGetent returns the numbers of a user and of its group as getent(1) knows them. unknown is
+// the error if getent does not know the user either, or is not there.
+func askGetent(name string, unknown error) ([]string, error) {
+	for _, directory := range getentDirectories {
+		path := filepath.Join(directory, "getent")
+		if _, err := os.Stat(path); err != nil {
+			continue
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), getentLimit)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, path, "passwd", name)
+		cmd.WaitDelay = time.Second // for processes that it may have started
+		out, err := cmd.Output()
+		exit, exited := errors.AsType[*exec.ExitError](err)
+		switch {
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("%w, and %s: no answer within %v", unknown, path, getentLimit)
+		case exited && exit.ExitCode() == notInDatabase:
+			return nil, unknown
+		case exited:
+			return nil, fmt.Errorf("%w, and %s: %w: %.200s", unknown, path, err, strings.TrimSpace(string(exit.Stderr)))
+		case err != nil:
+			return nil, fmt.Errorf("%w, and %w", unknown, err)
+		}
+		return parsePasswd(name, strings.TrimSpace(string(out)))
+	}
+	return nil, unknown
+}
+
+// notInDatabase is the exit code of getent(1) for a name that no source has.
+const notInDatabase = 2
+
+func badPasswd(line string) error { return fmt.Errorf("getent printed %.200q", line) }
+
+// parsePasswd returns the numbers in a line of passwd(5).
+func parsePasswd(name, line string) ([]string, error) {
+	fields := strings.Split(line, ":")
+	if len(fields) < 4 || fields[0] != name {
+		return nil, badPasswd(line)
+	}
+	for _, number := range fields[2:4] {
+		if _, err := strconv.ParseUint(number, 10, 31); err != nil {
+			return nil, badPasswd(line)
+		}
+	}
+	return fields[2:4], nil
 }

@@ -277,7 +277,7 @@ type logPosition struct {
 func (s *System) logPosition() logPosition {
 	p := logPosition{system: s, at: time.Now()}
 	path, err := s.logFile()
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return p
 	}
 	p.path = path
@@ -306,7 +306,7 @@ func (p logPosition) linesOf(names ...string) (said []string) {
 			_, lines, _ = p.system.journal(tags, p.at)
 		}
 		for _, l := range lines {
-			if l.Fatal() || strings.HasPrefix(l.Text, "error: ") || strings.HasPrefix(l.Text, "warning: ") {
+			if l.Fatal() || strings.HasPrefix(l.Text, "error: ") {
 				said = append(said, l.Text)
 			}
 		}

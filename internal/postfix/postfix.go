@@ -171,17 +171,28 @@ func (s *System) MasterPID() (pid int, running bool) {
 // Reload makes Postfix read its files again.
 func (s *System) Reload() error { return s.Postfix("reload") }
 
-// Postfix runs postfix(1) with a command, which may take as long as it needs. What a command
-// that fails has to say is in the log, unless it writes to a terminal: the error has these
-// lines.
+// Postfix runs postfix(1) with a command, which may take as long as it needs. An error has the
+// reasons that the command has given, on its standard error or in the log.
 func (s *System) Postfix(command string) error {
 	log := s.logPosition()
-	_, err := s.run(context.Background(), "postfix", "-c", s.Directory, command)
+	var stderr *os.File
+	terminal, noTerminal := openTerminal()
+	if noTerminal == nil {
+		stderr = terminal.stderr
+	}
+	_, err := s.run(context.Background(), stderr, "postfix", "-c", s.Directory, command)
+	var reasons []string
+	if noTerminal == nil {
+		reasons = terminal.close()
+	}
 	if err == nil {
 		return nil
 	}
-	if lines := log.linesOf("postfix", "postfix-script", "postsuper", "postlog", "master"); len(lines) > 0 {
-		err = fmt.Errorf("%w\nThe log has: %s", err, strings.Join(lines, "\n"))
+	if reasons == nil {
+		reasons = log.linesOf("postfix", "postfix-script", "postsuper", "postlog", "master")
+	}
+	if reasons != nil {
+		err = fmt.Errorf("%w\n%s", err, strings.Join(reasons, "\n"))
 	}
 	return err
 }
@@ -193,15 +204,19 @@ const queryLimit = 30 * time.Second
 func (s *System) output(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), queryLimit)
 	defer cancel()
-	return s.run(ctx, name, args...)
+	return s.run(ctx, nil, name, args...)
 }
 
-func (s *System) run(ctx context.Context, name string, args ...string) (string, error) {
+// run runs a command, and returns its output. Its standard error may be a file.
+func (s *System) run(ctx context.Context, stderr *os.File, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, s.find(name), args...)
 	cmd.WaitDelay = time.Second                           // daemons that it starts may keep its output open
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal does not reach Postfix
 	var errOut strings.Builder
 	cmd.Stderr = &errOut
+	if stderr != nil {
+		cmd.Stderr = stderr
+	}
 	out, err := cmd.Output()
 	if err == nil || errors.Is(err, exec.ErrWaitDelay) {
 		return string(out), nil

@@ -129,3 +129,33 @@ func TestFactsOfAnInstallation(t *testing.T) {
 		t.Errorf("%q, %q, %v", present, missing, err)
 	}
 }
+
+// TestPostfix_reasons has a command that fails with its reason on a terminal or in the log.
+func TestPostfix_reasons(t *testing.T) {
+	t.Parallel()
+	i, s := newInstance(t, "")
+	bin := filepath.Join(i.Dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Configure(map[string]string{"command_directory": bin}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := postfix.Open(s.Directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(i.Dir, "maillog")
+	for script, want := range map[string]string{
+		`test -t 2 && echo "postfix: fatal: on a terminal" >&2; exit 1`:                                                    "exit status 1\npostfix: fatal: on a terminal",
+		`echo "postfix: info" >&2; echo "Nov 05 10:00:00 h postfix/postsuper[1]: fatal: in the log" >>` + log + `; exit 1`: "exit status 1\nfatal: in the log",
+		`(sleep 20; echo late >&2) & exit 3`:                                                                               "exit status 3",
+	} {
+		if err := os.WriteFile(filepath.Join(bin, "postfix"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Reload(); err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Errorf("%s: got %v", script, err)
+		}
+	}
+}
