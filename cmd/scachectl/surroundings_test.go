@@ -206,21 +206,23 @@ func TestEnable_duplicates(t *testing.T) {
 	s.doctor(true, "note +entry .*2 entries")
 }
 
-// TestEnable_reloadFails has the reason of postfix(1), which does not get into the log.
+// TestEnable_reloadFails has the reason of postfix(1).
 func TestEnable_reloadFails(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
 	before := s.masterCF()
-	if err := s.Configure(map[string]string{"inet_protocols": "none at all"}); err != nil {
+	path := filepath.Join(s.Dir, "libexec/postfix-script")
+	real, err := os.Readlink(path)
+	if err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, []string{"-c", s.etc, "enable"}, "reload: exit status", "fatal: ", "none at all", "the old entry is back")
-	if got := s.masterCF(); got != before {
-		t.Errorf("master.cf: %s", got)
-	}
-	if err := s.Configure(map[string]string{"inet_protocols": "ipv4"}); err != nil {
+	script := "#!/bin/sh\ntest $1 = reload || exec " + real + " \"$@\"\n" +
+		"/usr/sbin/postlog -p fatal -t postfix/postfix-script no luck today\nexit 1\n"
+	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte(script), 0o755)); err != nil {
 		t.Fatal(err)
 	}
+	wantError(t, []string{"-c", s.etc, "enable"}, "reload: exit status", "fatal: no luck today", "the old entry is back")
+	s.wantUntouched(before)
 }
 
 // TestEnable_withoutCheck does not depend on "postfix check", which may fail for reasons of

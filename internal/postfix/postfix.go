@@ -171,22 +171,35 @@ func (s *System) MasterPID() (pid int, running bool) {
 // Reload makes Postfix read its files again.
 func (s *System) Reload() error { return s.Postfix("reload") }
 
-// Postfix runs postfix(1) with a command, which may take as long as it needs. An error has the
-// reasons that the command has given, on its standard error or in the log.
-func (s *System) Postfix(command string) error {
+// commandLimit is how long a command of postfix(1) may take. It has to look at the active
+// queue, and may wait for ever for a postlogd(8) that cannot start.
+const commandLimit = 5 * time.Minute
+
+// Postfix runs postfix(1) with a command. An error has the reasons that the command has given,
+// on its standard error or in the log.
+func (s *System) Postfix(command string) error { return s.PostfixWithin(commandLimit, command) }
+
+// PostfixWithin is Postfix with another time limit. Then the command and all processes that it
+// has started are killed, except daemons.
+func (s *System) PostfixWithin(limit time.Duration, command string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
 	log := s.logPosition()
 	var stderr *os.File
 	terminal, noTerminal := openTerminal()
 	if noTerminal == nil {
 		stderr = terminal.stderr
 	}
-	_, err := s.run(context.Background(), stderr, "postfix", "-c", s.Directory, command)
+	_, err := s.run(ctx, stderr, "postfix", "-c", s.Directory, command)
 	var reasons []string
 	if noTerminal == nil {
 		reasons = terminal.close()
 	}
 	if err == nil {
 		return nil
+	}
+	if ctx.Err() != nil {
+		reasons = append(reasons, fmt.Sprintf("it did not end within %v", limit))
 	}
 	if reasons == nil {
 		reasons = log.linesOf("postfix", "postfix-script", "postsuper", "postlog", "master")
@@ -212,6 +225,7 @@ func (s *System) run(ctx context.Context, stderr *os.File, name string, args ...
 	cmd := exec.CommandContext(ctx, s.find(name), args...)
 	cmd.WaitDelay = time.Second                           // daemons that it starts may keep its output open
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal does not reach Postfix
+	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	var errOut strings.Builder
 	cmd.Stderr = &errOut
 	if stderr != nil {

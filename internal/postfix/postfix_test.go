@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"scache/internal/postfix"
 	"scache/internal/postfixtest"
@@ -127,6 +128,43 @@ func TestFactsOfAnInstallation(t *testing.T) {
 	present, missing, err := s.Instances()
 	if !slices.Equal(present, []string{s.Directory}) || !slices.Equal(missing, []string{gone}) || err != nil {
 		t.Errorf("%q, %q, %v", present, missing, err)
+	}
+}
+
+// TestPostfixWithin ends a command that hangs, and what that has started.
+func TestPostfixWithin(t *testing.T) {
+	t.Parallel()
+	i, s := newInstance(t, "")
+	bin := filepath.Join(i.Dir, "bin")
+	if err := os.Mkdir(bin, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	script := "#!/bin/sh\nsleep 1000 &\necho $! >" + bin + "/pid\nwait\n"
+	if err := os.WriteFile(filepath.Join(bin, "postfix"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.Configure(map[string]string{"command_directory": bin}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := postfix.Open(s.Directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PostfixWithin(time.Second, "reload"); err == nil || !strings.Contains(err.Error(), "did not end within 1s") {
+		t.Errorf("got %v", err)
+	}
+	pid, err := os.ReadFile(filepath.Join(bin, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		state, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/stat")
+		if err != nil || strings.Contains(string(state), ") Z ") {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal("a process of the command is left")
+		}
 	}
 }
 

@@ -222,11 +222,14 @@ func (i *Instance) Configure(settings map[string]string) error {
 
 func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) }
 
+// commandLimit is how long a command may take.
+const commandLimit = 30 * time.Second
+
 // Command runs "postfix start", "postfix reload" or the like for the instance.
 func (i *Instance) Command(command string) error {
 	system, err := postfix.Open(i.path("etc"))
 	if err == nil {
-		err = system.Postfix(command)
+		err = system.PostfixWithin(commandLimit, command) // it waits for ever if postlogd fails
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, i.tail())
