@@ -13,6 +13,7 @@ import (
 
 	"scache/internal/mailconf"
 	"scache/internal/maillog"
+	"scache/internal/postfix"
 )
 
 // askAnnounce finds out whether clients expect the server to speak first, as
@@ -41,11 +42,11 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 	}
 	return func(log *maillog.Logger) bool {
 		defer cancel()
-		var version string
+		var version postfix.Version
 		var err error
 		select {
 		case err = <-failed:
-			version = strings.TrimSpace(out.String())
+			version = postfix.Version(strings.TrimSpace(out.String()))
 		case <-ctx.Done(): // from the jail, it may be impossible to end the command
 			err = fmt.Errorf("%s: no answer within 2 seconds", cmd.Path)
 		}
@@ -60,12 +61,9 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 	}, nil
 }
 
-// announces reports whether this version of Postfix expects an announcement. One
-// that is not known is taken for a recent one.
-func announces(version string) (announced, known bool) {
-	var major, minor int
-	if n, _ := fmt.Sscanf(version, "%d.%d", &major, &minor); n < 2 {
-		return true, false
-	}
-	return major > 3 || major == 3 && minor >= 6, true
+// announces reports whether this version of Postfix expects an announcement. A version that is
+// not known is taken for a recent one.
+func announces(version postfix.Version) (announced, known bool) {
+	known = version.Known()
+	return !known || version.AtLeast(3, 6), known
 }

@@ -5,9 +5,11 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"os/user"
 	"path/filepath"
 	"regexp"
@@ -172,14 +174,19 @@ func (d *doctor) checkSocket() {
 		return
 	}
 	owner, _ := d.Owner()
+	uid, err := ownerID(owner)
+	if err != nil {
+		d.problem("socket", "correct mail_owner in main.cf", "%v", err)
+		return
+	}
 	private, err := os.Stat(filepath.Dir(path))
 	if err != nil {
 		d.note("socket", "start Postfix, which makes it", "%v", err)
 		return
 	}
-	have := ownerOf(private)
-	if private.Mode().Perm()&0o077 != 0 || have != owner {
-		d.problem("socket", "postfix set-permissions puts it right", "%s belongs to %s, with mode %v; want %s only", filepath.Dir(path), have, private.Mode().Perm(), owner)
+	have := int(private.Sys().(*syscall.Stat_t).Uid)
+	if private.Mode().Perm()&0o077 != 0 || have != uid {
+		d.problem("socket", "postfix set-permissions puts it right", "%s belongs to %s, with mode %v; want %s only", filepath.Dir(path), nameOf(have), private.Mode().Perm(), owner)
 		return
 	}
 	st, err := os.Lstat(path)
@@ -197,12 +204,27 @@ func (d *doctor) checkSocket() {
 	}
 }
 
-func ownerOf(fi os.FileInfo) string {
-	uid := strconv.Itoa(int(fi.Sys().(*syscall.Stat_t).Uid))
-	if u, err := user.LookupId(uid); err == nil {
+// nameOf returns the name of a user, or its number if /etc/passwd does not have it.
+func nameOf(uid int) string {
+	if u, err := user.LookupId(strconv.Itoa(uid)); err == nil {
 		return u.Username
 	}
-	return uid
+	return strconv.Itoa(uid)
+}
+
+// ownerID returns the number of a user. One that is not in /etc/passwd may be known to id(1),
+// which asks every source of names.
+func ownerID(name string) (uid int, err error) {
+	if u, err := user.Lookup(name); err == nil {
+		return strconv.Atoi(u.Uid)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), checkLimit/2)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "id", "-u", "--", name).Output()
+	if err != nil {
+		return 0, fmt.Errorf("mail_owner: there is no user %s", name)
+	}
+	return strconv.Atoi(strings.TrimSpace(string(out)))
 }
 
 // checkAnswer checks whether the right server answers.

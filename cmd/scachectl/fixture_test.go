@@ -190,3 +190,40 @@ func (s *fixture) write(name, text string) {
 		s.t.Fatal(err)
 	}
 }
+
+// read returns the text of a file of the configuration.
+func (s *fixture) read(name string) string {
+	s.t.Helper()
+	text, err := os.ReadFile(filepath.Join(s.etc, name))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// appendTo adds a text to a file.
+func appendTo(t *testing.T, path, text string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(text); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// startSleep starts a process that does nothing.
+func startSleep(t *testing.T) *exec.Cmd {
+	t.Helper()
+	cmd := postfixtest.Command("sleep", "1000")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	})
+	return cmd
+}

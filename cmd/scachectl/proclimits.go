@@ -7,7 +7,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -125,13 +124,9 @@ func (d *doctor) checkProcessLimits() {
 // processes of mail_owner use of it.
 func (d *doctor) checkThreads(limit int64) {
 	owner, _ := d.Owner()
-	u, err := user.Lookup(owner)
+	uid, err := ownerID(owner)
 	if err != nil || limit == unlimited {
-		return
-	}
-	uid, err := strconv.Atoi(u.Uid)
-	if err != nil {
-		return
+		return // checkSocket reports it
 	}
 	used := int64(0)
 	processes, _ := filepath.Glob("/proc/[0-9]*")
