@@ -367,7 +367,8 @@ lines:
 func (i *Instance) Close() error {
 	pid, err := os.ReadFile(i.path("queue/pid/master.pid"))
 	if err == nil && i.Command("stop") != nil {
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(pid))); err == nil {
+		// In a namespace of its own, master may be process 1, which is another one here.
+		if pid, err := strconv.Atoi(strings.TrimSpace(string(pid))); err == nil && pid > 1 {
 			syscall.Kill(-pid, syscall.SIGKILL) // master leads a process group
 		}
 	}
