@@ -63,11 +63,14 @@ func newContainer(t *testing.T) *container {
 		}
 		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid))
 		c.init = strings.TrimSpace(string(children))
-		conn, err := net.Dial("tcp", s.SMTP)
-		if err == nil {
+		for network, address := range map[string]string{"tcp": s.SMTP, "unix": filepath.Join(s.Dir, "queue/private/scache")} {
+			conn, err := net.Dial(network, address)
+			if err != nil {
+				return false
+			}
 			conn.Close()
 		}
-		return err == nil && c.init != ""
+		return c.init != ""
 	})
 	return c
 }
