@@ -111,7 +111,8 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 		return err
 	}
 	if !changes && one.Interrupted() {
-		return errors.New("an earlier call was interrupted, and left master.cf incomplete: without --dry-run or --print, it comes back first")
+		return errors.New("an earlier call was interrupted, and left master.cf incomplete: " +
+			"without --dry-run or --print, it comes back first")
 	}
 	if changes {
 		if one.restored, err = one.Restore(); err != nil {
@@ -154,7 +155,8 @@ func (s *switcher) enable() error {
 		return s.settle(entry.Command, "already enabled")
 	}
 	if err := s.try(path, entry); err != nil {
-		return fmt.Errorf("%w\nThis server would not serve with %s and its entry; nothing was changed", err, s.Directory)
+		return fmt.Errorf("%w\nThis server would not serve with %s and its entry; nothing was changed",
+			err, s.Directory)
 	}
 	if s.print {
 		return s.printWith(command)
@@ -235,7 +237,8 @@ func (s *switcher) change(old, command string, running bool) error {
 	}
 	s.interrupted = nil // the rollback is completed
 	if undo := s.put(old); undo != nil {
-		return fmt.Errorf("%w; and the old entry could not be put back: %v\nhint: look at master.cf: its command was %q", err, undo, old)
+		return fmt.Errorf("%w; and the old entry could not be put back: %v\n"+
+			"hint: look at master.cf: its command was %q", err, undo, old)
 	}
 	if fresh {
 		s.DropSaved()
@@ -295,7 +298,8 @@ func (s *switcher) disabled(command string, running bool, conclusion string) err
 	case errors.Is(err, errSilent), errors.Is(err, errInterrupted):
 		s.say("warning: %v", err)
 	case err != nil:
-		return fmt.Errorf("%w; master.cf has the old entry again, and Postfix does not use it\nhint: correct what is wrong, and run postfix -c %s reload", err, s.Directory)
+		return fmt.Errorf("%w; master.cf has the old entry again, and Postfix does not use it\n"+
+			"hint: correct what is wrong, and run postfix -c %s reload", err, s.Directory)
 	}
 	return s.cleanUp(conclusion)
 }

@@ -67,7 +67,8 @@ func (c *site) excuse(silence error) error {
 
 func (c *site) restartAndSay(out io.Writer) error {
 	if err := c.tryInstalled(); errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("%w\nThe entry names a server that is not there; nothing was done\nhint: scachectl enable finds the one that is installed", err)
+		return fmt.Errorf("%w\nThe entry names a server that is not there; nothing was done\n"+
+			"hint: scachectl enable finds the one that is installed", err)
 	} else if err != nil {
 		return fmt.Errorf("%w\nThe installed server would not serve; nothing was done", err)
 	}

@@ -113,8 +113,11 @@ func descriptorError(what string, pid int) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", what, err)
 	case open+1 >= limit:
-		return fmt.Errorf("%s: it has %d open files, and the limit is %d\nhint: raise the limit of open files (systemd: LimitNOFILE)", what, open, limit)
+		return fmt.Errorf("%s: it has %d open files, and the limit is %d\n"+
+			"hint: raise the limit of open files (systemd: LimitNOFILE)",
+			what, open, limit)
 	}
-	return fmt.Errorf("%s, although it has only %d of %d open files: mandatory access control (SELinux, AppArmor) seems to deny it\n"+
+	return fmt.Errorf("%s, although it has only %d of %d open files: "+
+		"mandatory access control (SELinux, AppArmor) seems to deny it\n"+
 		"hint: look for denials: ausearch -m avc -ts recent, or journalctl -k -g 'apparmor|avc'", what, open, limit)
 }

@@ -243,7 +243,8 @@ func digits(text string) int {
 }
 
 func (s *System) badColumn(e Entry, column, value, want string) error {
-	return s.atLine(e.Line, fmt.Errorf("the %s column of %s %s is %q: want %s", column, e.Name, e.Type, value, want))
+	return s.atLine(e.Line, fmt.Errorf("the %s column of %s %s is %q: want %s",
+		column, e.Name, e.Type, value, want))
 }
 
 // CheckEntry returns what keeps this server from serving with the columns of its entry, and
@@ -269,9 +270,11 @@ func (s *System) CheckEntry(e Entry) error {
 	case c.ProcessLimit == 1:
 	case e.ProcessLimit == "-":
 		err = errors.Join(err, s.badColumn(e, "maxproc", e.ProcessLimit, fmt.Sprintf(
-			"1, as this service requires a process limit of 1, and default_process_limit is %d", c.ProcessLimit)))
+			"1, as this service requires a process limit of 1, and default_process_limit is %d",
+			c.ProcessLimit)))
 	default:
-		err = errors.Join(err, s.badColumn(e, "maxproc", e.ProcessLimit, "1, as this service requires a process limit of 1"))
+		err = errors.Join(err, s.badColumn(e, "maxproc", e.ProcessLimit,
+			"1, as this service requires a process limit of 1"))
 	}
 	return err
 }

@@ -30,7 +30,10 @@ const (
 
 // syslogFiles are where syslogd writes the mail log on common systems, those with nothing else
 // first.
-var syslogFiles = [][]string{{"/var/log/mail.log", "/var/log/maillog", "/var/log/mail"}, {"/var/log/syslog", "/var/log/messages"}}
+var syslogFiles = [][]string{
+	{"/var/log/mail.log", "/var/log/maillog", "/var/log/mail"},
+	{"/var/log/syslog", "/var/log/messages"},
+}
 
 // A LogLine is a line of the log: all of it, the tag of the process, and what it said.
 type LogLine struct{ Line, Tag, Text string }
@@ -198,7 +201,8 @@ func (s *System) journal(tags []string, since time.Time) (name string, lines []L
 	case ctx.Err() != nil:
 		err = fmt.Errorf("journalctl: no answer within %v", logLimit)
 	case errors.Is(err, exec.ErrNotFound):
-		err = fmt.Errorf("there is no log file (%s) and no journalctl", strings.Join(slices.Concat(syslogFiles...), ", "))
+		err = fmt.Errorf("there is no log file (%s) and no journalctl",
+			strings.Join(slices.Concat(syslogFiles...), ", "))
 	case err != nil && errOut.Len() > 0:
 		err = fmt.Errorf("journalctl: %w: %s", err, strings.TrimSpace(errOut.String()))
 	case err != nil:
