@@ -39,18 +39,22 @@ type Client struct {
 	in    *attr.Decoder
 	out   *attr.Encoder
 	first bool // what the server says next may be the announcement
+
+	maxEntries, maxBytes int    // of an answer that is collected
+	extend               func() // has the time limit of Ask begin anew
 }
 
-// Ask has the server at a path asked something. All of it, to connect included, takes
-// no longer than the limit.
+// Ask connects to the server at a path, and asks it a question. All of it, to connect
+// included, takes no longer than the limit.
 func Ask(path string, limit time.Duration, question func(*Client) error) error {
 	conn, err := (&net.Dialer{Timeout: limit}).Dial("unix", path)
 	if err != nil {
 		return err
 	}
-	conn.SetDeadline(time.Now().Add(limit))
 	c := Detect(fdpass.New(conn.(*net.UnixConn)))
 	defer c.Close()
+	c.extend = func() { conn.SetDeadline(time.Now().Add(limit)) }
+	c.extend()
 	return question(c)
 }
 
@@ -85,8 +89,11 @@ func New(conn Conn, announced bool) (*Client, error) {
 // Detect returns a client on a connection to a server that may speak first or
 // not: its first request does not wait for that.
 func Detect(conn Conn) *Client {
-	c := &Client{Conn: conn, in: attr.NewDecoder(conn), out: attr.NewEncoder(conn), first: true}
-	c.in.SetMaxSize(4 * attr.DefaultMaxSize)
+	c := &Client{
+		Conn: conn, in: attr.NewDecoder(conn), out: attr.NewEncoder(conn), first: true,
+		maxEntries: maxEntries, maxBytes: maxBytes, extend: func() {},
+	}
+	c.in.SetMaxSize(maxListSize)
 	return c
 }
 

@@ -16,6 +16,19 @@ import (
 // it, such as the stock one. The client is as good as before.
 var ErrStock = errors.New("the server does not know this request: it is the stock scache, or one like it")
 
+// ErrTruncated is the error of a request whose answer goes on beyond the bounds of the
+// client. What came before is returned with it. The client can only be closed.
+var ErrTruncated = errors.New("the answer of the server is truncated: it is longer than any cache")
+
+// Bounds of an answer that the client holds in memory: a false server may talk without end.
+const (
+	maxEntries = 1 << 20
+	maxBytes   = 128 << 20 // of the attributes, as they are shown
+
+	// maxListSize bounds one list of an answer: two labels, a property, and the rest.
+	maxListSize = 4 << 20
+)
+
 // Status asks for the state of the server.
 func (c *Client) Status() (s control.Status, err error) {
 	list, err := c.operate(control.RequestStatus)
@@ -26,9 +39,10 @@ func (c *Client) Status() (s control.Status, err error) {
 }
 
 // List asks for all that is in the cache, in the order of the labels and, of
-// each, in the order in which it would be found.
+// each, in the order in which it would be found. Labels, properties and addresses are
+// written as [control.Escape] does.
 func (c *Client) List() (bindings []control.Binding, sessions []control.Session, err error) {
-	err = c.entries(control.RequestList, func(entry any) {
+	err = c.collect(control.RequestList, func(entry any) {
 		switch entry := entry.(type) {
 		case control.Binding:
 			bindings = append(bindings, entry)
@@ -36,25 +50,54 @@ func (c *Client) List() (bindings []control.Binding, sessions []control.Session,
 			sessions = append(sessions, entry)
 		}
 	})
-	slices.SortStableFunc(bindings, func(a, b control.Binding) int { return strings.Compare(a.Destination, b.Destination) })
-	slices.SortStableFunc(sessions, func(a, b control.Session) int { return strings.Compare(a.Endpoint, b.Endpoint) })
+	slices.SortStableFunc(bindings, func(a, b control.Binding) int {
+		return strings.Compare(a.Destination, b.Destination)
+	})
+	slices.SortStableFunc(sessions, func(a, b control.Session) int {
+		return strings.Compare(a.Endpoint, b.Endpoint)
+	})
 	return bindings, sessions, err
 }
 
+// Each asks for all that is in the cache, and calls a function for each [control.Binding]
+// and [control.Session] in the order of the server. It holds none of them. The time limit
+// of [Ask] begins anew with each entry. An error of the function ends it.
+func (c *Client) Each(do func(entry any) error) error {
+	return c.entries(control.RequestList, func(entry any, _ int) error {
+		c.extend()
+		return do(entry)
+	})
+}
+
 // Hits asks for the counts of the busiest labels of a level, and returns them in the
-// order of the labels.
+// order of the labels, each label once. Labels are written as [control.Escape] does.
 func (c *Client) Hits(level string) (all []control.Hits, err error) {
-	err = c.entries(control.RequestHits, func(entry any) {
+	err = c.collect(control.RequestHits, func(entry any) {
 		if h, ok := entry.(control.Hits); ok {
 			all = append(all, h)
 		}
 	}, "level", level)
-	slices.SortFunc(all, func(a, b control.Hits) int { return strings.Compare(a.Label, b.Label) })
+	slices.SortStableFunc(all, func(a, b control.Hits) int { return strings.Compare(a.Label, b.Label) })
+	all = slices.CompactFunc(all, func(a, b control.Hits) bool { return a.Label == b.Label })
 	return all, err
 }
 
-// entries makes a request that is answered by a list of entries.
-func (c *Client) entries(request string, each func(entry any), attributes ...string) error {
+// collect is entries for a caller that keeps them: not more than the bounds allow.
+func (c *Client) collect(request string, keep func(entry any), attributes ...string) error {
+	entries, bytes := 0, 0
+	return c.entries(request, func(entry any, size int) error {
+		entries, bytes = entries+1, bytes+size
+		if entries > c.maxEntries || bytes > c.maxBytes {
+			return ErrTruncated
+		}
+		keep(entry)
+		return nil
+	}, attributes...)
+}
+
+// entries makes a request that is answered by a list of entries, and calls a function
+// with each of them and its size.
+func (c *Client) entries(request string, do func(entry any, size int) error, attributes ...string) error {
 	if _, err := c.operate(request, attributes...); err != nil {
 		return err
 	}
@@ -63,6 +106,7 @@ func (c *Client) entries(request string, each func(entry any), attributes ...str
 		if err != nil {
 			return err
 		}
+		size := escape(list)
 		entry, err := control.DecodeEntry(list)
 		if err != nil {
 			return err
@@ -70,11 +114,26 @@ func (c *Client) entries(request string, each func(entry any), attributes ...str
 		if entry == (control.End{}) {
 			return nil
 		}
-		each(entry)
+		if err := do(entry, size); err != nil {
+			return err
+		}
 	}
 }
 
-// Restart makes the server leave everything to a new process, this client
+// escape writes all values of a reply so that a terminal, a log or a metric can have
+// them: a server may be a false one. This is the place where it is done, for all
+// operator's requests. It returns the size of the values.
+func escape(list attr.List) (size int) {
+	for i, a := range list {
+		if shown := control.Escape(string(a.Value)); shown != string(a.Value) {
+			list[i].Value = []byte(shown)
+		}
+		size += len(list[i].Value)
+	}
+	return size
+}
+
+// Restart makes the server hand everything over to a new process, this client
 // included.
 func (c *Client) Restart() error {
 	_, err := c.operate(control.RequestRestart)
@@ -87,7 +146,7 @@ const labelsSize = attr.DefaultMaxSize / 2
 // FlushAll drops everything.
 func (c *Client) FlushAll() (control.Flushed, error) { return c.flush(nil) }
 
-// Flush drops the destinations and endpoints with these labels.
+// Flush drops the destinations and endpoints with these labels, as they are.
 func (c *Client) Flush(labels ...string) (total control.Flushed, err error) {
 	for len(labels) > 0 {
 		var attributes []string
@@ -114,7 +173,7 @@ func (c *Client) flush(attributes []string) (f control.Flushed, err error) {
 }
 
 // operate makes an operator's request, with names and values, and returns the
-// reply.
+// reply, escaped.
 func (c *Client) operate(request string, attributes ...string) (attr.List, error) {
 	c.out.String("request", request)
 	for i := 0; i < len(attributes); i += 2 {
@@ -127,6 +186,7 @@ func (c *Client) operate(request string, attributes ...string) (attr.List, error
 	if err != nil {
 		return nil, err
 	}
+	escape(list)
 	switch s, err := status(list); {
 	case err != nil:
 		return nil, err

@@ -101,10 +101,10 @@ func TestListAndFlush(t *testing.T) {
 	if err != nil || len(bindings) != 1 || len(sessions) != 2 {
 		t.Fatalf("%+v, %+v, %v", bindings, sessions, err)
 	}
-	if got, want := bindings[0], (control.Binding{Destination: "smtp\nd\n", Endpoint: "smtp\ne\n", Property: "dp\n", Left: control.Seconds(100 * time.Second)}); got != want {
+	if got, want := bindings[0], (control.Binding{Destination: `smtp\nd\n`, Endpoint: `smtp\ne\n`, Property: `dp\n`, Left: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := sessions[0], (control.Session{Endpoint: "smtp\ne\n", Property: "ep\n", Remote: remotes[0], Left: control.Seconds(100 * time.Second)}); got != want {
+	if got, want := sessions[0], (control.Session{Endpoint: `smtp\ne\n`, Property: `ep\n`, Remote: remotes[0], Left: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, step := range []struct {
@@ -180,9 +180,9 @@ func TestHits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for level, want := range map[string][]control.Hits{
-		control.LevelDestination: {{Label: "smtp\nd\n", Hits: 2, Misses: 1, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)}},
-		control.LevelEndpoint: {{Label: "smtp\ne\n", Hits: 2, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)},
-			{Label: "smtp\nx\n", Misses: 3, Counted: control.Seconds(time.Hour)}},
+		control.LevelDestination: {{Label: `smtp\nd\n`, Hits: 2, Misses: 1, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)}},
+		control.LevelEndpoint: {{Label: `smtp\ne\n`, Hits: 2, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)},
+			{Label: `smtp\nx\n`, Misses: 3, Counted: control.Seconds(time.Hour)}},
 	} {
 		if got, err := c.Hits(level); !slices.Equal(got, want) || err != nil {
 			t.Errorf("%s: %+v, %v, want %+v", level, got, err, want)
