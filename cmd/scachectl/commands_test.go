@@ -23,7 +23,7 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
 	saveConnection(t, m.Socket)
-	wantError(t, []string{"--socket", m.Socket, "find", "endpoint", "nothing"}, "not found", "status 2")
+	wantError(t, []string{"--socket", m.Socket, "debug", "find", "endpoint", "nothing"}, "not found", "status 2")
 	out := must(t, "--socket", m.Socket, "status")
 	want(t, out, "scache test, pid ", " at "+m.Socket, "hit rate", "1 saved", "ttl limit 1h0m0s", "liveness check on")
 	var fields map[string]any
@@ -41,8 +41,8 @@ func TestList(t *testing.T) {
 	m := startServer(t, server)
 	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
 	remote := saveConnection(t, m.Socket)
-	want(t, ctl("list"), "\nsmtp\\nexample.com\\n25\\n  smtp\\n192.0.2.1\\n25\\n0\\n  ",
-		"\nsmtp\\n192.0.2.1\\n25\\n0\\n  1         -      "+remote+"  ", "\n1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
+	want(t, ctl("list"), "\nsmtp example.com  smtp 192.0.2.1  ",
+		"\nsmtp 192.0.2.1         1  -      "+remote+"  ", "\n1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
 	if strings.Contains(ctl("list"), "secret") {
 		t.Error("properties are shown without being asked for")
 	}

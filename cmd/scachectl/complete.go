@@ -8,20 +8,20 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"scache/internal/control"
+	"scache/internal/client"
 )
 
-// completionLimit is how long a person who presses a key is kept waiting.
+// completionLimit bounds how long completion takes: a person waits for it.
 const completionLimit = time.Second
 
-// completeLabels offers the domains and addresses that are cached, and the labels of
-// what has none, for so many arguments, or any number.
+// completeLabels offers the domains and addresses that are cached, and labels that have
+// neither, for up to this number of arguments, or for any if it is negative.
 func (c *site) completeLabels(arguments int) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if arguments >= 0 && len(args) >= arguments {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		return c.offer(place)
+		return c.offer(placeOf)
 	}
 }
 
@@ -36,18 +36,21 @@ func (c *site) completeWholeLabels(arguments int) cobra.CompletionFunc {
 	}
 }
 
-func (c *site) offer(name func(label string) string) ([]string, cobra.ShellCompDirective) {
-	c.patience = completionLimit
-	all, err := c.list()
+func (c *site) offer(name func(shown string) string) ([]string, cobra.ShellCompDirective) {
+	var all contents
+	err := c.askWithin(completionLimit, func(cl *client.Client) (err error) {
+		all, err = listOf(cl)
+		return err
+	})
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	var names []string
 	for _, b := range all.Bindings {
-		names = append(names, control.Escape(name(b.Destination)), control.Escape(name(b.Endpoint)))
+		names = append(names, name(b.Destination), name(b.Endpoint))
 	}
 	for _, s := range all.Sessions {
-		names = append(names, control.Escape(name(s.Endpoint)))
+		names = append(names, name(s.Endpoint))
 	}
 	slices.Sort(names)
 	return slices.Compact(names), cobra.ShellCompDirectiveNoFileComp

@@ -3,45 +3,55 @@
 package main
 
 import (
-	"cmp"
-	"fmt"
+	"errors"
 	"slices"
-	"strings"
-
-	"github.com/spf13/cobra"
 
 	"scache/internal/client"
 	"scache/internal/control"
 )
 
-// contents is what a cache holds.
+// contents is what a cache holds. All texts in it are escaped.
 type contents struct {
 	Bindings []control.Binding `json:"bindings"`
 	Sessions []control.Session `json:"sessions"`
+
+	// Truncated says that the server has sent more than this program takes.
+	Truncated bool `json:"truncated,omitempty"`
 }
 
+// list asks for the contents.
 func (c *site) list() (all contents, err error) {
 	err = c.ask(func(cl *client.Client) error {
-		all.Bindings, all.Sessions, err = cl.List()
+		all, err = listOf(cl)
 		return err
 	})
 	return all, err
 }
 
+// listOf is list where there is a conversation.
+func listOf(cl *client.Client) (all contents, err error) {
+	all.Bindings, all.Sessions, err = cl.List()
+	if errors.Is(err, client.ErrTruncated) {
+		all.Truncated, err = true, nil
+	}
+	return all, err
+}
+
 // of returns what a text means: destinations and endpoints with this label, domain or
 // address, and the endpoints that such a destination is bound to.
-func (all contents) of(text string) (some contents) {
+func (all contents) of(text string) contents {
+	some := contents{Truncated: all.Truncated}
 	bound := map[string]bool{}
 	for _, b := range all.Bindings {
-		if isMeant(b.Destination, text) {
+		if isMeant(raw(b.Destination), text) {
 			bound[b.Endpoint] = true
-		} else if !isMeant(b.Endpoint, text) {
+		} else if !isMeant(raw(b.Endpoint), text) {
 			continue
 		}
 		some.Bindings = append(some.Bindings, b)
 	}
 	for _, s := range all.Sessions {
-		if bound[s.Endpoint] || isMeant(s.Endpoint, text) || s.Remote == text && text != "" {
+		if bound[s.Endpoint] || isMeant(raw(s.Endpoint), text) || s.Remote == text && text != "" {
 			some.Sessions = append(some.Sessions, s)
 		}
 	}
@@ -57,24 +67,27 @@ func (all contents) labels(text string) (labels []string) {
 		labels = append(labels, s.Endpoint)
 	}
 	slices.Sort(labels)
-	return slices.DeleteFunc(slices.Compact(labels), func(label string) bool { return !isMeant(label, text) })
+	labels = slices.Compact(labels)
+	return slices.DeleteFunc(labels, func(label string) bool { return !isMeant(raw(label), text) })
 }
 
-// escaped returns the same with labels and properties as they are shown.
-func (all contents) escaped() contents {
-	shown := contents{Bindings: []control.Binding{}, Sessions: []control.Session{}} // in JSON: empty, not null
+// forJSON returns the same with empty lists where there are none.
+func (all contents) forJSON() contents {
+	all.Bindings = append([]control.Binding{}, all.Bindings...)
+	all.Sessions = append([]control.Session{}, all.Sessions...)
+	return all
+}
+
+// destinations counts the destinations.
+func (all contents) destinations() int {
+	labels := map[string]bool{}
 	for _, b := range all.Bindings {
-		b.Destination, b.Endpoint, b.Property = control.Escape(b.Destination), control.Escape(b.Endpoint), control.Escape(b.Property)
-		shown.Bindings = append(shown.Bindings, b)
+		labels[b.Destination] = true
 	}
-	for _, s := range all.Sessions {
-		s.Endpoint, s.Property = control.Escape(s.Endpoint), control.Escape(s.Property)
-		shown.Sessions = append(shown.Sessions, s)
-	}
-	return shown
+	return len(labels)
 }
 
-// An endpoint is one with its sessions in sum.
+// An endpoint is one with the sum of its sessions.
 type endpoint struct {
 	label, remote string // the remote address of the oldest session
 	limit         string
@@ -93,62 +106,4 @@ func (all contents) endpoints() (list []endpoint) {
 		e.age, e.left = max(e.age, s.Age), max(e.left, s.Left)
 	}
 	return list
-}
-
-// An order is what a list is sorted by. It is a flag.
-type order string
-
-// orders are those there are.
-var orders = []order{"label", "sessions", "age", "left"}
-
-func (o *order) String() string { return string(*o) }
-func (o *order) Type() string   { return "order" }
-
-func (o *order) Set(text string) error {
-	if !slices.Contains(orders, order(text)) {
-		return fmt.Errorf("want one of %s", joinOrders(", "))
-	}
-	*o = order(text)
-	return nil
-}
-
-// next is the one after this.
-func (o order) next() order { return orders[(slices.Index(orders, o)+1)%len(orders)] }
-
-func joinOrders(separator string) string {
-	var names []string
-	for _, o := range orders {
-		names = append(names, string(o))
-	}
-	return strings.Join(names, separator)
-}
-
-// addOrder gives a command the option that says what its list is sorted by.
-func addOrder(cmd *cobra.Command, o *order) {
-	cmd.Flags().Var(o, "sort", "by label, sessions, age or left; the most comes first")
-	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(strings.Fields(joinOrders(" ")), cobra.ShellCompDirectiveNoFileComp))
-}
-
-// arrange sorts rows, those first that have most of it, and returns not more of them
-// than a limit, if there is one. Rows that are equal stay as they are.
-func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age, left control.Seconds)) []R {
-	value := func(r R) int64 {
-		sessions, age, left := key(r)
-		return map[order]int64{"sessions": int64(sessions), "age": int64(age), "left": int64(left)}[o]
-	}
-	slices.SortStableFunc(rows, func(a, b R) int { return cmp.Compare(value(b), value(a)) })
-	if limit > 0 && limit < len(rows) {
-		return rows[:limit]
-	}
-	return rows
-}
-
-func keyOfBinding(b control.Binding) (int, control.Seconds, control.Seconds) {
-	return 0, b.Age, b.Left
-}
-func keyOfSession(s control.Session) (int, control.Seconds, control.Seconds) {
-	return 1, s.Age, s.Left
-}
-func keyOfEndpoint(e endpoint) (int, control.Seconds, control.Seconds) {
-	return e.sessions, e.age, e.left
 }

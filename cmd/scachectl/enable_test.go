@@ -36,7 +36,7 @@ func TestEnableAndDisable(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "enable"), "already enabled")
 	s.send()
 	want(t, must(t, "-c", s.etc, "status"), "ttl limit 1h")
-	want(t, must(t, "-c", s.etc, "list"), `smtp\n[127.0.0.1]:`, `smtp\n127.0.0.1\n`, " sessions\n")
+	want(t, must(t, "-c", s.etc, "list", "--labels"), `smtp\n[127.0.0.1]:`, `smtp\n127.0.0.1\n`, " sessions\n")
 	want(t, must(t, "-c", s.etc, "config"), "master.cf -o")
 	want(t, must(t, "-c", s.etc, "metrics"), "scache_sessions_saved_total")
 	want(t, must(t, "-c", s.etc, "flush", "127.0.0.1"), "flushed ")

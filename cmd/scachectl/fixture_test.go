@@ -64,6 +64,14 @@ func newRunningFixture(t *testing.T) *fixture {
 	return s
 }
 
+// configure sets parameters in main.cf.
+func (s *fixture) configure(settings map[string]string) {
+	s.t.Helper()
+	if err := s.Configure(settings); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func (s *fixture) start() {
 	s.t.Helper()
 	if err := s.Start(); err != nil {

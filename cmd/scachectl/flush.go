@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -16,14 +18,15 @@ func newFlushCommand(c *site) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "flush LABEL... | --all",
 		Short: "Close cached connections and forget destinations",
-		Long: `flush closes the cached connections of an endpoint, and forgets a destination and
-closes the connections of the endpoints that it is bound to. LABEL is a domain, an
-address, or a whole label as list shows it.
+		Long: `flush closes the cached connections of an endpoint. Of a destination, it closes the
+connections of the endpoints that it is bound to, and forgets the destination. LABEL is
+a domain, an address, or a label as list shows it, short or whole. Where it means more
+than one destination or endpoint, all of them are flushed.
 
-Connections in use by a delivery agent are not in the cache, and stay.` + labelHelp,
+Connections in use by a delivery agent are not in the cache, and stay open.` + labelHelp,
 		Args: func(_ *cobra.Command, args []string) error {
 			if (len(args) > 0) == all {
-				return fmt.Errorf("flush: say what, or --all")
+				return hintError(errors.New("flush: nothing or too much to flush"), "give a domain or an address, or --all")
 			}
 			return nil
 		},
@@ -36,56 +39,116 @@ Connections in use by a delivery agent are not in the cache, and stay.` + labelH
 			if err != nil {
 				return err
 			}
+			if f.truncated {
+				warnTruncated(cmd)
+			}
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), f)
 			}
-			done := "flushed"
-			if dryRun {
-				done = "nothing was done; without --dry-run: flushed"
-			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %d sessions and %d bindings\n", done, f.Sessions, f.Bindings)
-			return err
+			return f.print(cmd.OutOrStdout(), dryRun)
 		},
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "everything")
-	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only say how much it would be")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON")
+	cmd.Flags().BoolVar(&all, "all", false, "flush everything")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "only count what would be flushed")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
-// flush flushes what the texts mean, and everything if there is none. In a dry run it
-// counts only.
-func (c *site) flush(texts []string, dryRun bool) (f control.Flushed, err error) {
+// flushed is what was flushed, and for which labels.
+type flushed struct {
+	control.Flushed
+	Matches []match `json:"matches,omitempty"`
+
+	truncated bool
+}
+
+// A match is the labels that a text means.
+type match struct {
+	Text   string   `json:"text"`
+	Labels []string `json:"labels"`
+}
+
+func (f flushed) print(w io.Writer, dryRun bool) error {
+	for _, m := range f.Matches {
+		if len(m.Labels) < 2 {
+			continue
+		}
+		fmt.Fprintf(w, "%s means %d labels, all of them:\n", m.Text, len(m.Labels))
+		for _, label := range m.Labels {
+			fmt.Fprintf(w, "  %s\n", label)
+		}
+	}
+	done := "flushed"
+	if dryRun {
+		done = "nothing was done; without --dry-run: flushed"
+	}
+	_, err := fmt.Fprintf(w, "%s %d sessions and %d bindings\n", done, f.Sessions, f.Bindings)
+	return err
+}
+
+// flush flushes what the texts mean, or everything if there is none. In a dry run it only
+// counts.
+func (c *site) flush(texts []string, dryRun bool) (f flushed, err error) {
 	err = c.ask(func(cl *client.Client) error {
-		if len(texts) == 0 && !dryRun {
-			f, err = cl.FlushAll()
-			return err
-		}
-		bindings, sessions, err := cl.List()
-		all := contents{bindings, sessions}
-		if err != nil {
-			return err
-		}
-		if len(texts) == 0 {
-			f = control.Flushed{Sessions: int64(len(sessions)), Bindings: int64(len(bindings))}
-			return nil
-		}
-		var labels []string
-		for _, text := range texts {
-			found := all.labels(text)
-			if len(found) == 0 {
-				return fmt.Errorf("nothing is cached for %s: it is neither a label, nor the domain or address in one (see scachectl list)", control.Escape(text))
-			}
-			labels = append(labels, found...)
-		}
-		if dryRun {
-			f = all.count(labels)
-			return nil
-		}
-		f, err = cl.Flush(labels...)
+		f, err = flush(cl, texts, dryRun)
 		return err
 	})
+	if err == nil && f.truncated && !dryRun && len(f.Matches) > 0 {
+		// The conversation had more of the list to come: it is over.
+		err = c.ask(func(cl *client.Client) error {
+			f.Flushed, err = cl.Flush(f.labels()...)
+			return err
+		})
+	}
 	return f, err
+}
+
+func flush(cl *client.Client, texts []string, dryRun bool) (f flushed, err error) {
+	if len(texts) == 0 && !dryRun {
+		f.Flushed, err = cl.FlushAll()
+		return f, err
+	}
+	all, err := listOf(cl)
+	if err != nil {
+		return f, err
+	}
+	f.truncated = all.Truncated
+	if len(texts) == 0 {
+		f.Sessions, f.Bindings = int64(len(all.Sessions)), int64(len(all.Bindings))
+		return f, nil
+	}
+	for _, text := range texts {
+		found := all.labels(text)
+		if len(found) == 0 {
+			err := fmt.Errorf("nothing is cached for %s", control.Escape(text))
+			return f, hintError(err, "it is neither a label, nor the domain or address in one: see scachectl list",
+				`a label with a space is quoted: "smtp example.com"`)
+		}
+		f.Matches = append(f.Matches, match{control.Escape(text), found})
+	}
+	switch {
+	case dryRun:
+		f.Flushed = all.count(f.shownLabels())
+	case !all.Truncated:
+		f.Flushed, err = cl.Flush(f.labels()...)
+	}
+	return f, err
+}
+
+func (f flushed) shownLabels() (labels []string) {
+	for _, m := range f.Matches {
+		labels = append(labels, m.Labels...)
+	}
+	return labels
+}
+
+// labels returns the labels as they are.
+func (f flushed) labels() []string {
+	labels := f.shownLabels()
+	for i, label := range labels {
+		labels[i] = raw(label)
+	}
+	return labels
 }
 
 // count returns what would be flushed with these labels.

@@ -4,8 +4,8 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
@@ -33,78 +33,85 @@ var counts = []struct {
 func lookups(h control.Hits) int64 { return h.Hits + h.Misses }
 
 func newHitsCommand(c *site) *cobra.Command {
-	level, sort, limit, asJSON := control.LevelDestination, "misses", 20, false
-	var names []string
+	level, sort, limit, asJSON, names := control.LevelDestination, "misses", 20, false, naming{}
+	var orders []string
 	for _, count := range counts {
-		names = append(names, count.name)
+		orders = append(orders, count.name)
 	}
-	cmd := terse("hits", "Show who reuses connections, and who does not and why", func(cmd *cobra.Command) error {
-		if !slices.Contains(names, sort) {
-			return usageError(fmt.Errorf("--sort %s: want one of %s", sort, strings.Join(names, ", ")))
+	cmd := terse("hits", "Show which destinations reuse connections, and what became of saved ones", func(cmd *cobra.Command) error {
+		if !slices.Contains(orders, sort) {
+			return usageError{fmt.Errorf("--sort %s: want one of %s", sort, strings.Join(orders, ", "))}
 		}
 		if level != control.LevelDestination && level != control.LevelEndpoint {
-			return usageError(fmt.Errorf("--by %s: want destination or endpoint", level))
+			return usageError{fmt.Errorf("--by %s: want destination or endpoint", level)}
 		}
-		all, err := c.hits(level)
+		all, truncated, err := c.hits(level)
 		if err != nil {
 			return err
 		}
-		value := counts[slices.Index(names, sort)].value
+		if truncated {
+			warnTruncated(cmd)
+		}
+		value := counts[slices.Index(orders, sort)].value
 		slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(value(b), value(a)) })
 		shown := all
 		if limit > 0 {
 			shown = all[:min(limit, len(all))]
 		}
 		if asJSON {
-			shown = append([]control.Hits{}, shown...)
-			for i := range shown {
-				shown[i].Label = control.Escape(shown[i].Label)
-			}
-			return writeJSON(cmd.OutOrStdout(), shown)
+			return writeJSON(cmd.OutOrStdout(), append([]control.Hits{}, shown...)) // not null
 		}
-		printHits(cmd.OutOrStdout(), level, len(all), shown)
-		return nil
+		return hitsTable(level, shown, names).print(cmd.OutOrStdout(), len(all)-len(shown))
 	})
 	cmd.Long = `hits shows the busiest destinations, or endpoints: how often each was looked up, with
-a connection found (hits) or not (misses), how often something was saved for it, and
-what became of that: it expired, the remote end had closed it before it was wanted
-(dead), it had to make room for others (evicted), or an operator had it dropped
-(flushed). The counts continue over reloads.
+a connection found (hits) or not (misses), how often a connection was saved for it, and
+what became of the others: expired, closed by the remote end before they were wanted
+(dead), closed to make room for others (evicted), or dropped by an operator (flushed).
+The counts continue over reloads.
 
-Up to 1,000 of each are counted. One that comes in place of another one may have had
-more events before, not more than the error says.
+Up to 1,000 of each kind are counted. One that takes the place of another may have had
+more events before: at most as many as the error says.
 
-Many misses and few saves: agents do not save for it. Many misses and many expired: mail
-comes too rarely for the time limit. Many dead: the time limit is longer than the
-receiver's.`
+Many misses and few saves: delivery agents do not save connections for it. Many misses
+and many expired: mail is too rare for the time limit. Many dead: the receiver's time
+limit is shorter than ours. "scachectl explain" looks at one destination.`
 	flags := cmd.Flags()
 	flags.StringVar(&level, "by", level, "destination or endpoint")
-	flags.StringVar(&sort, "sort", sort, "by "+strings.Join(names, ", ")+"; the most comes first")
-	flags.IntVar(&limit, "limit", limit, "not more rows than `number`; 0 is all")
-	flags.BoolVar(&asJSON, "json", false, "as JSON; times are in seconds")
-	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp))
+	flags.StringVar(&sort, "sort", sort, "sort by "+strings.Join(orders, ", ")+", the highest first")
+	flags.IntVar(&limit, "limit", limit, "show at most `number` rows; 0 is all")
+	flags.BoolVar(&asJSON, "json", false, "print JSON; times are in seconds")
+	names.addLabels(cmd)
+	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(orders, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{control.LevelDestination, control.LevelEndpoint}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 
-func (c *site) hits(level string) (all []control.Hits, err error) {
+// hits asks for the counts of a level.
+func (c *site) hits(level string) (all []control.Hits, truncated bool, err error) {
 	err = c.ask(func(cl *client.Client) error {
 		all, err = cl.Hits(level)
 		return err
 	})
-	return all, err
+	if errors.Is(err, client.ErrTruncated) {
+		return all, true, nil
+	}
+	return all, false, err
 }
 
-func printHits(w io.Writer, level string, all int, shown []control.Hits) {
-	heading := strings.ToUpper(level) + "\tLOOKUPS\tHITS\tMISSES\tHIT RATE\tSAVES\tEXPIRED\tDEAD\tEVICTED\tFLUSHED\tERROR\tCOUNTED"
+func hitsTable(level string, shown []control.Hits, names naming) *table {
+	heading := strings.ToUpper(level) +
+		"|>LOOKUPS|>HITS|>MISSES|>HIT RATE|>SAVES|>EXPIRED|>DEAD|>EVICTED|>FLUSHED|>ERROR|>COUNTED"
 	if level == control.LevelEndpoint {
-		heading += "\tLIMIT"
+		heading += "|LIMIT"
 	}
-	printTable(w, heading, all, shown, func(h control.Hits) []any {
-		cells := []any{control.Escape(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)), h.Saves, h.Expired, h.Dead, h.Evicted, h.Flushed, h.Error, round(h.Counted)}
+	t := newTable(heading)
+	for _, h := range shown {
+		cells := []any{names.of(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)),
+			h.Saves, h.Expired, h.Dead, h.Evicted, h.Flushed, h.Error, age(h.Counted)}
 		if level == control.LevelEndpoint {
 			cells = append(cells, cmp.Or(h.Limit, "-"))
 		}
-		return cells
-	})
+		t.add(cells...)
+	}
+	return t
 }

@@ -14,16 +14,16 @@ func TestHits(t *testing.T) {
 	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
 	saveConnection(t, m.Socket)
 	for range 3 {
-		wantError(t, []string{"--socket", m.Socket, "find", "destination", `never\nsaved\n`}, "not found")
+		wantError(t, []string{"--socket", m.Socket, "debug", "find", "destination", `never\nsaved\n`}, "not found")
 	}
-	ctl("find", "destination", `smtp\nexample.com\n25\n`)
+	ctl("debug", "find", "destination", `smtp\nexample.com\n25\n`)
 	for _, step := range []struct {
 		args    []string
 		pattern string
 	}{
-		{nil, `^DESTINATION +LOOKUPS .*\nnever\\nsaved\\n +3 +0 +3 +0% +0 .*\nsmtp\\nexample.com\\n25\\n +1 +1 +0 +100% +1 `},
-		{[]string{"--sort", "hits", "--limit", "1"}, `\nsmtp\\nexample.com.*\n… 1 more\n`},
-		{[]string{"--by", "endpoint"}, `^ENDPOINT +LOOKUPS .*\nsmtp\\n192.0.2.1\\n25\\n0\\n +1 +1 +0 +100% +1 `},
+		{nil, `^DESTINATION +LOOKUPS .*\nnever saved +3 +0 +3 +0% +0 .*\nsmtp example.com +1 +1 +0 +100% +1 `},
+		{[]string{"--sort", "hits", "--limit", "1", "--labels"}, `\nsmtp\\nexample.com\\n25\\n .*\n… 1 more\n`},
+		{[]string{"--by", "endpoint"}, `^ENDPOINT +LOOKUPS .*\nsmtp 192.0.2.1 +1 +1 +0 +100% +1 `},
 	} {
 		if out := ctl(append([]string{"hits"}, step.args...)...); !regexp.MustCompile(step.pattern).MatchString(out) {
 			t.Errorf("%q: no %s in\n%s", step.args, step.pattern, out)

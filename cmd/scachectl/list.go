@@ -4,121 +4,247 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
+	"scache/internal/client"
 	"scache/internal/control"
 )
 
 // A listing is how the contents are shown.
 type listing struct {
+	naming
 	order   order
 	limit   int
 	verbose bool
+	json    bool
 }
 
 func newListCommand(c *site) *cobra.Command {
-	l, asJSON := listing{order: "label"}, false
+	l := listing{order: "label"}
 	cmd := &cobra.Command{
 		Use:   "list [LABEL]",
 		Short: "List destinations, endpoints and sessions",
 		Long: `list shows each destination with the endpoints that it is bound to, and each
 endpoint with its sessions in sum: the cached connections. Age is the time since
-the last save, left is what remains of the time to live.
+the last save, left is the rest of the time to live.
 
-With LABEL, only what belongs to it is shown: a domain, an address, or a whole label
-as list shows it.` + labelHelp,
+With LABEL, list shows only what belongs to it: a domain, an address, or a label as
+list shows it, short or whole.
+
+With --sort none, list prints what the server sends while it arrives, each session by
+itself.` + labelHelp,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: c.completeLabels(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := unescapeAll(args); err != nil {
 				return err
 			}
+			if l.order == unsorted {
+				if len(args) > 0 || l.limit > 0 {
+					return usageError{errors.New("list: --sort none takes no label and no --limit")}
+				}
+				return l.stream(c, cmd.OutOrStdout())
+			}
 			all, err := c.list()
 			if err != nil {
 				return err
 			}
+			if all.Truncated {
+				warnTruncated(cmd)
+			}
 			if len(args) > 0 {
 				all = all.of(args[0])
 			}
-			if asJSON {
+			if l.json {
 				all.Bindings = arrange(all.Bindings, l.order, l.limit, keyOfBinding)
 				all.Sessions = arrange(all.Sessions, l.order, l.limit, keyOfSession)
-				return writeJSON(cmd.OutOrStdout(), all.escaped())
+				return writeJSON(cmd.OutOrStdout(), all.forJSON())
 			}
 			return l.print(cmd.OutOrStdout(), all)
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&asJSON, "json", false, "as JSON, with each session; times are in seconds")
-	flags.BoolVarP(&l.verbose, "verbose", "v", false, "each session by itself, and with properties")
-	flags.IntVar(&l.limit, "limit", 0, "not more rows of each kind than `number`; 0 is all")
-	addOrder(cmd, &l.order)
+	flags.BoolVar(&l.json, "json", false, "print JSON, with each session; times are in seconds")
+	flags.BoolVarP(&l.verbose, "verbose", "v", false, "show each session by itself, and properties")
+	flags.IntVar(&l.limit, "limit", 0, "show at most `number` rows of each kind; 0 is all")
+	addOrder(cmd, &l.order, "sort by label, sessions, age or left, the highest first; or none", unsorted)
+	l.addLabels(cmd)
 	return cmd
+}
+
+// addLabels adds the option --labels to a command.
+func (n *naming) addLabels(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&n.whole, "labels", false, "show whole labels")
+}
+
+// warnTruncated says that an answer was longer than this program takes.
+func warnTruncated(cmd *cobra.Command) {
+	fmt.Fprintln(cmd.ErrOrStderr(), "warning:", client.ErrTruncated)
 }
 
 func (l listing) print(w io.Writer, all contents) error {
 	endpoints := all.endpoints()
 	total := fmt.Sprintf("%d destinations, %d bindings, %d endpoints, %d sessions",
 		all.destinations(), len(all.Bindings), len(endpoints), len(all.Sessions))
-
-	heading := "DESTINATION\tENDPOINT\tAGE\tLEFT"
-	if l.verbose {
-		heading += "\tPROPERTY"
+	if all.Truncated {
+		total += " (truncated)"
 	}
-	printTable(w, heading, len(all.Bindings), arrange(all.Bindings, l.order, l.limit, keyOfBinding), func(b control.Binding) []any {
-		return l.cells(b.Property, control.Escape(b.Destination), control.Escape(b.Endpoint), round(b.Age), round(b.Left))
-	})
+	bindings := l.bindings()
+	for _, b := range arrange(all.Bindings, l.order, l.limit, keyOfBinding) {
+		l.addBinding(bindings, b)
+	}
+	bindings.print(w, len(all.Bindings)-len(bindings.rows))
 	if l.verbose {
-		printTable(w, "ENDPOINT\tREMOTE\tAGE\tLEFT\tPROPERTY", len(all.Sessions), arrange(all.Sessions, l.order, l.limit, keyOfSession), func(s control.Session) []any {
-			return l.cells(s.Property, control.Escape(s.Endpoint), remote(s.Remote), round(s.Age), round(s.Left))
-		})
+		t := l.sessions()
+		for _, s := range arrange(all.Sessions, l.order, l.limit, keyOfSession) {
+			l.addSession(t, s)
+		}
+		t.print(w, len(all.Sessions)-len(t.rows))
 	} else {
-		printTable(w, "ENDPOINT\tSESSIONS\tLIMIT\tREMOTE\tAGE\tLEFT", len(endpoints), arrange(endpoints, l.order, l.limit, keyOfEndpoint), func(e endpoint) []any {
-			return []any{control.Escape(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), round(e.age), round(e.left)}
-		})
+		t := newTable("ENDPOINT|>SESSIONS|LIMIT|REMOTE|>AGE|>LEFT")
+		for _, e := range arrange(endpoints, l.order, l.limit, keyOfEndpoint) {
+			t.add(l.of(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), age(e.age), age(e.left))
+		}
+		t.print(w, len(endpoints)-len(t.rows))
 	}
 	_, err := fmt.Fprintln(w, total)
 	return err
 }
 
-// cells adds the property where it is wanted.
-func (l listing) cells(property string, cells ...any) []any {
+// bindings returns a table of bindings, with properties if they are asked for.
+func (l listing) bindings() *table {
+	return newTable(l.withProperty("DESTINATION|ENDPOINT|>AGE|>LEFT"))
+}
+
+func (l listing) sessions() *table { return newTable(l.withProperty("ENDPOINT|REMOTE|>AGE|>LEFT")) }
+
+func (l listing) withProperty(heading string) string {
 	if l.verbose {
-		return append(cells, control.Escape(property))
+		heading += "|PROPERTY"
 	}
-	return cells
+	return heading
 }
 
-// printTable prints those rows of all that are shown, and an empty line.
-func printTable[R any](w io.Writer, heading string, all int, shown []R, cells func(R) []any) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, heading)
-	for _, row := range shown {
-		for i, cell := range cells(row) {
-			if i > 0 {
-				fmt.Fprint(t, "\t")
-			}
-			fmt.Fprint(t, cell)
+func (l listing) addBinding(t *table, b control.Binding) {
+	l.add(t, b.Property, l.of(b.Destination), l.of(b.Endpoint), age(b.Age), age(b.Left))
+}
+
+func (l listing) addSession(t *table, s control.Session) {
+	l.add(t, s.Property, l.of(s.Endpoint), remote(s.Remote), age(s.Age), age(s.Left))
+}
+
+func (l listing) add(t *table, property string, cells ...any) {
+	if l.verbose {
+		cells = append(cells, property)
+	}
+	t.add(cells...)
+}
+
+// streamRows and streamSize bound what is held of a list while it arrives.
+const (
+	streamRows = 1000
+	streamSize = 1 << 20
+)
+
+// stream prints what the server sends while it arrives.
+func (l listing) stream(c *site, w io.Writer) error {
+	s := &streamer{how: l, w: w}
+	err := c.ask(func(cl *client.Client) error {
+		return cl.Each(func(entry any) error {
+			s.err = s.entry(entry)
+			return s.err
+		})
+	})
+	switch {
+	case s.err != nil: // of the output, not of the conversation
+		return s.err
+	case err != nil:
+		return err
+	}
+	return s.end()
+}
+
+// A streamer prints entries in parts: each part is a table with a heading of its own.
+type streamer struct {
+	how                listing
+	w                  io.Writer
+	part               *table
+	ofSessions         bool
+	bindings, sessions int
+	err                error
+}
+
+func (s *streamer) entry(entry any) error {
+	switch entry := entry.(type) {
+	case control.Binding:
+		s.bindings++
+		if s.how.json {
+			return s.line("binding", entry)
 		}
-		fmt.Fprintln(t)
+		if err := s.begin(false); err != nil {
+			return err
+		}
+		s.how.addBinding(s.part, entry)
+	case control.Session:
+		s.sessions++
+		if s.how.json {
+			return s.line("session", entry)
+		}
+		if err := s.begin(true); err != nil {
+			return err
+		}
+		s.how.addSession(s.part, entry)
 	}
-	t.Flush()
-	if more := all - len(shown); more > 0 {
-		fmt.Fprintf(w, "… %d more\n", more)
+	if s.part != nil && (len(s.part.rows) >= streamRows || s.part.size >= streamSize) {
+		return s.flush()
 	}
-	fmt.Fprintln(w)
+	return nil
 }
 
-func (all contents) destinations() int {
-	labels := map[string]bool{}
-	for _, b := range all.Bindings {
-		labels[b.Destination] = true
+// line prints an entry as JSON on a line.
+func (s *streamer) line(kind string, entry any) error {
+	e := json.NewEncoder(s.w)
+	e.SetEscapeHTML(false)
+	return e.Encode(map[string]any{kind: entry})
+}
+
+// begin begins another part where the kind of entry changes.
+func (s *streamer) begin(ofSessions bool) error {
+	if s.part != nil && s.ofSessions == ofSessions {
+		return nil
 	}
-	return len(labels)
+	err := s.flush()
+	s.ofSessions = ofSessions
+	if s.part = s.how.bindings(); ofSessions {
+		s.part = s.how.sessions()
+	}
+	return err
+}
+
+// flush prints the part.
+func (s *streamer) flush() error {
+	if s.part == nil {
+		return nil
+	}
+	err := s.part.print(s.w, 0)
+	s.part = nil
+	return err
+}
+
+func (s *streamer) end() error {
+	if s.how.json {
+		return nil
+	}
+	if err := s.flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(s.w, "%d bindings, %d sessions\n", s.bindings, s.sessions)
+	return err
 }
 
 // remote returns the address at the other end of a session.

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Command scachectl looks into a connection cache server, and switches a Postfix
-// mail system between this one and the stock one.
+// Command scachectl shows what a connection cache server holds and does, and switches a
+// Postfix mail system between this server and the stock one.
 package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,80 +18,94 @@ import (
 // version is set by the build.
 var version = "unknown"
 
-// A site is what all commands have in common: where the server is.
-type site struct {
-	socket string
-	dir    string // of main.cf and master.cf
-
-	patience time.Duration // with one conversation, instead of the usual
-}
-
 // Exit codes.
 const (
 	exitFailure = 1
 	exitUsage   = 2
 )
 
-func main() {
-	if err := newCommand().Execute(); err != nil {
-		fmt.Fprintln(os.Stderr, "scachectl:", err)
-		if running {
-			os.Exit(exitFailure)
-		}
-		fmt.Fprintln(os.Stderr, "Try scachectl --help.")
-		os.Exit(exitUsage)
+func main() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) }
+
+// execute runs a command, prints its error, and returns the exit code.
+func execute(args []string, stdout, stderr io.Writer) int {
+	root := newCommand(stdout, stderr)
+	root.SetArgs(args)
+	err := root.Execute()
+	if err != nil {
+		printError(stderr, err)
 	}
+	if exitCode(err) == exitUsage {
+		fmt.Fprintln(stderr, "Try scachectl --help.")
+	}
+	return exitCode(err)
 }
 
-// running is set when a command runs: an error before that is about how it was
-// called.
-var running bool
-
-// usageError marks an error that a command itself finds in how it was called.
-func usageError(err error) error {
-	running = false
-	return err
-}
-
-func newCommand() *cobra.Command {
+// newCommand returns the command, with a site of its own: what is found out about the
+// mail system is kept until the command ends.
+func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	c := &site{}
 	root := &cobra.Command{
 		Use:   "scachectl",
-		Short: "Look into the connection cache of Postfix, and install it",
-		Long: `scachectl looks into the connection cache server of a Postfix mail system, by the
-server's own socket, and switches the mail system to this server and back.`,
+		Short: "Inspect the connection cache of Postfix, and install it",
+		Long: `scachectl shows what the connection cache server of a Postfix mail system holds and
+does, and switches the mail system to this server and back.`,
 		Version:       version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.SetOut(stdout)
+	root.SetErr(stderr)
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.socket, "socket", "", "the server's `path`, instead of the one that main.cf tells")
-	flags.StringVarP(&c.dir, "config", "c", "", "the `directory` of main.cf (default: $MAIL_CONFIG, or "+postfix.DefaultDirectory+")")
+	flags.StringVar(&c.socket, "socket", "", "the `path` of the server's socket (default: as in main.cf)")
+	flags.StringVarP(&c.dir, "config", "c", "",
+		"the `directory` of main.cf (default: $MAIL_CONFIG, or "+postfix.DefaultDirectory+")")
 	root.MarkFlagDirname("config")
 	root.MarkFlagFilename("socket")
 	root.AddCommand(
-		newStatusCommand(c), newListCommand(c), newTopCommand(c), newFlushCommand(c), newMetricsCommand(c),
-		newConfigCommand(c), newSaveCommand(c), newFindCommand(c), newEnableCommand(c), newDisableCommand(c),
-		newRestartCommand(c), newDoctorCommand(c), newHitsCommand(c),
+		newStatusCommand(c), newListCommand(c), newTopCommand(c), newFlushCommand(c),
+		newMetricsCommand(c), newConfigCommand(c), newEnableCommand(c), newDisableCommand(c),
+		newRestartCommand(c), newDoctorCommand(c), newHitsCommand(c), newDebugCommand(c),
+		hidden(newSaveCommand(c)), hidden(newFindCommand(c)),
 	)
-	root.PersistentPreRun = func(*cobra.Command, []string) { running = true }
 	root.CompletionOptions.DisableNoDescFlag = true
 	root.InitDefaultCompletionCmd()
-	for _, cmd := range append(root.Commands(), root) {
-		if cmd.HasSubCommands() {
-			cmd.Args = unknownCommand
-			cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-				return usageError(fmt.Errorf("%s: say which: %s", cmd.CommandPath(), subcommands(cmd)))
-			}
-		}
-	}
+	checkUsage(root)
 	return root
 }
 
-// unknownCommand is for a command that has nothing but others.
+// hidden returns the command, which is left out of the help text.
+func hidden(cmd *cobra.Command) *cobra.Command {
+	cmd.Hidden = true
+	return cmd
+}
+
+// checkUsage has errors in flags and arguments of a command, and of those below it, be
+// errors of usage.
+func checkUsage(cmd *cobra.Command) {
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	if cmd.HasSubCommands() {
+		cmd.Args = unknownCommand
+		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+			return usageError{fmt.Errorf("%s: missing command: one of %s", cmd.CommandPath(), subcommands(cmd))}
+		}
+	}
+	if check := cmd.Args; check != nil {
+		cmd.Args = func(cmd *cobra.Command, args []string) error {
+			if err := check(cmd, args); err != nil {
+				return usageError{err}
+			}
+			return nil
+		}
+	}
+	for _, sub := range cmd.Commands() {
+		checkUsage(sub)
+	}
+}
+
+// unknownCommand is for a command that has only others below it.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("%s: there is no %q: want one of %s", cmd.CommandPath(), args[0], subcommands(cmd))
+		return fmt.Errorf("%s: unknown command %q: want one of %s", cmd.CommandPath(), args[0], subcommands(cmd))
 	}
 	return nil
 }
@@ -106,7 +120,7 @@ func subcommands(cmd *cobra.Command) string {
 	return strings.Join(names, ", ")
 }
 
-// terse is for commands without arguments of their own.
+// terse returns a command without arguments.
 func terse(use, short string, run func(*cobra.Command) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,

@@ -13,35 +13,51 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rogpeppe/go-internal/testscript"
+
 	"scache/internal/postfixtest"
 )
 
-// server and tool are the binaries under test.
+// server is the daemon, and tool is scachectl as a process of its own: this test binary
+// under another name.
 var server, tool string
 
 func TestMain(m *testing.M) {
-	os.Exit(func() int {
-		dir, err := os.MkdirTemp("", "scachectl-test-")
-		if err != nil {
-			panic(err)
-		}
-		defer os.RemoveAll(dir)
-		os.Chmod(dir, 0o755)
-		server, tool = filepath.Join(dir, "scache"), filepath.Join(dir, "scachectl")
-		for path, pkg := range map[string]string{server: "scache/cmd/scache", tool: "scache/cmd/scachectl"} {
-			if err := postfixtest.Build(path, pkg); err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				return 1
-			}
-		}
-		return m.Run()
-	}())
+	version, libexec = "test", "/nonexistent" // no server that is installed on this machine
+	testscript.Main(mainOnce{m}, map[string]func(){
+		"scachectl": func() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) },
+	})
 }
 
-// ctl runs the tool, and returns what it prints and whether it succeeds.
+// mainOnce builds the daemon once, before the tests run.
+type mainOnce struct{ *testing.M }
+
+func (m mainOnce) Run() int {
+	dir, err := os.MkdirTemp("", "scachectl-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	os.Chmod(dir, 0o755)
+	server = filepath.Join(dir, "scache")
+	if err = postfixtest.Build(server, "scache/cmd/scache"); err == nil {
+		tool, err = exec.LookPath("scachectl")
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	os.Chmod(filepath.Dir(filepath.Dir(tool)), 0o755) // other users call it, too
+	os.Setenv("PATH", dir+":"+os.Getenv("PATH"))      // for scripts
+	return m.M.Run()
+}
+
+// ctl runs a command within the test, and returns what it prints and whether it succeeds.
 func ctl(t *testing.T, args ...string) (stdout, stderr string, ok bool) {
 	t.Helper()
-	return run(exec.Command(tool, args...))
+	var out, errOut bytes.Buffer
+	code := execute(args, &out, &errOut)
+	return out.String(), errOut.String(), code == 0
 }
 
 func run(cmd *exec.Cmd) (stdout, stderr string, ok bool) {
@@ -113,12 +129,12 @@ func saveConnection(t *testing.T, socket string) (remote string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := exec.Command(tool, "--socket", socket, "save", "endpoint", `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", `secret\nfeature\n`)
+	cmd := exec.Command(tool, "--socket", socket, "debug", "save", "endpoint", `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", `secret\nfeature\n`)
 	cmd.Stdin = f
 	if _, errOut, ok := run(cmd); !ok {
 		t.Fatal(errOut)
 	}
-	must(t, "--socket", socket, "save", "destination", `smtp\nexample.com\n25\n`, `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", "p")
+	must(t, "--socket", socket, "debug", "save", "destination", `smtp\nexample.com\n25\n`, `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", "p")
 	return l.Addr().String()
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"strings"
@@ -64,7 +65,7 @@ func TestManualPagesAreComplete(t *testing.T) {
 			mentions(t, manuals[0], daemon, "Va "+p.Name+" No ("+def+")")
 		}
 	}
-	for _, cmd := range newCommand().Commands() {
+	for _, cmd := range newCommand(io.Discard, io.Discard).Commands() {
 		mentions(t, manuals[1], ctl, "Cm "+cmd.Name())
 		for _, sub := range append(cmd.Commands(), cmd) {
 			sub.LocalFlags().VisitAll(func(f *pflag.Flag) { mentions(t, manuals[1], ctl, "Fl -"+f.Name) })

@@ -27,22 +27,23 @@ func newMetricsCommand(c *site) *cobra.Command {
 			return err
 		}
 		if st, err := os.Lstat(output); err == nil && !st.Mode().IsRegular() {
-			return fmt.Errorf("%s is not a regular file, and is not replaced", output)
+			return fmt.Errorf("%s is not a regular file: not replaced", output)
 		}
-		return renameio.WriteFile(output, text, 0o644, renameio.IgnoreUmask())
+		// Another user reads it, whatever the umask and the mode of an earlier file.
+		return renameio.WriteFile(output, text, 0, renameio.WithStaticPermissions(0o644))
 	})
 	cmd.Long = `metrics prints the state of the server of each instance of the mail system, or of one
-instance with -c, in Prometheus' text format. A server that does not answer within a
-second, or is the stock one, has scache_up 0. With --output, it goes to a file that is
-replaced in one step, as the textfile collector of node_exporter wants it. For a server
-that tells Prometheus by itself, see scache_exporter.`
+instance with -c, in the text format of Prometheus. A server that does not answer within
+a second, or is the stock one, has scache_up 0. With --output, metrics replaces a file in
+one step, as the textfile collector of node_exporter needs it, with mode 0644.
+scache_exporter serves the same metrics over HTTP.`
 	cmd.Flags().StringVar(&output, "output", output, "write to this `file`; - is standard output")
-	cmd.Flags().BoolVar(&hits, "hits", false, "tell of the 20 busiest destinations and endpoints, too")
+	cmd.Flags().BoolVar(&hits, "hits", false, "also print counters of the 20 busiest destinations and endpoints")
 	cmd.MarkFlagFilename("output", "prom")
 	return cmd
 }
 
-// sources returns the servers that metrics are about.
+// sources returns the servers whose metrics are printed.
 func (c *site) sources() []metrics.Source {
 	switch {
 	case c.socket != "":

@@ -56,5 +56,5 @@ func TestRestartAll(t *testing.T) {
 	if err := second.Command("reload"); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, []string{"-c", first.etc, "restart", "--all"}, second.etc, "nobody has answered")
+	wantError(t, []string{"-c", first.etc, "restart", "--all"}, second.etc, "no answer within")
 }

@@ -6,9 +6,7 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -23,25 +21,22 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata",
 		Deadline: time.Now().Add(2 * time.Minute),
-		Setup: func(env *testscript.Env) error {
-			env.Setenv("PATH", filepath.Dir(tool)+":"+env.Getenv("PATH"))
-			env.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "serving": serving, "stop": stop},
+
+		RequireExplicitExec: true,
+		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "serving": serving, "stop": stop},
 	})
 }
 
-// exits CODE TEXT ARGUMENT... runs scachectl, which ends with this exit code, prints
-// nothing, and says this text as an error.
+// exits CODE TEXT ARGUMENT... runs scachectl. It wants this exit code, nothing on standard
+// output, and this text in the errors; "\n" is a line end.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	code, err := strconv.Atoi(args[0])
 	ts.Check(err)
 	cmd := exec.Command(tool, args[2:]...)
 	cmd.Dir = ts.MkAbs(".")
 	out, errOut, _ := run(cmd)
-	if cmd.ProcessState.ExitCode() != code || !strings.Contains(errOut, args[1]) || out != "" {
-		ts.Fatalf("exit code %d, %q, %q", cmd.ProcessState.ExitCode(), out, errOut)
+	if cmd.ProcessState.ExitCode() != code || !strings.Contains(errOut, strings.ReplaceAll(args[1], `\n`, "\n")) || out != "" {
+		ts.Fatalf("got exit code %d, %q, %q, want %q", cmd.ProcessState.ExitCode(), out, errOut, args[:2])
 	}
 }
 
@@ -55,7 +50,7 @@ func serving(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		said = errOut
 	}
-	ts.Check(fmt.Errorf("nobody serves: %s", said))
+	ts.Check(fmt.Errorf("no server answers: %s", said))
 }
 
 // stop ends what runs in the background.

@@ -12,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"scache/internal/client"
 	"scache/internal/control"
 	"scache/internal/stats"
 )
@@ -37,11 +36,11 @@ func newStatusCommand(c *site) *cobra.Command {
 		}
 		return all.print(cmd.OutOrStdout(), path)
 	})
-	cmd.Flags().BoolVar(&asJSON, "json", false, "as JSON; times are in seconds")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON; times are in seconds")
 	return cmd
 }
 
-// fullStatus is what the server says, and what is installed.
+// fullStatus is the status of the server, and the installed binary.
 type fullStatus struct {
 	control.Status
 	Installed *installed `json:"installed" help:"The installed binary, if it is known."`
@@ -50,7 +49,7 @@ type fullStatus struct {
 // MarshalJSON implements json.Marshaler.
 func (all fullStatus) MarshalJSON() ([]byte, error) { return control.MarshalFields(&all) }
 
-// installed returns the binary that is installed, if that can be found out.
+// installed returns the installed binary, or nil if it cannot be found.
 func (c *site) installed(s control.Status) *installed {
 	system, err := c.open()
 	if err != nil {
@@ -61,14 +60,6 @@ func (c *site) installed(s control.Status) *installed {
 		return nil
 	}
 	return &i
-}
-
-func (c *site) status() (s control.Status, err error) {
-	err = c.ask(func(cl *client.Client) error {
-		s, err = cl.Status()
-		return err
-	})
-	return s, err
 }
 
 func writeJSON(w io.Writer, x any) error {
@@ -152,7 +143,7 @@ func printEvents(w io.Writer, v *stats.Values, seconds float64) {
 	}
 }
 
-// round writes a time with as many digits as are of interest.
+// round rounds a time to the digits that matter.
 func round(s control.Seconds) time.Duration {
 	d := time.Duration(s)
 	if d < time.Minute {

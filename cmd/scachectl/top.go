@@ -29,36 +29,42 @@ func newTopCommand(c *site) *cobra.Command {
 	batch := 0
 	cmd := terse("top", "Watch the server", func(cmd *cobra.Command) error {
 		if w.interval < minInterval || w.interval > maxInterval {
-			return usageError(fmt.Errorf("--interval %v: want %v to %v", w.interval, minInterval, maxInterval))
+			return usageError{fmt.Errorf("--interval %v: want %v to %v", w.interval, minInterval, maxInterval)}
 		}
 		if cmd.Flags().Changed("batch") {
 			return w.print(cmd.OutOrStdout(), batch)
 		}
 		return w.watch()
 	})
-	cmd.Long = `top shows status and contents of the cache, and what happened since it looked last.
+	cmd.Long = `top shows status and contents of the cache, and rates since the last snapshot.
 
-Keys: q quits, s sorts by the next order, h shows the destinations with most misses
-instead and back, + and - change the interval, and any other key looks at once.`
-	cmd.Flags().IntVar(&batch, "batch", 0, "print so many views, without a terminal; the first shows what happened since the server was started")
-	cmd.Flags().DurationVar(&w.interval, "interval", w.interval, "the `time` between two looks")
-	addOrder(cmd, &w.order)
+Keys: q quits, s sorts by the next order, h shows the destinations with the most misses
+or the endpoints, l whole or short labels, + and - change the interval, and any other
+key takes a snapshot at once.`
+	cmd.Flags().IntVar(&batch, "batch", 0,
+		"print `n` snapshots without a terminal, and exit; rates in the first are those since counting began")
+	cmd.Flags().DurationVar(&w.interval, "interval", w.interval, "the `time` between two snapshots")
+	addOrder(cmd, &w.order, "sort by label, sessions, age or left, the highest first")
+	w.addLabels(cmd)
 	return cmd
 }
 
-// A watcher looks at the server again and again.
+// A watcher takes snapshots of a server.
 type watcher struct {
-	*site
+	site *site
+	naming
 	order     order
-	hits      bool // instead of endpoints with sessions
+	hits      bool // show destinations with misses, not endpoints with sessions
 	interval  time.Duration
 	last, now view
 }
 
-// update looks, and keeps what it saw last.
-func (w *watcher) update(next view) { w.last, w.now = w.now, next }
+// update keeps a snapshot, and the status of the one before.
+func (w *watcher) update(next view) {
+	w.last, w.now = view{at: w.now.at, status: w.now.status}, next
+}
 
-// batchRows is how many endpoints a printed view has at the most.
+// batchRows bounds the rows of a printed view.
 const batchRows = 20
 
 // print prints views, with the interval between them.
@@ -68,7 +74,7 @@ func (w *watcher) print(out io.Writer, views int) error {
 			time.Sleep(w.interval)
 			fmt.Fprintln(out)
 		}
-		next := w.look()
+		next := w.site.look()
 		if next.err != nil {
 			return next.err
 		}
@@ -82,14 +88,14 @@ func (w *watcher) print(out io.Writer, views int) error {
 	return nil
 }
 
-// watch shows a view after each interval until the user wants no more. A server that
-// cannot be reached for a moment, as at a reload, is asked again; one that does not
-// answer at first is an error.
+// watch shows a view after each interval until the user quits. A server that cannot be
+// reached for a moment, as at a reload, is asked again; it is an error if it does not
+// answer at first.
 func (w *watcher) watch() error {
 	if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
-		return errors.New("top wants a terminal; for a script there is --batch")
+		return hintError(errors.New("top needs a terminal"), "a script uses --batch")
 	}
-	first := w.look()
+	first := w.site.look()
 	if first.err != nil {
 		return first.err
 	}
@@ -115,9 +121,9 @@ func (w *watcher) run(screen tcell.Screen, first view) error {
 	views <- first
 	var wait <-chan time.Time
 	look := func() {
-		if wait != nil { // there is none on its way
+		if wait != nil { // no snapshot is being taken
 			wait = nil
-			go func() { views <- w.look() }()
+			go func() { views <- w.site.look() }()
 		}
 	}
 	for {
@@ -153,7 +159,7 @@ func (w *watcher) run(screen tcell.Screen, first view) error {
 	}
 }
 
-// press does what a key is for, and tells whether that is to end.
+// press does what a key is for, and reports whether it is to quit.
 func (w *watcher) press(key *tcell.EventKey) (quit bool) {
 	switch key.Key() {
 	case tcell.KeyCtrlC, tcell.KeyCtrlZ, tcell.KeyCtrlBackslash, tcell.KeyEscape:
@@ -166,6 +172,8 @@ func (w *watcher) press(key *tcell.EventKey) (quit bool) {
 		w.order = w.order.next()
 	case 'h':
 		w.hits = !w.hits
+	case 'l':
+		w.whole = !w.whole
 	case '+':
 		w.interval = min(w.interval*2, maxInterval)
 	case '-':
@@ -174,13 +182,13 @@ func (w *watcher) press(key *tcell.EventKey) (quit bool) {
 	return false
 }
 
-// show replaces what is on the screen.
+// show draws the screen.
 func (w *watcher) show(screen tcell.Screen, err error) {
 	_, height := screen.Size()
 	lines := []string{"scachectl top: waiting for the server", "", fmt.Sprint(err), "", "q quits"}
 	if err == nil {
 		lines = w.lines(height - headerLines)
-		lines[1] = fmt.Sprintf("q quits, s sorts: %s, h misses, + - every %v", w.order, w.interval)
+		lines[1] = fmt.Sprintf("q quits, s sorts: %s, h misses, l labels, + - every %v", w.order, w.interval)
 	}
 	screen.Clear()
 	for y, line := range lines {

@@ -18,7 +18,7 @@ var ErrStock = errors.New("the server does not know this request: it is the stoc
 
 // ErrTruncated is the error of a request whose answer goes on beyond the bounds of the
 // client. What came before is returned with it. The client can only be closed.
-var ErrTruncated = errors.New("the answer of the server is truncated: it is longer than any cache")
+var ErrTruncated = errors.New("truncated: the server sends more entries or bytes than are taken")
 
 // Bounds of an answer that the client holds in memory: a false server may talk without end.
 const (

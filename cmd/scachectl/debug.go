@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The four requests of delivery agents, by hand.
+// The four requests of delivery agents, for debugging.
 
 package main
 
@@ -17,11 +17,23 @@ import (
 
 const labelHelp = `
 
-In a label or property, \n is a line end, \\ a backslash, and \xNN a byte by its
-hexadecimal number, as list writes them: a label of smtp(8) looks like
+In a whole label or property, \n is a line end, \\ a backslash, and \xNN a byte by its
+hexadecimal number, as list --labels writes them: a label of smtp(8) looks like
 smtp\n192.0.2.1\n25\n0\n.`
 
 const stockToo = " It works with the stock server, too."
+
+// newDebugCommand returns the command of which save and find are parts. They once were
+// commands of their own, and still work as such.
+func newDebugCommand(c *site) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "debug",
+		Short: "Make the requests of delivery agents",
+		Long:  `debug makes a request as a delivery agent would. It works with the stock server, too.`,
+	}
+	cmd.AddCommand(newSaveCommand(c), newFindCommand(c))
+	return cmd
+}
 
 // unescapeAll unescapes all texts in their places.
 func unescapeAll(texts []string) (err error) {
@@ -34,12 +46,12 @@ func unescapeAll(texts []string) (err error) {
 }
 
 func newSaveCommand(c *site) *cobra.Command {
-	save := &cobra.Command{Use: "save", Short: "Save a session or a binding by hand"}
+	save := &cobra.Command{Use: "save", Short: "Save a session or a binding"}
 	ttl, property, fd := int32(0), "", 0
 	endpoint := &cobra.Command{
 		Use:   "endpoint LABEL",
 		Short: "Save a descriptor as a session of an endpoint",
-		Long:  "endpoint saves a descriptor, by default that of standard input." + labelHelp + stockToo,
+		Long:  "endpoint saves a descriptor, by default standard input." + labelHelp + stockToo,
 		Args:  cobra.ExactArgs(1),
 
 		ValidArgsFunction: c.completeWholeLabels(1),
@@ -53,7 +65,7 @@ func newSaveCommand(c *site) *cobra.Command {
 			})
 		},
 	}
-	endpoint.Flags().IntVar(&fd, "fd", 0, "the descriptor's `number`")
+	endpoint.Flags().IntVar(&fd, "fd", 0, "the `number` of the descriptor")
 	destination := &cobra.Command{
 		Use:   "destination LABEL ENDPOINT",
 		Short: "Bind a destination to an endpoint",
@@ -72,8 +84,8 @@ func newSaveCommand(c *site) *cobra.Command {
 		},
 	}
 	for _, cmd := range []*cobra.Command{endpoint, destination} {
-		cmd.Flags().Int32Var(&ttl, "ttl", 2, "the time to live in `seconds`; the server has a limit of its own")
-		cmd.Flags().StringVar(&property, "property", "", "the `text` for whoever finds it")
+		cmd.Flags().Int32Var(&ttl, "ttl", 2, "the time to live in `seconds`, up to the limit of the server")
+		cmd.Flags().StringVar(&property, "property", "", "the `text` that comes with it when it is found")
 	}
 	save.AddCommand(endpoint, destination)
 	return save
@@ -86,7 +98,8 @@ func (c *site) save(w io.Writer, save func(*client.Client) (client.Status, error
 			return err
 		}
 		if status != client.OK {
-			return fmt.Errorf("not saved: status %d (%s); see the mail log", status, meaning(status))
+			err := fmt.Errorf("not saved: status %d (%s)", status, meaning(status))
+			return hintError(err, "the mail log says what the server has against it")
 		}
 		_, err = fmt.Fprintln(w, "saved")
 		return err
@@ -96,7 +109,7 @@ func (c *site) save(w io.Writer, save func(*client.Client) (client.Status, error
 func newFindCommand(c *site) *cobra.Command {
 	find := &cobra.Command{
 		Use:   "find",
-		Short: "Find a session by hand, which takes it out of the cache and closes it",
+		Short: "Find a session, take it out of the cache, and close it",
 	}
 	for name, request := range map[string]func(*client.Client, string) (client.Found, error){
 		"endpoint":    (*client.Client).FindEndpoint,
@@ -105,7 +118,7 @@ func newFindCommand(c *site) *cobra.Command {
 		find.AddCommand(&cobra.Command{
 			Use:   name + " LABEL",
 			Short: "Find a session by the label of its " + name,
-			Long:  name + " takes a session out of the cache, tells what it is, and closes it." + labelHelp + stockToo,
+			Long:  name + " takes a session out of the cache, describes it, and closes it." + labelHelp + stockToo,
 			Args:  cobra.ExactArgs(1),
 
 			ValidArgsFunction: c.completeWholeLabels(1),
@@ -126,7 +139,7 @@ func newFindCommand(c *site) *cobra.Command {
 	return find
 }
 
-// describe tells what was found, and closes it.
+// describe prints what was found, and closes it.
 func describe(w io.Writer, level string, f client.Found) error {
 	if f.Status != client.OK {
 		return fmt.Errorf("not found: status %d (%s)", f.Status, meaning(f.Status))
@@ -140,7 +153,7 @@ func describe(w io.Writer, level string, f client.Found) error {
 	return err
 }
 
-// fileType tells what a descriptor refers to.
+// fileType describes what a descriptor refers to.
 func fileType(fd int) string {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -156,7 +169,7 @@ func meaning(s client.Status) string {
 	case client.Bad:
 		return "the request was malformed"
 	case client.NotFound:
-		return "there is no such session, or no descriptor has arrived"
+		return "there is no such session, or no descriptor arrived"
 	}
 	return "unknown"
 }
