@@ -23,7 +23,7 @@ var ErrTruncated = errors.New("truncated: the server sends more entries or bytes
 // Bounds of an answer that the client holds in memory: a false server may talk without end.
 const (
 	maxEntries = 1 << 20
-	maxBytes   = 128 << 20 // of the attributes, as they are shown
+	maxBytes   = 64 << 20 // of the attributes, as they are shown
 
 	// maxListSize bounds one list of an answer: two labels, a property, and the rest.
 	maxListSize = 4 << 20
@@ -125,9 +125,7 @@ func (c *Client) entries(request string, do func(entry any, size int) error, att
 // operator's requests. It returns the size of the values.
 func escape(list attr.List) (size int) {
 	for i, a := range list {
-		if shown := control.Escape(string(a.Value)); shown != string(a.Value) {
-			list[i].Value = []byte(shown)
-		}
+		list[i].Value = []byte(control.Escape(string(a.Value)))
 		size += len(list[i].Value)
 	}
 	return size

@@ -10,10 +10,14 @@ import (
 	"unicode/utf8"
 )
 
-// Escape writes a label or property on one line, so that Unescape returns it: a line
-// end as \n, a backslash as \\, and a byte that cannot be shown, or is not UTF-8, as
-// \xNN.
+// Escape writes any text on one line, so that Unescape returns it: a line end as \n, a
+// backslash as \\, and a byte that is not UTF-8, or belongs to a character that is not
+// printable, as \xNN. Terminal escapes, C1 controls and characters that change the
+// direction of text are not printable.
 func Escape(text string) string {
+	if isPlain(text) {
+		return text
+	}
 	var b strings.Builder
 	for len(text) > 0 {
 		r, size := utf8.DecodeRuneInString(text)
@@ -32,6 +36,16 @@ func Escape(text string) string {
 		text = text[size:]
 	}
 	return b.String()
+}
+
+// isPlain reports whether Escape leaves a text as it is, for most texts that it does.
+func isPlain(text string) bool {
+	for i := range len(text) {
+		if c := text[i]; c < ' ' || c > '~' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // Unescape is the reverse of Escape.
