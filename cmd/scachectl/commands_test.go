@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"golang.org/x/sys/unix"
 
 	"scache/internal/postfixtest"
 )
@@ -114,6 +115,28 @@ func TestFlush(t *testing.T) {
 	want(t, ctl("status"), "5 saved", "5 flushed")
 }
 
+// TestStatus_readsMainCFOnce counts how often it is opened.
+func TestStatus_readsMainCFOnce(t *testing.T) {
+	t.Parallel()
+	s := newRunningFixture(t)
+	must(t, "-c", s.etc, "enable")
+	fd, err := unix.InotifyInit1(unix.IN_NONBLOCK)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	must(t, "-c", s.etc, "status") // the server runs from now on, and has read main.cf
+	if _, err := unix.InotifyAddWatch(fd, filepath.Join(s.etc, "main.cf"), unix.IN_OPEN|unix.IN_CLOSE_NOWRITE); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "-c", s.etc, "status")
+	events := make([]byte, 100*unix.SizeofInotifyEvent)
+	n, err := unix.Read(fd, events)
+	if n /= unix.SizeofInotifyEvent; n != 2 || err != nil {
+		t.Errorf("got %d events of main.cf, %v, want 2: it is opened and closed", n, err)
+	}
+}
+
 // TestMetrics has them checked by the linter of promtool.
 func TestMetrics(t *testing.T) {
 	t.Parallel()
@@ -130,8 +153,12 @@ func TestMetrics(t *testing.T) {
 	want(t, out, "} 1\n", `scache_up{postfix_instance="`+m.Socket+`"} 1`, `scache_sessions_saved_total{postfix_instance="`+m.Socket+`"} 1`, `result="miss"} 0`, `version="test"} 1`, "scache_session_wait_seconds_bucket")
 
 	file := filepath.Join(t.TempDir(), "scache.prom")
-	for range 2 { // a new one, and the same again
+	for range 2 { // a new one, and another in the place of one that only its owner can read
 		must(t, "--socket", m.Socket, "metrics", "--output", file)
+		if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o644 {
+			t.Errorf("got %v, %v, want mode 0644", st, err)
+		}
+		os.Chmod(file, 0o600)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -140,9 +167,6 @@ func TestMetrics(t *testing.T) {
 	want(t, string(text), "\nscache_sessions{")
 	if entries, _ := os.ReadDir(filepath.Dir(file)); len(entries) != 1 {
 		t.Errorf("files are left: %v", entries)
-	}
-	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o644 {
-		t.Errorf("%v, %v", st.Mode(), err)
 	}
 	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/nonexistent/file"}, "/nonexistent/")
 	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/dev/null"}, "not a regular file")

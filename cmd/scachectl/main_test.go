@@ -114,6 +114,12 @@ func startServer(t *testing.T, binary string) *postfixtest.Master {
 // saveConnection saves a binding and a session: a connection over TCP.
 func saveConnection(t *testing.T, socket string) (remote string) {
 	t.Helper()
+	return saveConnectionOf(t, socket, `smtp\nexample.com\n25\n`)
+}
+
+// saveConnectionOf is saveConnection with a destination of its own.
+func saveConnectionOf(t *testing.T, socket, destination string) (remote string) {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -134,7 +140,7 @@ func saveConnection(t *testing.T, socket string) (remote string) {
 	if _, errOut, ok := run(cmd); !ok {
 		t.Fatal(errOut)
 	}
-	must(t, "--socket", socket, "debug", "save", "destination", `smtp\nexample.com\n25\n`, `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", "p")
+	must(t, "--socket", socket, "debug", "save", "destination", destination, `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", "p")
 	return l.Addr().String()
 }
 

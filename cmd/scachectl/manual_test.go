@@ -34,6 +34,7 @@ func TestManualPagesAreWellFormed(t *testing.T) {
 	for line := range strings.Lines(out + errOut) {
 		switch {
 		case strings.Contains(line, "referenced manual not found"), strings.Contains(line, "outdated mandoc.db"): // up to the machine
+		case strings.Contains(line, "input text line longer than 80 bytes"): // one sentence a line
 		default:
 			t.Error(strings.TrimSpace(line))
 		}

@@ -29,8 +29,7 @@ func newMetricsCommand(c *site) *cobra.Command {
 		if st, err := os.Lstat(output); err == nil && !st.Mode().IsRegular() {
 			return fmt.Errorf("%s is not a regular file: not replaced", output)
 		}
-		// Another user reads it, whatever the umask and the mode of an earlier file.
-		return renameio.WriteFile(output, text, 0, renameio.WithStaticPermissions(0o644))
+		return replaceFile(output, text)
 	})
 	cmd.Long = `metrics prints the state of the server of each instance of the mail system, or of one
 instance with -c, in the text format of Prometheus. A server that does not answer within
@@ -41,6 +40,20 @@ scache_exporter serves the same metrics over HTTP.`
 	cmd.Flags().BoolVar(&hits, "hits", false, "also print counters of the 20 busiest destinations and endpoints")
 	cmd.MarkFlagFilename("output", "prom")
 	return cmd
+}
+
+// replaceFile writes a file in one step. Another user reads it: umask and mode of an earlier
+// file do not matter.
+func replaceFile(path string, text []byte) error {
+	f, err := renameio.NewPendingFile(path, renameio.WithStaticPermissions(0o644))
+	if err != nil {
+		return err
+	}
+	defer f.Cleanup()
+	if _, err := f.Write(text); err != nil {
+		return err
+	}
+	return f.CloseAtomicallyReplace()
 }
 
 // sources returns the servers whose metrics are printed.

@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"scache/internal/control"
+	"scache/internal/postfix"
+)
+
+func newReportCommand(c *site) *cobra.Command {
+	output, labels := "", false
+	cmd := terse("report", "Collect what a fault report needs", func(cmd *cobra.Command) error {
+		if c.socket != "" {
+			return errSocket
+		}
+		text := c.report()
+		if !labels {
+			text = newRedactor().redact(text)
+		}
+		out := cmd.OutOrStdout()
+		if _, err := io.WriteString(out, text); err != nil || output == "" {
+			return err
+		}
+		if err := writeNew(output, text); err != nil {
+			return hintError(err, "name a file that does not exist")
+		}
+		_, err := fmt.Fprintf(out, "\nwritten to %s\n", output)
+		return err
+	})
+	cmd.Long = `report prints versions, doctor's findings, the configuration, the status, the busiest
+destinations, the entry in master.cf, the limits of master(8) and the last log lines of
+the server, as a fault report needs them. Names and addresses are replaced, each always
+by the same word, unless --labels is given. Please read it before you send it.
+
+With --output, it is written to a new file, too, which only you can read.`
+	cmd.Flags().StringVar(&output, "output", "", "also write it to this new `file`")
+	cmd.Flags().BoolVar(&labels, "labels", false, "leave labels, names and addresses as they are")
+	cmd.MarkFlagFilename("output", "txt")
+	return cmd
+}
+
+// writeNew writes a file that must not exist.
+func writeNew(path, text string) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(f, text)
+	return errors.Join(err, f.Close())
+}
+
+// report returns the report. What cannot be found out is in it as an error.
+func (c *site) report() string {
+	var b strings.Builder
+	section := func(title string, write func(w io.Writer) error) {
+		fmt.Fprintf(&b, "== %s ==\n", title)
+		if err := write(&b); err != nil {
+			fmt.Fprintf(&b, "error: %v\n", err)
+		}
+		b.WriteString("\n")
+	}
+	system, err := c.open()
+	if err != nil {
+		section("mail system", func(io.Writer) error { return err })
+		system = &postfix.System{}
+	}
+	section("versions", func(w io.Writer) error { return writeVersions(w, system) })
+	if err != nil {
+		return b.String()
+	}
+	section("doctor", func(w io.Writer) error {
+		d, err := c.examine()
+		if err != nil {
+			return err
+		}
+		return d.print(w)
+	})
+	section("config", func(w io.Writer) error {
+		conf, err := system.ServerConfig()
+		if err != nil {
+			return err
+		}
+		settings, problems := readSettings(conf)
+		return errors.Join(printSettings(w, settings), problems)
+	})
+	section("status", func(w io.Writer) error {
+		s, err := c.status()
+		if err != nil {
+			return err
+		}
+		path, err := c.path()
+		return errors.Join(err, fullStatus{Status: s}.print(w, path))
+	})
+	for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
+		section("hits by "+level, func(w io.Writer) error {
+			all, _, err := c.hits(level)
+			if err != nil {
+				return err
+			}
+			slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(lookups(b), lookups(a)) })
+			shown := all[:min(len(all), 20)]
+			return hitsTable(level, shown, naming{}).print(w, len(all)-len(shown))
+		})
+	}
+	section("entry in master.cf", func(w io.Writer) error { return writeEntry(w, system) })
+	section("limits of master(8)", func(w io.Writer) error { return writeLimits(w, system) })
+	section("log", func(w io.Writer) error { return writeLog(w, system) })
+	return b.String()
+}
+
+func writeVersions(w io.Writer, system *postfix.System) error {
+	fmt.Fprintf(w, "scachectl %s, %s, %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	for _, path := range []string{"/etc/os-release", "/proc/sys/kernel/osrelease"} {
+		text, _ := os.ReadFile(path)
+		for line := range strings.Lines(string(text)) {
+			name, value, isSetting := strings.Cut(line, "=")
+			if !isSetting || name == "PRETTY_NAME" {
+				fmt.Fprintln(w, control.Escape(strings.Trim(cmp.Or(value, name), "\"\n")))
+			}
+		}
+	}
+	if system.Config == nil {
+		return nil
+	}
+	v, err := system.Version()
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "Postfix %s\n", control.Escape(v))
+	path, installed, err := system.Installed()
+	if errors.Is(err, postfix.ErrNotEnabled) {
+		_, err = fmt.Fprintln(w, "scache is not enabled")
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(w, "scache %s at %s\n", control.Escape(installed), path)
+	return err
+}
+
+func writeEntry(w io.Writer, system *postfix.System) error {
+	e, err := system.Entry()
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, control.Escape(strings.Join(append([]string{e.Name, e.Type, e.Private, e.Unprivileged,
+		e.Chroot, e.Wakeup, e.ProcessLimit, e.Command}, e.Arguments...), " ")))
+	return err
+}
+
+func writeLimits(w io.Writer, system *postfix.System) error {
+	pid, running := system.MasterPID()
+	if !running {
+		_, err := fmt.Fprintln(w, "it is not running, or only root may look")
+		return err
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", pid))
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(text)
+	return err
+}
+
+// Bounds of the part of the log that is in a report.
+const (
+	reportLines  = 100
+	reportTail   = 4 << 20 // of the log
+	reportLine   = 1000    // of one line
+	journalLimit = 5 * time.Second
+)
+
+// writeLog writes the last lines of the server from the log file of the mail system, or else
+// from the journal.
+func writeLog(w io.Writer, system *postfix.System) error {
+	name, _ := system.Config.String("syslog_name")
+	tag := cmp.Or(name, "postfix") + "/" + system.Service + "["
+	file, _ := system.Config.String("maillog_file")
+	for _, path := range []string{file, "/var/log/mail.log", "/var/log/maillog"} {
+		text, err := tail(path)
+		if err != nil {
+			continue
+		}
+		fmt.Fprintf(w, "from %s:\n", path)
+		return writeLines(w, text, tag)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), journalLimit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "journalctl", "--no-pager", "-o", "short", "-n", fmt.Sprint(reportLines),
+		"-t", strings.TrimSuffix(tag, "["))
+	cmd.WaitDelay = time.Second
+	text, err := cmd.Output()
+	if err != nil {
+		return fmt.Errorf("there is no log file, and journalctl fails: %w", err)
+	}
+	return writeLines(w, text, tag)
+}
+
+// tail returns the end of a regular file: a log may also be a FIFO or a terminal, which
+// cannot be read.
+func tail(path string) ([]byte, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if st.Size() > reportTail {
+		if _, err := f.Seek(-reportTail, io.SeekEnd); err != nil {
+			return nil, err
+		}
+	}
+	return io.ReadAll(io.LimitReader(bufio.NewReader(f), reportTail))
+}
+
+// writeLines writes the last lines that have a tag, escaped.
+func writeLines(w io.Writer, text []byte, tag string) error {
+	var last []string
+	for line := range bytes.Lines(text) {
+		if !bytes.Contains(line, []byte(tag)) {
+			continue
+		}
+		if last = append(last, string(line[:min(len(line), reportLine)])); len(last) > reportLines {
+			last = last[1:]
+		}
+	}
+	for _, line := range last {
+		if _, err := fmt.Fprintln(w, control.Escape(strings.TrimSuffix(line, "\n"))); err != nil {
+			return err
+		}
+	}
+	if len(last) == 0 {
+		fmt.Fprintln(w, "no line of the server")
+	}
+	return nil
+}
