@@ -47,11 +47,13 @@ func conversationError(path string, limit time.Duration, err error) error {
 	at := fmt.Errorf("%s: %w", path, err)
 	switch {
 	case errors.Is(err, client.ErrStock):
-		return hintError(at, "scachectl enable switches to this server; with the stock one, only scachectl debug works")
+		return hintError(at, "scachectl enable switches to this server",
+			"with the stock server, only scachectl debug works")
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		at = fmt.Errorf("%s: no answer within %v: %w", path, limit, os.ErrDeadlineExceeded)
 		return hintError(at, "the mail log says why the server did not start, or what keeps it busy")
-	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
+		errors.Is(err, syscall.EPIPE):
 		at = fmt.Errorf("%s: the server has hung up: %w", path, err)
 		return hintError(at, onlyOwner+"; see the mail log")
 	}
@@ -67,7 +69,8 @@ func dialError(path string, err *net.OpError) error {
 	at := fmt.Errorf("connect to %s: %w", path, cause)
 	switch {
 	case errors.Is(err, syscall.ENOENT):
-		return hintError(at, "there is no such socket: was Postfix started? options -c and --socket name another one")
+		return hintError(at, "there is no such socket: was Postfix started?",
+			"options -c and --socket name another one")
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return hintError(at, "no process listens there: is Postfix running? (postfix status)")
 	case errors.Is(err, syscall.EACCES):

@@ -24,23 +24,24 @@ type setting struct {
 
 func newConfigCommand(c *site) *cobra.Command {
 	asJSON := false
-	cmd := terse("config", "Show the parameters that the server reads", func(cmd *cobra.Command) error {
-		system, err := c.open()
-		if err != nil {
-			return err
-		}
-		conf, err := system.ServerConfig()
-		if err != nil {
-			return err
-		}
-		settings, problems := readSettings(conf)
-		if asJSON {
-			err = writeJSON(cmd.OutOrStdout(), settings)
-		} else {
-			err = printSettings(cmd.OutOrStdout(), settings)
-		}
-		return errors.Join(err, problems)
-	})
+	cmd := terse("config", "Show the parameters that the server reads",
+		func(cmd *cobra.Command) error {
+			system, err := c.open()
+			if err != nil {
+				return err
+			}
+			conf, err := system.ServerConfig()
+			if err != nil {
+				return err
+			}
+			settings, problems := readSettings(conf)
+			if asJSON {
+				err = writeJSON(cmd.OutOrStdout(), settings)
+			} else {
+				err = printSettings(cmd.OutOrStdout(), settings)
+			}
+			return errors.Join(err, problems)
+		})
 	cmd.Long = `config shows the effective value of every parameter that the server reads, and
 where it is set: nowhere (default), at a line of main.cf, or by -o in master.cf.
 A value that the server would not take is an error.`
@@ -67,7 +68,8 @@ func readSettings(conf *mailconf.Config) (settings []setting, problems error) {
 	}
 	if rules, err := conf.String("connection_cache_endpoint_limits"); err == nil {
 		if _, err := limits.Parse(rules, 0); err != nil {
-			problems = errors.Join(problems, fmt.Errorf("bad value of parameter connection_cache_endpoint_limits: %w", err))
+			problems = errors.Join(problems,
+				fmt.Errorf("bad value of parameter connection_cache_endpoint_limits: %w", err))
 		}
 	}
 	return settings, problems

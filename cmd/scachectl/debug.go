@@ -84,7 +84,8 @@ func newSaveCommand(c *site) *cobra.Command {
 		},
 	}
 	for _, cmd := range []*cobra.Command{endpoint, destination} {
-		cmd.Flags().Int32Var(&ttl, "ttl", 2, "the time to live in `seconds`, up to the limit of the server")
+		cmd.Flags().Int32Var(&ttl, "ttl", 2,
+			"the time to live in `seconds`, up to the limit of the server")
 		cmd.Flags().StringVar(&property, "property", "", "the `text` that comes with it when it is found")
 	}
 	save.AddCommand(endpoint, destination)
@@ -118,8 +119,9 @@ func newFindCommand(c *site) *cobra.Command {
 		find.AddCommand(&cobra.Command{
 			Use:   name + " LABEL",
 			Short: "Find a session by the label of its " + name,
-			Long:  name + " takes a session out of the cache, describes it, and closes it." + labelHelp + stockToo,
-			Args:  cobra.ExactArgs(1),
+			Long: name + " takes a session out of the cache, describes it, and closes it." + labelHelp +
+				stockToo,
+			Args: cobra.ExactArgs(1),
 
 			ValidArgsFunction: c.completeWholeLabels(1),
 			RunE: func(cmd *cobra.Command, args []string) error {
@@ -159,7 +161,8 @@ func fileType(fd int) string {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err.Error()
 	}
-	names := map[uint32]string{unix.S_IFSOCK: "socket", unix.S_IFREG: "file", unix.S_IFDIR: "directory",
+	names := map[uint32]string{unix.S_IFSOCK: "socket", unix.S_IFREG: "file",
+		unix.S_IFDIR: "directory",
 		unix.S_IFCHR: "character device", unix.S_IFBLK: "block device", unix.S_IFIFO: "pipe"}
 	return fmt.Sprintf("%s, inode %d", names[st.Mode&unix.S_IFMT], st.Ino)
 }

@@ -69,7 +69,8 @@ address of a receiver.`,
 			return e.print(cmd.OutOrStdout())
 		},
 	}
-	cmd.Flags().StringVar(&service, "service", "", "the `name` in master.cf of the service that delivers (default: looked up)")
+	cmd.Flags().StringVar(&service, "service", "",
+		"the `name` in master.cf of the service that delivers (default: looked up)")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -94,7 +95,9 @@ func (e *explanation) add(level, about, do, format string, args ...any) {
 	e.Findings = append(e.Findings, finding{level, about, text, do})
 }
 
-func (e *explanation) ok(about, format string, args ...any) { e.add("ok", about, "", format, args...) }
+func (e *explanation) ok(about, format string, args ...any) {
+	e.add("ok", about, "", format, args...)
+}
 
 func (e *explanation) note(about, do, format string, args ...any) {
 	e.add("note", about, do, format, args...)
@@ -126,7 +129,8 @@ func (e *explanation) route() bool {
 		return true
 	case err == nil, strings.HasPrefix(e.Asked, "["), strings.HasPrefix(e.Asked, "unix:"):
 		e.Service = "smtp"
-		e.note("route", "option --service names another one", "service smtp: which one delivers is known of domains only")
+		e.note("route", "option --service names another one",
+			"service smtp: which one delivers is known of domains only")
 		return true
 	case !strings.Contains(recipient, "@"):
 		recipient = "postmaster@" + host(recipient)
@@ -137,9 +141,12 @@ func (e *explanation) route() bool {
 		return false
 	}
 	e.Service, e.Nexthop = r.service, r.nexthop
-	e.ok("route", "mail to %s goes to service %s, next hop %s (%s)", recipient, r.service, r.nexthop, r.how)
-	p, err := postconf(e.system, nil, "sender_dependent_default_transport_maps", "sender_dependent_relayhost_maps")
-	if err == nil && (p["sender_dependent_default_transport_maps"] != "" || p["sender_dependent_relayhost_maps"] != "") {
+	e.ok("route", "mail to %s goes to service %s, next hop %s (%s)", recipient, r.service, r.nexthop,
+		r.how)
+	p, err := postconf(e.system, nil, "sender_dependent_default_transport_maps",
+		"sender_dependent_relayhost_maps")
+	if err == nil && (p["sender_dependent_default_transport_maps"] != "" ||
+		p["sender_dependent_relayhost_maps"] != "") {
 		e.note("route", "name service and next hop yourself where they depend on the sender",
 			"main.cf has sender_dependent maps: mail of some senders may go elsewhere")
 	}
@@ -161,15 +168,20 @@ func (e *explanation) agent() bool {
 		e.problem("service", "correct master.cf", "%v", err)
 		return false
 	}
-	i := slices.IndexFunc(all, func(one postfix.Entry) bool { return one.Name == e.Service && one.Type == "unix" })
+	i := slices.IndexFunc(all, func(one postfix.Entry) bool {
+		return one.Name == e.Service &&
+			one.Type == "unix"
+	})
 	if i < 0 {
-		e.problem("service", "name a service of master.cf with --service, or correct the transport", "master.cf has no entry %s unix", e.Service)
+		e.problem("service", "name a service of master.cf with --service, or correct the transport",
+			"master.cf has no entry %s unix", e.Service)
 		return false
 	}
 	e.entry = all[i]
 	e.protocol = filepath.Base(e.entry.Command)
 	if e.protocol != "smtp" && e.protocol != "lmtp" {
-		e.note("service", "nothing: only smtp(8) and lmtp(8) use the cache", "%s is %s(8), which makes no connections that are cached",
+		e.note("service", "nothing: only smtp(8) and lmtp(8) use the cache",
+			"%s is %s(8), which makes no connections that are cached",
 			e.Service, control.Escape(e.protocol))
 		return false
 	}
@@ -186,7 +198,8 @@ func (e *explanation) agent() bool {
 	for name, value := range values {
 		e.parameters[strings.TrimPrefix(name, e.protocol+"_")] = value
 	}
-	e.ok("service", "%s is %s(8) with %d options of its own in master.cf", e.Service, e.protocol, len(e.entry.Options()))
+	e.ok("service", "%s is %s(8) with %d options of its own in master.cf", e.Service, e.protocol,
+		len(e.entry.Options()))
 	return true
 }
 
@@ -196,24 +209,27 @@ func (e *explanation) name(parameter string) string { return e.protocol + "_" + 
 // caching looks whether the service saves connections.
 func (e *explanation) caching() bool {
 	destinations := e.parameters["connection_cache_destinations"]
+	demandName := e.name("connection_cache_on_demand")
+	listName := e.name("connection_cache_destinations")
 	always := e.isListed(destinations, host(strings.TrimPrefix(e.Nexthop, "unix:")))
 	onDemand := e.parameters["connection_cache_on_demand"] == "yes"
 	switch {
 	case always:
-		e.ok("caching", "always: the next hop is in %s", e.name("connection_cache_destinations"))
+		e.ok("caching", "always: the next hop is in %s", listName)
 	case onDemand:
-		e.note("caching", "if mail is frequent but comes one message at a time, add the next hop to "+e.name("connection_cache_destinations"),
-			"only on demand: while the queue has much mail for the next hop (%s)", e.name("connection_cache_on_demand"))
+		e.note("caching", "if mail comes often, but one message at a time, add the next hop to "+listName,
+			"only on demand: while the queue has much mail for the next hop (%s)", demandName)
 	default:
-		e.problem("caching", "set "+e.name("connection_cache_on_demand")+" to yes, or add the next hop to "+e.name("connection_cache_destinations"),
-			"never: %s is off, and the next hop is not in %s", e.name("connection_cache_on_demand"), e.name("connection_cache_destinations"))
+		e.problem("caching", "set "+demandName+" to yes, or add the next hop to "+listName,
+			"never: %s is off, and the next hop is not in %s", demandName, listName)
 	}
 	return true
 }
 
 // isListed reports whether a list of names, files and tables has a name.
 func (e *explanation) isListed(list, name string) bool {
-	for _, word := range strings.FieldsFunc(list, func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
+	for _, word := range strings.FieldsFunc(list,
+		func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
 		if strings.EqualFold(word, name) {
 			return true
 		}
@@ -229,7 +245,8 @@ func (e *explanation) isListed(list, name string) bool {
 // times compares the limits.
 func (e *explanation) times() bool {
 	wanted := e.parameters["connection_cache_time_limit"]
-	e.ok("times", "a connection is idle for at most %s, and in use for at most %s", wanted, e.parameters["connection_reuse_time_limit"])
+	e.ok("times", "a connection is idle for at most %s, and in use for at most %s", wanted,
+		e.parameters["connection_reuse_time_limit"])
 	conf, err := e.system.ServerConfig()
 	if err != nil {
 		e.problem("times", "correct what is named", "%v", err)
@@ -237,11 +254,13 @@ func (e *explanation) times() bool {
 	}
 	limit, err := conf.Time("connection_cache_ttl_limit")
 	if own, ok := mailconf.ParseTime(wanted); err == nil && ok && own > limit {
-		e.note("times", "raise connection_cache_ttl_limit as well", "%s is %s, but connection_cache_ttl_limit is %v: the shorter one counts",
+		e.note("times", "raise connection_cache_ttl_limit as well",
+			"%s is %s, but connection_cache_ttl_limit is %v: the shorter one counts",
 			e.name("connection_cache_time_limit"), wanted, limit)
 	}
 	if n := e.parameters["connection_reuse_count_limit"]; n != "" && n != "0" {
-		e.note("times", "prefer "+e.name("connection_reuse_time_limit")+": with a count, slow receivers get the most mail",
+		e.note("times", "prefer "+e.name("connection_reuse_time_limit")+
+			": with a count, slow receivers get the most mail",
 			"a connection is used for at most %s messages (%s)", n, e.name("connection_reuse_count_limit"))
 	}
 	return true
@@ -286,11 +305,13 @@ func (e *explanation) tls() bool {
 	proxy := slices.ContainsFunc(all, func(one postfix.Entry) bool { return one.Name == "tlsproxy" })
 	switch {
 	case reuse != "yes" && level == "may":
-		e.note("tls", do, "level may (%s): a connection to a receiver with STARTTLS is not reused", source)
+		e.note("tls", do, "level may (%s): a connection to a receiver with STARTTLS is not reused",
+			source)
 	case reuse != "yes":
 		e.problem("tls", do, "level %s (%s): no connection is reused", level, source)
 	case !proxy:
-		e.problem("tls", "add it, as in the master.cf of Postfix", "%s is yes, but master.cf has no tlsproxy: mail over TLS is deferred",
+		e.problem("tls", "add it, as in the master.cf of Postfix",
+			"%s is yes, but master.cf has no tlsproxy: mail over TLS is deferred",
 			e.name("tls_connection_reuse"))
 	default:
 		e.ok("tls", "level %s (%s), and connections are reused by tlsproxy(8)", level, source)
@@ -305,11 +326,12 @@ func (e *explanation) sasl() bool {
 		return true
 	}
 	if e.parameters["sender_dependent_authentication"] == "yes" {
-		e.note("sasl", "set "+e.name("sender_dependent_authentication")+" to no if all senders use one account",
-			"connections are shared by mail of the same sender only (%s)", e.name("sender_dependent_authentication"))
+		name := e.name("sender_dependent_authentication")
+		e.note("sasl", "set "+name+" to no if all senders use one account",
+			"connections are shared by mail of the same sender only (%s)", name)
 		return true
 	}
-	e.ok("sasl", "connections are shared by mail for the same next hop only, as they may be authenticated")
+	e.ok("sasl", "they may be authenticated: shared by mail for the same next hop only")
 	return true
 }
 
@@ -334,7 +356,8 @@ func (e *explanation) seen() bool {
 	})
 	switch {
 	case errors.Is(err, client.ErrStock):
-		e.note("cache", "scachectl enable switches to this server", "the stock server says nothing about what it has seen")
+		e.note("cache", "scachectl enable switches to this server",
+			"the stock server says nothing about what it has seen")
 		return false
 	case err != nil:
 		e.problem("cache", "scachectl doctor looks for the reason", "the server does not answer: %v", err)
@@ -342,7 +365,8 @@ func (e *explanation) seen() bool {
 	}
 	mine := func(shown string) bool {
 		l, ok := parseLabel(raw(shown))
-		return ok && l.service == e.Service && (isMeant(raw(shown), e.Nexthop) || isMeant(raw(shown), e.Asked))
+		return ok && l.service == e.Service && (isMeant(raw(shown), e.Nexthop) ||
+			isMeant(raw(shown), e.Asked))
 	}
 	bound := map[string]bool{}
 	for _, b := range all.Bindings {
@@ -369,23 +393,32 @@ func (e *explanation) judge(level string, all []control.Hits, mine func(shown st
 	for _, h := range all {
 		if mine(h.Label) {
 			n++
-			sum.Hits, sum.Misses, sum.Saves = sum.Hits+h.Hits, sum.Misses+h.Misses, sum.Saves+h.Saves
-			sum.Expired, sum.Dead, sum.Flushed = sum.Expired+h.Expired, sum.Dead+h.Dead, sum.Flushed+h.Flushed
+			sum.Hits += h.Hits
+			sum.Misses += h.Misses
+			sum.Saves += h.Saves
+			sum.Expired += h.Expired
+			sum.Dead += h.Dead
+			sum.Flushed += h.Flushed
 		}
 	}
 	if n == 0 {
 		e.note(level, "send mail to it, and ask again", "not seen yet, or not among the 1,000 busiest")
 		return
 	}
-	text := fmt.Sprintf("%d lookups, %d hits (%s), %d misses, %d saved, %d expired, %d dead, %d flushed or evicted", lookups(sum),
-		sum.Hits, percent(sum.Hits, lookups(sum)), sum.Misses, sum.Saves, sum.Expired, sum.Dead, sum.Flushed)
+	text := fmt.Sprintf("%d lookups, %d hits (%s), %d misses, %d saved, "+
+		"%d expired, %d dead, %d flushed or evicted",
+		lookups(sum), sum.Hits, percent(sum.Hits, lookups(sum)), sum.Misses, sum.Saves,
+		sum.Expired, sum.Dead, sum.Flushed)
 	switch {
 	case sum.Saves == 0 && level == "destination":
-		e.note(level, "see what is said about caching and TLS above; messages that fail save nothing", "nothing was saved: %s", text)
+		e.note(level, "see what is said about caching and TLS above; messages that fail save nothing",
+			"nothing was saved: %s", text)
 	case 100*sum.Dead > manyDead*sum.Saves && sum.Dead > 0:
-		e.note(level, "lower "+e.name("connection_cache_time_limit")+": the receiver hangs up earlier", "many were dead: %s", text)
+		e.note(level, "lower "+e.name("connection_cache_time_limit")+": the receiver hangs up earlier",
+			"many were dead: %s", text)
 	case 100*sum.Expired > manyExpired*sum.Saves && sum.Expired > 0:
-		e.note(level, "nothing, if mail is rare; else raise "+e.name("connection_cache_time_limit")+" and connection_cache_ttl_limit",
+		e.note(level, "nothing, if mail is rare; else raise "+e.name("connection_cache_time_limit")+
+			" and connection_cache_ttl_limit",
 			"many expired before they were wanted: %s", text)
 	default:
 		e.ok(level, "%s", text)

@@ -40,14 +40,20 @@ func TestExplain_askedOfARunningSystem(t *testing.T) {
 		`^ok +times +.* idle for at most 1h, and in use for at most 300s$`, `^ok +tls +no TLS`, `^ok +sasl +no auth`,
 		`^ok +cache +[1-9]\d* connections are idle`, `^ok +destination +\d+ lookups, `, `^ok +endpoint +\d+ lookups, `)
 	wantMatch(t, explainLines(t, s, "127.0.0.1"), `^note +route +service smtp`, `^ok +endpoint `)
-	wantMatch(t, explainLines(t, s, "other.test"), `service relay, next hop \[mx.other.test\]:587 `, `^note +caching +only on demand`,
+	wantMatch(t, explainLines(t, s, "other.test"), `service relay, next hop \[mx.other.test\]:587 `,
+		`^note +caching +only on demand`,
 		`^note +destination +not seen yet`)
 	wantMatch(t, explainLines(t, s, "local.test"), `^note +service +error is error\(8\)`)
-	wantMatch(t, explainLines(t, s, "--service", "nosuch", "x.test"), `^problem +service +master.cf has no entry nosuch unix`)
+	wantMatch(t, explainLines(t, s, "--service", "nosuch", "x.test"),
+		`^problem +service +master.cf has no entry nosuch unix`)
 
 	var e explanation
-	if err := json.Unmarshal([]byte(explainLines(t, s, "--json", "example.test")), &e); err != nil || e.Service != "smtp" ||
-		!slices.ContainsFunc(e.Findings, func(f finding) bool { return f.About == "tls" && f.Level == "ok" }) {
+	if err := json.Unmarshal([]byte(explainLines(t, s, "--json", "example.test")), &e); err != nil ||
+		e.Service != "smtp" ||
+		!slices.ContainsFunc(e.Findings, func(f finding) bool {
+			return f.About == "tls" &&
+				f.Level == "ok"
+		}) {
 		t.Errorf("got %+v, %v", e, err)
 	}
 	wantError(t, []string{"--socket", "/x", "explain", "x.test"}, "--socket")
@@ -67,18 +73,28 @@ func TestExplain_configurations(t *testing.T) {
 		patterns []string
 	}{
 		"maps": {map[string]string{"transport_maps": "inline:{ { .example.test = relay: }, { example.test = lmtp:unix:/x } }", "relayhost": ""},
-			[]string{`goes to service lmtp, next hop unix:/x \(main.cf says so`, `^note +caching .*lmtp_`, `^problem +cache +the server does not answer`}},
-		"off": {map[string]string{"smtp_connection_cache_on_demand": "no", "smtp_connection_cache_destinations": "other.test"},
+			[]string{`goes to service lmtp, next hop unix:/x \(main.cf says so`, `^note +caching .*lmtp_`,
+				`^problem +cache +the server does not answer`}},
+		"off": {map[string]string{"smtp_connection_cache_on_demand": "no",
+			"smtp_connection_cache_destinations": "other.test"},
 			[]string{`^problem +caching +never`, `→ set smtp_connection_cache_on_demand to yes`}},
-		"times": {map[string]string{"smtp_connection_cache_time_limit": "2h", "smtp_connection_reuse_count_limit": "7"},
-			[]string{`^note +times .*connection_cache_ttl_limit is 1h0m0s: the shorter`, `^note +times .*at most 7 messages`}},
-		"may":         {map[string]string{"smtp_tls_security_level": "may"}, []string{`^note +tls +level may \(smtp_tls_security_level\): .* not reused`}},
-		"encrypt":     {map[string]string{"smtp_enforce_tls": "yes"}, []string{`^problem +tls +level encrypt \(smtp_enforce_tls\): no connection`}},
-		"tls reuse":   {map[string]string{"smtp_use_tls": "yes", "smtp_tls_connection_reuse": "yes"}, []string{`^ok +tls +level may \(smtp_use_tls\), .*tlsproxy`}},
-		"tls policy":  {map[string]string{"smtp_tls_policy_maps": "inline:{ { 127.0.0.1 = secure connection_reuse=yes } }"}, []string{`^ok +tls +level secure \(smtp_tls_policy_maps\)`}},
-		"sasl":        {map[string]string{"smtp_sasl_auth_enable": "yes", "smtp_sasl_password_maps": "static:u:p"}, []string{`^ok +sasl .*same next hop only`}},
-		"sasl sender": {map[string]string{"smtp_sasl_auth_enable": "yes", "smtp_sasl_password_maps": "static:u:p", "smtp_sender_dependent_authentication": "yes"}, []string{`^note +sasl .*same sender only`}},
-		"sender":      {map[string]string{"sender_dependent_relayhost_maps": "static:x"}, []string{`^note +route .*sender_dependent maps`}},
+		"times": {map[string]string{"smtp_connection_cache_time_limit": "2h",
+			"smtp_connection_reuse_count_limit": "7"},
+			[]string{`^note +times .*connection_cache_ttl_limit is 1h0m0s: the shorter`,
+				`^note +times .*at most 7 messages`}},
+		"may": {map[string]string{"smtp_tls_security_level": "may"},
+			[]string{`^note +tls +level may \(smtp_tls_security_level\): .* not reused`}},
+		"encrypt": {map[string]string{"smtp_enforce_tls": "yes"},
+			[]string{`^problem +tls +level encrypt \(smtp_enforce_tls\): no connection`}},
+		"tls reuse": {map[string]string{"smtp_use_tls": "yes", "smtp_tls_connection_reuse": "yes"},
+			[]string{`^ok +tls +level may \(smtp_use_tls\), .*tlsproxy`}},
+		"tls policy": {map[string]string{"smtp_tls_policy_maps": "inline:{ { 127.0.0.1 = secure connection_reuse=yes } }"}, []string{`^ok +tls +level secure \(smtp_tls_policy_maps\)`}},
+		"sasl": {map[string]string{"smtp_sasl_auth_enable": "yes",
+			"smtp_sasl_password_maps": "static:u:p"}, []string{`^ok +sasl .*same next hop only`}},
+		"sasl sender": {map[string]string{"smtp_sasl_auth_enable": "yes",
+			"smtp_sasl_password_maps": "static:u:p", "smtp_sender_dependent_authentication": "yes"}, []string{`^note +sasl .*same sender only`}},
+		"sender": {map[string]string{"sender_dependent_relayhost_maps": "static:x"},
+			[]string{`^note +route .*sender_dependent maps`}},
 	} {
 		more := ""
 		for name, value := range test.settings { // the last one counts
@@ -93,8 +109,10 @@ func TestExplain_configurations(t *testing.T) {
 	}
 	s.write("main.cf", text+"smtp_tls_connection_reuse = yes\nsmtp_tls_security_level = encrypt\n")
 	s.edit("master.cf", "tlsproxy unix", "#tlsproxy unix")
-	wantMatch(t, explainLines(t, s, "example.test"), `^problem +tls .*no tlsproxy: mail over TLS is deferred`)
-	if got := explainLines(t, s, "--service", "smtp", "x\x1b[31m.test"); strings.Contains(got, "\x1b") {
+	wantMatch(t, explainLines(t, s, "example.test"),
+		`^problem +tls .*no tlsproxy: mail over TLS is deferred`)
+	if got := explainLines(t, s, "--service", "smtp", "x\x1b[31m.test"); strings.Contains(got,
+		"\x1b") {
 		t.Errorf("got %q", got)
 	}
 }

@@ -81,9 +81,12 @@ func TestFalseServer_cannotReachTheTerminal(t *testing.T) {
 	const end = "entry|end||"
 	socket := falseServer{
 		"status": {begin: "status|0|version|" + hostile + "|pid|1||"},
-		"list": {begin: "status|0||entry|binding|destination|smtp\n" + hostile + "\n|endpoint|" + hostile + "|property|" + hostile + "||" +
-			"entry|session|endpoint|smtp\n" + hostile + "\n|property|" + hostile + "|remote|" + hostile + "|limit|" + hostile + "||" + end},
-		"hits":      {begin: "status|0||entry|hits|label|smtp\n" + hostile + "\n|misses|1|limit|" + hostile + "||" + end},
+		"list": {begin: "status|0||entry|binding|destination|smtp\n" + hostile + "\n|endpoint|" +
+			hostile + "|property|" + hostile + "||" +
+			"entry|session|endpoint|smtp\n" + hostile + "\n|property|" + hostile + "|remote|" + hostile +
+			"|limit|" + hostile + "||" + end},
+		"hits": {begin: "status|0||entry|hits|label|smtp\n" + hostile + "\n|misses|1|limit|" +
+			hostile + "||" + end},
 		"find_endp": {begin: "status|" + hostile + "|property|" + hostile + "||"},
 	}.start(t)
 	for _, line := range []string{

@@ -26,7 +26,8 @@ than one destination or endpoint, all of them are flushed.
 Connections in use by a delivery agent are not in the cache, and stay open.` + labelHelp,
 		Args: func(_ *cobra.Command, args []string) error {
 			if (len(args) > 0) == all {
-				return hintError(errors.New("flush: nothing or too much to flush"), "give a domain or an address, or --all")
+				return hintError(errors.New("flush: nothing or too much to flush"),
+					"give a domain or an address, or --all")
 			}
 			return nil
 		},
@@ -121,7 +122,8 @@ func flush(cl *client.Client, texts []string, dryRun bool) (f flushed, err error
 		found := all.labels(text)
 		if len(found) == 0 {
 			err := fmt.Errorf("nothing is cached for %s", control.Escape(text))
-			return f, hintError(err, "it is neither a label, nor the domain or address in one: see scachectl list",
+			return f, hintError(err,
+				"it is neither a label, nor a domain or address in one: see scachectl list",
 				`a label with a space is quoted: "smtp example.com"`)
 		}
 		f.Matches = append(f.Matches, match{control.Escape(text), found})

@@ -38,31 +38,34 @@ func newHitsCommand(c *site) *cobra.Command {
 	for _, count := range counts {
 		orders = append(orders, count.name)
 	}
-	cmd := terse("hits", "Show which destinations reuse connections, and what became of saved ones", func(cmd *cobra.Command) error {
-		if !slices.Contains(orders, sort) {
-			return usageError{fmt.Errorf("--sort %s: want one of %s", sort, strings.Join(orders, ", "))}
-		}
-		if level != control.LevelDestination && level != control.LevelEndpoint {
-			return usageError{fmt.Errorf("--by %s: want destination or endpoint", level)}
-		}
-		all, truncated, err := c.hits(level)
-		if err != nil {
-			return err
-		}
-		if truncated {
-			warnTruncated(cmd)
-		}
-		value := counts[slices.Index(orders, sort)].value
-		slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(value(b), value(a)) })
-		shown := all
-		if limit > 0 {
-			shown = all[:min(limit, len(all))]
-		}
-		if asJSON {
-			return writeJSON(cmd.OutOrStdout(), append([]control.Hits{}, shown...)) // not null
-		}
-		return hitsTable(level, shown, names).print(cmd.OutOrStdout(), len(all)-len(shown))
-	})
+	cmd := terse("hits", "Show which destinations reuse connections, and what became of saved ones",
+		func(cmd *cobra.Command) error {
+			if !slices.Contains(orders, sort) {
+				return usageError{fmt.Errorf("--sort %s: want one of %s", sort, strings.Join(orders, ", "))}
+			}
+			if level != control.LevelDestination && level != control.LevelEndpoint {
+				return usageError{fmt.Errorf("--by %s: want destination or endpoint", level)}
+			}
+			all, truncated, err := c.hits(level)
+			if err != nil {
+				return err
+			}
+			if truncated {
+				warnTruncated(cmd)
+			}
+			value := counts[slices.Index(orders, sort)].value
+			slices.SortStableFunc(all, func(a, b control.Hits) int {
+				return cmp.Compare(value(b), value(a))
+			})
+			shown := all
+			if limit > 0 {
+				shown = all[:min(limit, len(all))]
+			}
+			if asJSON {
+				return writeJSON(cmd.OutOrStdout(), append([]control.Hits{}, shown...)) // not null
+			}
+			return hitsTable(level, shown, names).print(cmd.OutOrStdout(), len(all)-len(shown))
+		})
 	cmd.Long = `hits shows the busiest destinations, or endpoints: how often each was looked up, with
 a connection found (hits) or not (misses), how often a connection was saved for it, and
 what became of the others: expired, closed by the remote end before they were wanted
@@ -81,8 +84,10 @@ limit is shorter than ours. "scachectl explain" looks at one destination.`
 	flags.IntVar(&limit, "limit", limit, "show at most `number` rows; 0 is all")
 	flags.BoolVar(&asJSON, "json", false, "print JSON; times are in seconds")
 	names.addLabels(cmd)
-	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(orders, cobra.ShellCompDirectiveNoFileComp))
-	cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{control.LevelDestination, control.LevelEndpoint}, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(orders,
+		cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{control.LevelDestination,
+		control.LevelEndpoint}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

@@ -172,7 +172,8 @@ func isMeant(whole, text string) bool {
 		return true
 	}
 	for _, part := range []string{l.sender, l.nexthop, l.host, l.address} {
-		if part != "" && (strings.EqualFold(part, text) || strings.EqualFold(host(part), strings.Trim(text, "[]"))) {
+		if part != "" && (strings.EqualFold(part, text) ||
+			strings.EqualFold(host(part), strings.Trim(text, "[]"))) {
 			return true
 		}
 	}

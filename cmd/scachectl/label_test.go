@@ -148,10 +148,12 @@ func TestLabel_ofRealPostfixWithSASL(t *testing.T) {
 	d, _ := parseLabel(raw(b.Destination))
 	e, _ := parseLabel(raw(b.Endpoint))
 	if d.sender != "sender@scache.test" || d.nexthop == "" || !d.sasl ||
-		e.sender != d.sender || e.nexthop != d.nexthop || e.address != "127.0.0.1" || e.tls != 1 || !e.sasl {
+		e.sender != d.sender || e.nexthop != d.nexthop || e.address != "127.0.0.1" || e.tls != 1 ||
+		!e.sasl {
 		t.Errorf("got %+v, %+v of %q, %q", d, e, b.Destination, b.Endpoint)
 	}
-	want(t, must(t, "-c", s.etc, "flush", "127.0.0.1"), "127.0.0.1 means 2 labels, all of them:\n", "\nflushed ", " and 1 bindings\n")
+	want(t, must(t, "-c", s.etc, "flush", "127.0.0.1"), "127.0.0.1 means 2 labels, all of them:\n",
+		"\nflushed ", " and 1 bindings\n")
 }
 
 func TestAge(t *testing.T) {

@@ -72,7 +72,8 @@ itself.` + labelHelp,
 	flags.BoolVar(&l.json, "json", false, "print JSON, with each session; times are in seconds")
 	flags.BoolVarP(&l.verbose, "verbose", "v", false, "show each session by itself, and properties")
 	flags.IntVar(&l.limit, "limit", 0, "show at most `number` rows of each kind; 0 is all")
-	addOrder(cmd, &l.order, "sort by label, sessions, age or left, the highest first; or none", unsorted)
+	addOrder(cmd, &l.order, "sort by label, sessions, age or left, the highest first; or none",
+		unsorted)
 	l.addLabels(cmd)
 	return cmd
 }

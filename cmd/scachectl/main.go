@@ -56,7 +56,8 @@ does, and switches the mail system to this server and back.`,
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	flags := root.PersistentFlags()
-	flags.StringVar(&c.socket, "socket", "", "the `path` of the server's socket (default: as in main.cf)")
+	flags.StringVar(&c.socket, "socket", "",
+		"the `path` of the server's socket (default: as in main.cf)")
 	flags.StringVarP(&c.dir, "config", "c", "",
 		"the `directory` of main.cf (default: $MAIL_CONFIG, or "+postfix.DefaultDirectory+")")
 	root.MarkFlagDirname("config")
@@ -64,7 +65,8 @@ does, and switches the mail system to this server and back.`,
 	root.AddCommand(
 		newStatusCommand(c), newListCommand(c), newTopCommand(c), newFlushCommand(c),
 		newMetricsCommand(c), newConfigCommand(c), newEnableCommand(c), newDisableCommand(c),
-		newRestartCommand(c), newDoctorCommand(c), newHitsCommand(c), newExplainCommand(c), newReportCommand(c), newDebugCommand(c),
+		newRestartCommand(c), newDoctorCommand(c), newHitsCommand(c),
+		newExplainCommand(c), newReportCommand(c), newDebugCommand(c),
 		hidden(newSaveCommand(c)), hidden(newFindCommand(c)),
 	)
 	root.CompletionOptions.DisableNoDescFlag = true
@@ -86,7 +88,8 @@ func checkUsage(cmd *cobra.Command) {
 	if cmd.HasSubCommands() {
 		cmd.Args = unknownCommand
 		cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-			return usageError{fmt.Errorf("%s: missing command: one of %s", cmd.CommandPath(), subcommands(cmd))}
+			return usageError{fmt.Errorf("%s: missing command: one of %s", cmd.CommandPath(),
+				subcommands(cmd))}
 		}
 	}
 	if check := cmd.Args; check != nil {
@@ -105,7 +108,8 @@ func checkUsage(cmd *cobra.Command) {
 // unknownCommand is for a command that has only others below it.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
-		return fmt.Errorf("%s: unknown command %q: want one of %s", cmd.CommandPath(), args[0], subcommands(cmd))
+		return fmt.Errorf("%s: unknown command %q: want one of %s", cmd.CommandPath(), args[0],
+			subcommands(cmd))
 	}
 	return nil
 }

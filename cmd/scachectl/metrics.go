@@ -37,7 +37,8 @@ a second, or is the stock one, has scache_up 0. With --output, metrics replaces 
 one step, as the textfile collector of node_exporter needs it, with mode 0644.
 scache_exporter serves the same metrics over HTTP.`
 	cmd.Flags().StringVar(&output, "output", output, "write to this `file`; - is standard output")
-	cmd.Flags().BoolVar(&hits, "hits", false, "also print counters of the 20 busiest destinations and endpoints")
+	cmd.Flags().BoolVar(&hits, "hits", false,
+		"also print counters of the 20 busiest destinations and endpoints")
 	cmd.MarkFlagFilename("output", "prom")
 	return cmd
 }

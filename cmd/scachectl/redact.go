@@ -47,7 +47,8 @@ func (r *redactor) redact(text string) string {
 	})
 	text = candidates.ReplaceAllStringFunc(text, r.replace)
 	if len(r.host) > 2 && !strings.Contains(r.host, ".") && r.host != "localhost" {
-		text = regexp.MustCompile(`\b`+regexp.QuoteMeta(r.host)+`\b`).ReplaceAllString(text, r.word("host", r.host))
+		text = regexp.MustCompile(`\b`+regexp.QuoteMeta(r.host)+`\b`).ReplaceAllString(text,
+			r.word("host", r.host))
 	}
 	return text
 }
@@ -74,7 +75,8 @@ func (r *redactor) replace(found string) string {
 			}
 		}
 		return strings.Join(parts, "/") + rest
-	case isVersion(text), slices.ContainsFunc(keptSuffixes, func(s string) bool { return strings.HasSuffix(text, s) }):
+	case isVersion(text), slices.ContainsFunc(keptSuffixes,
+		func(s string) bool { return strings.HasSuffix(text, s) }):
 		return found
 	}
 	return r.word("name", strings.ToLower(text)) + rest

@@ -29,6 +29,9 @@ func newReportCommand(c *site) *cobra.Command {
 		if c.socket != "" {
 			return errSocket
 		}
+		if _, err := os.Lstat(output); output != "" && err == nil {
+			return hintError(fmt.Errorf("%s: %w", output, os.ErrExist), "name a file that does not exist")
+		}
 		text := c.report()
 		if !labels {
 			text = newRedactor().redact(text)
@@ -38,9 +41,9 @@ func newReportCommand(c *site) *cobra.Command {
 			return err
 		}
 		if err := writeNew(output, text); err != nil {
-			return hintError(err, "name a file that does not exist")
+			return err
 		}
-		_, err := fmt.Fprintf(out, "\nwritten to %s\n", output)
+		_, err := fmt.Fprintf(out, "written to %s\n", output)
 		return err
 	})
 	cmd.Long = `report prints versions, doctor's findings, the configuration, the status, the busiest
@@ -113,7 +116,10 @@ func (c *site) report() string {
 			if err != nil {
 				return err
 			}
-			slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(lookups(b), lookups(a)) })
+			slices.SortStableFunc(all, func(a, b control.Hits) int {
+				return cmp.Compare(lookups(b),
+					lookups(a))
+			})
 			shown := all[:min(len(all), 20)]
 			return hitsTable(level, shown, naming{}).print(w, len(all)-len(shown))
 		})
@@ -125,7 +131,8 @@ func (c *site) report() string {
 }
 
 func writeVersions(w io.Writer, system *postfix.System) error {
-	fmt.Fprintf(w, "scachectl %s, %s, %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintf(w, "scachectl %s, %s, %s/%s\n", version, runtime.Version(), runtime.GOOS,
+		runtime.GOARCH)
 	for _, path := range []string{"/etc/os-release", "/proc/sys/kernel/osrelease"} {
 		text, _ := os.ReadFile(path)
 		for line := range strings.Lines(string(text)) {
@@ -160,7 +167,8 @@ func writeEntry(w io.Writer, system *postfix.System) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(w, control.Escape(strings.Join(append([]string{e.Name, e.Type, e.Private, e.Unprivileged,
+	_, err = fmt.Fprintln(w, control.Escape(strings.Join(append([]string{e.Name, e.Type, e.Private,
+		e.Unprivileged,
 		e.Chroot, e.Wakeup, e.ProcessLimit, e.Command}, e.Arguments...), " ")))
 	return err
 }
@@ -203,7 +211,8 @@ func writeLog(w io.Writer, system *postfix.System) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), journalLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "journalctl", "--no-pager", "-o", "short", "-n", fmt.Sprint(reportLines),
+	cmd := exec.CommandContext(ctx, "journalctl", "--no-pager", "-o", "short", "-n",
+		fmt.Sprint(reportLines),
 		"-t", strings.TrimSuffix(tag, "["))
 	cmd.WaitDelay = time.Second
 	text, err := cmd.Output()

@@ -16,19 +16,22 @@ func TestRedactor(t *testing.T) {
 	r := newRedactor()
 	r.host = "myhost"
 	for _, test := range [][2]string{
-		{"to=<joe@example.org>, relay=mx.example.org[192.0.2.1]:25", "to=<mail-1>, relay=name-1[address-1]:25"},
+		{"to=<joe@example.org>, relay=mx.example.org[192.0.2.1]:25",
+			"to=<mail-1>, relay=name-1[address-1]:25"},
 		{"again: joe@example.org 192.0.2.1 MX.example.org.", "again: mail-1 address-1 name-1."},
 		{"smtp [2001:db8::1]:587 tls  3", "smtp [address-2]:587 tls  3"},
 		{"smtp example.com  smtp internal  5", "smtp name-2  smtp internal  5"},
 		{"relay internal  3  1", "relay name-3  3  1"},
 		{"192.0.2.0/24=2/5s 2001:db8::/32=1", "network-1=2/5s network-2=1"},
 		{"example.com/x y/example.com", "name-2/x y/name-2"},
-		{"Nov 25 19:30:42 myhost postfix/scache[12]: ok", "Nov 25 19:30:42 host-1 postfix/scache[12]: ok"},
+		{"Nov 25 19:30:42 myhost postfix/scache[12]: ok",
+			"Nov 25 19:30:42 host-1 postfix/scache[12]: ok"},
 		{"größe.example 東京.example", "name-4 name-5"},
 		// These are no names.
 		{"127.0.0.1 ::1 0.0.0.0", "127.0.0.1 ::1 0.0.0.0"},
 		{"/etc/postfix/main.cf, line 2; main.cf", "/etc/postfix/main.cf, line 2; main.cf"},
-		{"Postfix 3.7.11, scache 1.0.0, go1.26.1, 6.1.0-21-amd64", "Postfix 3.7.11, scache 1.0.0, go1.26.1, 6.1.0-21-amd64"},
+		{"Postfix 3.7.11, scache 1.0.0, go1.26.1, 6.1.0-21-amd64",
+			"Postfix 3.7.11, scache 1.0.0, go1.26.1, 6.1.0-21-amd64"},
 		{"1.5s 0.0 (0.3 per second) 12.5% 1h0m0s", "1.5s 0.0 (0.3 per second) 12.5% 1h0m0s"},
 		{"../../usr/libexec/scache-go/scache", "../../usr/libexec/scache-go/scache"},
 	} {
@@ -48,7 +51,8 @@ func TestReport(t *testing.T) {
 	saveConnectionOf(t, filepath.Join(s.Dir, "queue/private/scache"), "smtp\\nhidden.example.net\\n")
 	file := filepath.Join(t.TempDir(), "report.txt")
 	out := must(t, "-c", s.etc, "report", "--output", file)
-	want(t, out, "== versions ==\nscachectl test", "\nPostfix 3.", "== doctor ==\nok ", "== config ==\nPARAMETER", "\n== status ==\nscache test, pid ",
+	want(t, out, "== versions ==\nscachectl test", "\nPostfix 3.", "== doctor ==\nok ",
+		"== config ==\nPARAMETER", "\n== status ==\nscache test, pid ",
 		"== hits by destination ==\nDESTINATION ", "\nsmtp name-", "== hits by endpoint ==\nENDPOINT ", "== entry in master.cf ==\nscache unix ",
 		"== limits of master(8) ==\nLimit ", "== log ==\nfrom "+s.Dir+"/maillog:\n", "connection_cache_session_limit", "written to "+file)
 	for _, secret := range []string{"secret.example", "hidden.example"} {
@@ -63,18 +67,21 @@ func TestReport(t *testing.T) {
 	if st, err := os.Stat(file); err != nil || st.Mode().Perm() != 0o600 {
 		t.Errorf("got %v, %v, want mode 0600", st, err)
 	}
-	wantError(t, []string{"-c", s.etc, "report", "--output", file}, file, "file exists", "hint: name a file that does not exist")
+	wantError(t, []string{"-c", s.etc, "report", "--output", file}, file, "file already exists",
+		"hint: name a file that does not exist")
 	want(t, must(t, "-c", s.etc, "report", "--labels"), "hidden.example.net")
 }
 
 // TestReport_ofABrokenSystem has what there is, and what is wrong in its place.
 func TestReport_ofABrokenSystem(t *testing.T) {
 	t.Parallel()
-	want(t, must(t, "-c", "/nosuch", "report"), "== mail system ==\nerror: ", "/nosuch", "== versions ==\nscachectl test")
+	want(t, must(t, "-c", "/nosuch", "report"), "== mail system ==\nerror: ", "/nosuch",
+		"== versions ==\nscachectl test")
 	s := newFixture(t)
 	s.edit("master.cf", "scache unix", "#scache unix")
 	out := must(t, "-c", s.etc, "report")
-	want(t, out, "== status ==\nerror: connect to ", "== entry in master.cf ==\nerror: ", "== limits of master(8) ==\nit is not running", "== log ==\n")
+	want(t, out, "== status ==\nerror: connect to ", "== entry in master.cf ==\nerror: ",
+		"== limits of master(8) ==\nit is not running", "== log ==\n")
 }
 
 func TestTail_readsRegularFilesOnly(t *testing.T) {
@@ -101,7 +108,8 @@ func TestTail_readsRegularFilesOnly(t *testing.T) {
 	if err := writeLines(&b, text, "mail/scache["); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.String(); strings.Contains(got, "another instance") || !strings.Contains(got, `mail/scache[1]: \x1b\xffxxx`) || len(got) > reportLines*(reportLine+100) {
+	if got := b.String(); strings.Contains(got, "another instance") ||
+		!strings.Contains(got, `mail/scache[1]: \x1b\xffxxx`) || len(got) > reportLines*(reportLine+100) {
 		t.Errorf("got %d bytes: %.300q", len(got), got)
 	}
 }

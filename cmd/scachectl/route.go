@@ -72,7 +72,8 @@ func askRewrite(system *postfix.System, recipient string) (r route, err error) {
 	if !found || len(transport.Value) == 0 {
 		return r, fmt.Errorf("trivial-rewrite has no transport for %s", recipient)
 	}
-	r.service, r.nexthop = control.Escape(string(transport.Value)), control.Escape(string(nexthop.Value))
+	r.service = control.Escape(string(transport.Value))
+	r.nexthop = control.Escape(string(nexthop.Value))
 	r.how = "the mail system says so"
 	return r, nil
 }
@@ -147,7 +148,8 @@ func splitTables(list string) (tables []string) {
 
 // postconf returns the effective values of parameters, for a service with these options
 // "name=value".
-func postconf(system *postfix.System, options []string, names ...string) (map[string]string, error) {
+func postconf(system *postfix.System, options []string, names ...string) (map[string]string,
+	error) {
 	args := []string{"-c", system.Directory}
 	for _, option := range options {
 		name, value, _ := strings.Cut(option, "=")

@@ -73,7 +73,8 @@ func (c *site) inInstances(out io.Writer, orNone bool, do func(dir string) error
 	}
 	present, missing, err := system.Instances()
 	for _, dir := range missing {
-		fmt.Fprintf(out, "warning: %s is in multi_instance_directories, and has no main.cf: skipped\n", dir)
+		fmt.Fprintf(out, "warning: %s is in multi_instance_directories, and has no main.cf: skipped\n",
+			dir)
 	}
 	for _, dir := range present {
 		if failed := do(dir); failed != nil {

@@ -54,12 +54,14 @@ func joinOrders(all []order) (names []string) {
 func addOrder(cmd *cobra.Command, o *order, help string, more ...order) {
 	f := orderFlag{o, append(slices.Clone(orders), more...)}
 	cmd.Flags().Var(f, "sort", help)
-	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(f.names(), cobra.ShellCompDirectiveNoFileComp))
+	cmd.RegisterFlagCompletionFunc("sort", cobra.FixedCompletions(f.names(),
+		cobra.ShellCompDirectiveNoFileComp))
 }
 
 // arrange sorts rows by an order, the highest value first, and returns at most limit of
 // them; a limit of 0 is none. Rows with equal values stay in their order.
-func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age, left control.Seconds)) []R {
+func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age,
+	left control.Seconds)) []R {
 	value := func(r R) int64 {
 		sessions, age, left := key(r)
 		switch o {

@@ -29,7 +29,8 @@ func newTopCommand(c *site) *cobra.Command {
 	batch := 0
 	cmd := terse("top", "Watch the server", func(cmd *cobra.Command) error {
 		if w.interval < minInterval || w.interval > maxInterval {
-			return usageError{fmt.Errorf("--interval %v: want %v to %v", w.interval, minInterval, maxInterval)}
+			return usageError{fmt.Errorf("--interval %v: want %v to %v", w.interval, minInterval,
+				maxInterval)}
 		}
 		if cmd.Flags().Changed("batch") {
 			return w.print(cmd.OutOrStdout(), batch)
@@ -42,7 +43,7 @@ Keys: q quits, s sorts by the next order, h shows the destinations with the most
 or the endpoints, l whole or short labels, + and - change the interval, and any other
 key takes a snapshot at once.`
 	cmd.Flags().IntVar(&batch, "batch", 0,
-		"print `n` snapshots without a terminal, and exit; rates in the first are those since counting began")
+		"print `n` snapshots without a terminal, and exit; the first has the rates since counting began")
 	cmd.Flags().DurationVar(&w.interval, "interval", w.interval, "the `time` between two snapshots")
 	addOrder(cmd, &w.order, "sort by label, sessions, age or left, the highest first")
 	w.addLabels(cmd)
@@ -188,7 +189,8 @@ func (w *watcher) show(screen tcell.Screen, err error) {
 	lines := []string{"scachectl top: waiting for the server", "", fmt.Sprint(err), "", "q quits"}
 	if err == nil {
 		lines = w.lines(height - headerLines)
-		lines[1] = fmt.Sprintf("q quits, s sorts: %s, h misses, l labels, + - every %v", w.order, w.interval)
+		lines[1] = fmt.Sprintf("q quits, s sorts: %s, h misses, l labels, + - every %v", w.order,
+			w.interval)
 	}
 	screen.Clear()
 	for y, line := range lines {

@@ -34,7 +34,8 @@ func newScreenOf(t *testing.T, width, height int, command ...string) *screen {
 	}
 	s := &screen{t, filepath.Join(t.TempDir(), "tmux")}
 	shell := strings.Join(command, " ") + "; echo ended with $?; sleep 60"
-	s.tmux("-f", "/dev/null", "new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height), shell)
+	s.tmux("-f", "/dev/null", "new-session", "-d", "-x", fmt.Sprint(width), "-y", fmt.Sprint(height),
+		shell)
 	t.Cleanup(func() { s.tmux("kill-server") })
 	return s
 }
@@ -56,7 +57,10 @@ func (s *screen) text() string { return s.tmux("capture-pane", "-p") }
 // looked at.
 func (s *screen) waitFor(what string, right func(lines []string) bool) {
 	s.t.Helper()
-	eventually(s.t, what, func() bool { return right(strings.Split(strings.TrimRight(s.text(), "\n"), "\n")) })
+	eventually(s.t, what, func() bool {
+		return right(strings.Split(strings.TrimRight(s.text(), "\n"),
+			"\n"))
+	})
 }
 
 // wait waits until all texts are on the screen.
@@ -78,17 +82,20 @@ func TestTop(t *testing.T) {
 	m := startServer(t, server)
 	remote := saveConnection(t, m.Socket)
 	for i := range 30 { // more than fit
-		must(t, "--socket", m.Socket, "debug", "save", "endpoint", fmt.Sprintf(`smtp\nhost%02d with a name that is much too long for a screen of eighty columns\n25\n`, i), "--ttl", "1000")
+		must(t, "--socket", m.Socket, "debug", "save", "endpoint",
+			fmt.Sprintf(`smtp\nhost%02d with a name that is much too long for a screen of eighty columns\n25\n`, i), "--ttl", "1000")
 	}
 	s := newScreen(t, tool, "--socket", m.Socket, "top")
-	s.wait("scache test  pid ", "sessions     31", "endpoints    31", "destinations     1", "smtp host10 with", "SESSIONS")
+	s.wait("scache test  pid ", "sessions     31", "endpoints    31", "destinations     1",
+		"smtp host10 with", "SESSIONS")
 	s.waitFor("a full screen", func(lines []string) bool {
 		return len(lines) == 24 && strings.HasPrefix(lines[0], "scache test") && lines[23] == "… 16 more"
 	})
 	must(t, "--socket", m.Socket, "flush", "--all")
 	saveConnection(t, m.Socket)
 	s.wait("sessions      1", "peak     31", "smtp 192.0.2.1  127.0.0.1:")
-	s.waitFor("the flushed session is gone", func(lines []string) bool { return !strings.Contains(strings.Join(lines, "\n"), remote) })
+	s.waitFor("the flushed session is gone",
+		func(lines []string) bool { return !strings.Contains(strings.Join(lines, "\n"), remote) })
 	m.Cmd.Process.Kill()
 	m.Wait()
 	s.wait("waiting for the server")
@@ -141,7 +148,8 @@ func TestTop_fitsTheScreen(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
 	for i := range 40 {
-		must(t, "--socket", m.Socket, "debug", "save", "endpoint", fmt.Sprintf(`smtp\n東京%02d.example 東京 東京 東京 東京 東京 東京 東京 東京 東京\n25\n`, i), "--ttl", "1000")
+		must(t, "--socket", m.Socket, "debug", "save", "endpoint",
+			fmt.Sprintf(`smtp\n東京%02d.example 東京 東京 東京 東京 東京 東京 東京 東京 東京\n25\n`, i), "--ttl", "1000")
 	}
 	for _, size := range [][2]int{{10, 3}, {40, 12}, {200, 60}} {
 		s := newScreenOf(t, size[0], size[1], tool, "--socket", m.Socket, "top")
@@ -168,7 +176,8 @@ func TestTop_batch(t *testing.T) {
 	m := startServer(t, server)
 	saveConnection(t, m.Socket)
 	out := must(t, "--socket", m.Socket, "top", "--batch", "2", "--interval", "300ms")
-	if strings.Count(out, "scache test  pid ") != 2 || strings.Contains(out, "\x1b") || strings.Count(out, "smtp 192.0.2.1 ") != 2 {
+	if strings.Count(out, "scache test  pid ") != 2 || strings.Contains(out, "\x1b") ||
+		strings.Count(out, "smtp 192.0.2.1 ") != 2 {
 		t.Error(out)
 	}
 	wantError(t, []string{"--socket", "/nosuch", "top", "--batch", "2"}, "/nosuch")

@@ -48,7 +48,10 @@ func (w *watcher) lines(rows int) []string {
 		was, seconds = control.Status{}, time.Duration(max(s.Counted, s.Uptime)).Seconds()
 	}
 	seconds = max(seconds, 0.001)
-	rate := func(now, before int64) string { return fmt.Sprintf("%.0f/s", float64(now-before)/seconds) }
+	rate := func(now, before int64) string {
+		return fmt.Sprintf("%.0f/s",
+			float64(now-before)/seconds)
+	}
 	hits, wasHits := s.DestinationHits+s.EndpointHits, was.DestinationHits+was.EndpointHits
 	misses, wasMisses := s.DestinationMisses+s.EndpointMisses, was.DestinationMisses+was.EndpointMisses
 	lines := []string{

@@ -116,27 +116,32 @@ func TestRepliesThatAreWrong(t *testing.T) {
 		"no status":          {[]string{`>dummy\0\0\0`}, find, "status"},
 		"a bad status":       {[]string{`>status\0x\0property\0\0\0`}, find, "status"},
 		"no property":        {[]string{`>status\00\0\0`}, find, "property"},
-		"no descriptor":      {[]string{`>status\00\0property\0p\0\0`, `<request\0find_endp\0label\0e\0\0dummy\0\0\0`, ">x"}, find, "descriptor"},
-		"none at all":        {[]string{`>status\00\0property\0p\0\0`}, find, "EOF"},
-		"a save without":     {[]string{`>property\0\0\0`}, save, "status"},
-		"after the save":     {[]string{`>dummy\0\0\0`, `<request\0save_endp\0ttl\05\0label\0e\0property\0p\0\0`, "<fd"}, save, "EOF"},
+		"no descriptor": {[]string{`>status\00\0property\0p\0\0`,
+			`<request\0find_endp\0label\0e\0\0dummy\0\0\0`, ">x"}, find, "descriptor"},
+		"none at all":    {[]string{`>status\00\0property\0p\0\0`}, find, "EOF"},
+		"a save without": {[]string{`>property\0\0\0`}, save, "status"},
+		"after the save": {[]string{`>dummy\0\0\0`,
+			`<request\0save_endp\0ttl\05\0label\0e\0property\0p\0\0`, "<fd"}, save, "EOF"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			err := test.do(Detect(converse(t, test.script...)))
-			if err == nil || !strings.Contains(err.Error(), test.want) && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+			if err == nil || !strings.Contains(err.Error(), test.want) &&
+				!errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 				t.Errorf("%v, want %q", err, test.want)
 			}
 		})
 	}
-	if _, err := New(converse(t, `>protocol\0other\0\0`), true); err == nil || !strings.Contains(err.Error(), `"other"`) {
+	if _, err := New(converse(t, `>protocol\0other\0\0`), true); err == nil ||
+		!strings.Contains(err.Error(), `"other"`) {
 		t.Errorf("%v", err)
 	}
 }
 
 func TestASaveMayBeRefused(t *testing.T) {
 	t.Parallel()
-	c := Detect(converse(t, announced, `<request\0save_endp\0ttl\00\0label\0e\0property\0p\0\0`, `>status\01\0\0`))
+	c := Detect(converse(t, announced, `<request\0save_endp\0ttl\00\0label\0e\0property\0p\0\0`,
+		`>status\01\0\0`))
 	if s, err := c.SaveEndpoint(0, "e", "p", 0); s != Bad || err != nil {
 		t.Errorf("%v, %v", s, err)
 	}

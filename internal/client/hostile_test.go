@@ -69,7 +69,8 @@ func TestClient_errorsAreHarmless(t *testing.T) {
 	} {
 		c := Detect(converse(t, `<request\0list\0\0`, strings.ReplaceAll(reply, "@", hostile)))
 		_, _, err := c.List()
-		if err == nil || strings.ContainsFunc(err.Error(), func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if err == nil || strings.ContainsFunc(err.Error(),
+			func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Errorf("%q: got %q, want an error that a terminal can show", reply, err)
 		}
 	}
@@ -95,11 +96,14 @@ func TestClient_boundsWhatItCollects(t *testing.T) {
 		c := Detect(converse(t, `<request\0list\0\0`, endless(50, `entry\0session\0endpoint\0e%06d\0\0`)))
 		c.maxEntries, c.maxBytes = test.entries, test.bytes
 		if _, sessions, err := c.List(); len(sessions) != test.want || !errors.Is(err, ErrTruncated) {
-			t.Errorf("%s: got %d sessions, %v, want %d, %v", name, len(sessions), err, test.want, ErrTruncated)
+			t.Errorf("%s: got %d sessions, %v, want %d, %v", name, len(sessions), err, test.want,
+				ErrTruncated)
 		}
-		c = Detect(converse(t, `<request\0hits\0level\0endpoint\0\0`, endless(50, `entry\0hits\0label\0label%05d\0\0`)))
+		c = Detect(converse(t, `<request\0hits\0level\0endpoint\0\0`,
+			endless(50, `entry\0hits\0label\0label%05d\0\0`)))
 		c.maxEntries, c.maxBytes = test.entries, test.bytes
-		if all, err := c.Hits(control.LevelEndpoint); len(all) == 0 || len(all) > test.want || !errors.Is(err, ErrTruncated) {
+		if all, err := c.Hits(control.LevelEndpoint); len(all) == 0 || len(all) > test.want ||
+			!errors.Is(err, ErrTruncated) {
 			t.Errorf("%s: got %d, %v, want up to %d, %v", name, len(all), err, test.want, ErrTruncated)
 		}
 	}
@@ -128,7 +132,8 @@ func TestClient_hitsHaveEachLabelOnce(t *testing.T) {
 	c := Detect(converse(t, `<request\0hits\0level\0endpoint\0\0`,
 		`>status\00\0\0entry\0hits\0label\0a\0hits\01\0\0entry\0hits\0label\0a\0hits\02\0\0entry\0hits\0label\0b\0\0entry\0end\0\0`))
 	all, err := c.Hits(control.LevelEndpoint)
-	if want := []control.Hits{{Label: "a", Hits: 1}, {Label: "b"}}; err != nil || len(all) != 2 || all[0] != want[0] || all[1] != want[1] {
+	if want := []control.Hits{{Label: "a", Hits: 1}, {Label: "b"}}; err != nil || len(all) != 2 ||
+		all[0] != want[0] || all[1] != want[1] {
 		t.Errorf("got %+v, %v, want %+v", all, err, want)
 	}
 }

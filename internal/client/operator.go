@@ -13,8 +13,9 @@ import (
 )
 
 // ErrStock is the error of an operator's request to a server that does not know
-// it, such as the stock one. The client is as good as before.
-var ErrStock = errors.New("the server does not know this request: it is the stock scache, or one like it")
+// it, such as the stock one. The client can still be used.
+var ErrStock = errors.New("the server does not know this request: " +
+	"it is the stock scache, or one like it")
 
 // ErrTruncated is the error of a request whose answer goes on beyond the bounds of the
 // client. What came before is returned with it. The client can only be closed.
@@ -77,7 +78,10 @@ func (c *Client) Hits(level string) (all []control.Hits, err error) {
 			all = append(all, h)
 		}
 	}, "level", level)
-	slices.SortStableFunc(all, func(a, b control.Hits) int { return strings.Compare(a.Label, b.Label) })
+	slices.SortStableFunc(all, func(a, b control.Hits) int {
+		return strings.Compare(a.Label,
+			b.Label)
+	})
 	all = slices.CompactFunc(all, func(a, b control.Hits) bool { return a.Label == b.Label })
 	return all, err
 }
@@ -97,7 +101,8 @@ func (c *Client) collect(request string, keep func(entry any), attributes ...str
 
 // entries makes a request that is answered by a list of entries, and calls a function
 // with each of them and its size.
-func (c *Client) entries(request string, do func(entry any, size int) error, attributes ...string) error {
+func (c *Client) entries(request string, do func(entry any, size int) error,
+	attributes ...string) error {
 	if _, err := c.operate(request, attributes...); err != nil {
 		return err
 	}

@@ -67,7 +67,8 @@ func Unescape(text string) (string, error) {
 			code, isHex := strings.CutPrefix(rest[:min(3, len(rest))], "x")
 			c, err := strconv.ParseUint(code, 16, 8)
 			if !isHex || len(code) != 2 || err != nil {
-				return "", fmt.Errorf(`bad label %q: a backslash is followed by n, by another one, or by x and two hexadecimal digits`, text)
+				return "", fmt.Errorf(`bad label %q: a backslash is followed by n, by another one, `+
+					`or by x and two hexadecimal digits`, text)
 			}
 			b.WriteByte(byte(c))
 			text = rest[3:]

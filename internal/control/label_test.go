@@ -23,7 +23,8 @@ func TestEscape(t *testing.T) {
 }
 
 func FuzzEscape(f *testing.F) {
-	for _, s := range []string{"smtp\n192.0.2.1\n25\n0\n", "\xff", "\\x41", "é", "\x00", "\u202e", "a\\"} {
+	for _, s := range []string{"smtp\n192.0.2.1\n25\n0\n", "\xff", "\\x41", "é", "\x00", "\u202e",
+		"a\\"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -31,7 +32,8 @@ func FuzzEscape(f *testing.F) {
 		if back, err := Unescape(shown); back != text || err != nil {
 			t.Fatalf("%q is shown as %q, which is %q, %v", text, shown, back, err)
 		}
-		if !utf8.ValidString(shown) || strings.ContainsFunc(shown, func(r rune) bool { return !unicode.IsPrint(r) }) {
+		if !utf8.ValidString(shown) || strings.ContainsFunc(shown,
+			func(r rune) bool { return !unicode.IsPrint(r) }) {
 			t.Fatalf("%q is shown as %q", text, shown)
 		}
 		if back, err := Unescape(text); err == nil && len(back) > len(text) {
