@@ -19,11 +19,12 @@ import (
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
-		Dir:      "testdata",
-		Deadline: time.Now().Add(2 * time.Minute),
+		Dir: "testdata",
 
 		RequireExplicitExec: true,
-		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "serving": serving, "stop": stop},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits": exits, "serving": serving, "stop": stop,
+		},
 	})
 }
 
