@@ -398,6 +398,7 @@ func (e *explanation) judge(level string, all []control.Hits, mine func(shown st
 			sum.Saves += h.Saves
 			sum.Expired += h.Expired
 			sum.Dead += h.Dead
+			sum.Evicted += h.Evicted
 			sum.Flushed += h.Flushed
 		}
 	}
@@ -406,9 +407,9 @@ func (e *explanation) judge(level string, all []control.Hits, mine func(shown st
 		return
 	}
 	text := fmt.Sprintf("%d lookups, %d hits (%s), %d misses, %d saved, "+
-		"%d expired, %d dead, %d flushed or evicted",
+		"%d expired, %d dead, %d evicted, %d flushed",
 		lookups(sum), sum.Hits, percent(sum.Hits, lookups(sum)), sum.Misses, sum.Saves,
-		sum.Expired, sum.Dead, sum.Flushed)
+		sum.Expired, sum.Dead, sum.Evicted, sum.Flushed)
 	switch {
 	case sum.Saves == 0 && level == "destination":
 		e.note(level, "see what is said about caching and TLS above; messages that fail save nothing",
