@@ -208,8 +208,8 @@ func TestHits_evictedAndFlushedAreApart(t *testing.T) {
 		t.Fatal(err)
 	}
 	for level, want := range map[string]control.Hits{
-		control.LevelDestination: {Label: "smtp\nd\n", Saves: 3, Evicted: 1, Flushed: 1},
-		control.LevelEndpoint:    {Label: "smtp\ne\n", Saves: 3, Evicted: 2, Flushed: 1},
+		control.LevelDestination: {Label: `smtp\nd\n`, Saves: 3, Evicted: 1, Flushed: 1},
+		control.LevelEndpoint:    {Label: `smtp\ne\n`, Saves: 3, Evicted: 2, Flushed: 1},
 	} {
 		if got, err := c.Hits(level); len(got) != 1 || got[0] != want || err != nil {
 			t.Errorf("%s: got %+v, %v, want %+v", level, got, err, want)
