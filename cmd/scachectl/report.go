@@ -149,7 +149,7 @@ func writeVersions(w io.Writer, system *postfix.System) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "Postfix %s\n", control.Escape(v))
+	fmt.Fprintf(w, "Postfix %s\n", control.Escape(fmt.Sprint(v)))
 	path, installed, err := system.Installed()
 	if errors.Is(err, postfix.ErrNotEnabled) {
 		_, err = fmt.Fprintln(w, "scache is not enabled")
