@@ -1,51 +1,46 @@
 # SPDX-License-Identifier: EPL-2.0
 
-# Postfix has its commands where only root looks for them.
+# The commands of Postfix are only on the path of root.
 export PATH := $(PATH):/usr/sbin:/sbin
 
-# Version and date are those of the changelog, and nothing else of the place or time
-# of the build gets into what is built.
+# Version and date come from the changelog. Nothing else of the place or time of the build
+# gets into what is built.
 DEBIAN = internal/packaging/debian
 VERSION = $(shell sed -n '1s/.*(\(.*\)).*/\1/p' $(DEBIAN)/changelog)
 DATE = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1)" '+%B %-d, %Y')
 GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench test test-package test-versions record soak faults fuzz mutants cover dist install install-files uninstall deb clean
+.PHONY: build demo bench test test-package test-versions test-rpm test-container record soak faults \
+	fuzz mutants cover dist install install-files uninstall selinux install-selinux deb rpm clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
 
-# The main job: the same mail without a cache, with the stock one, with ours.
+# The same mail without a cache, with the stock one, and with ours.
 demo:
 	@.ci/install postfix
 	@$(MAKE) --no-print-directory -s build
 	@bin/scachebench --scache bin/scache demo
 
-# Measures this cache beside the stock one, and plots it. It takes some minutes.
+# Measures this cache and the stock one, and plots the results. It takes some minutes.
 bench:
 	@.ci/install postfix strace gnuplot-nox
 	@$(MAKE) --no-print-directory -s build
 	bin/scachebench --json bin/bench.json --csv bin/bench.csv run
 	gnuplot -c cmd/scachebench/plot.gnuplot bin/bench.csv cmd/scachebench
 
-# All checks and tests. Those against a real Postfix want root.
+# All checks and tests. Those against a real Postfix must be run as root.
 test:
 	@.ci/test
 
-# Hundreds of clients, good and bad, and reloads, for a while.
+# Hundreds of clients, good and bad, and reloads, for DURATION.
 DURATION ?= 5m
 soak:
 	@.ci/install gcc libc6-dev
 	DURATION=$(DURATION) go test -race -v -count 1 -timeout 24h -run '^TestSoak$$' ./cmd/scache
 
-# Each system call of a reload fails, one after another, for some minutes. "make test"
-# takes a sample of them. FAULTS=KIND:ERRNO:N is one of them alone.
-FAULTS ?= all
-faults:
-	@.ci/install postfix gcc libc6-dev
-	FAULTS=$(FAULTS) go test -race -count 1 -timeout 2h -run '^TestHandover_oneCallFails$$' ./cmd/scache
-
-# All fuzz targets, each for a while.
+.PHONY: build demo bench test test-package test-versions test-rpm test-container record soak faults \
+	fuzz cover dist install install-files uninstall selinux install-selinux deb rpm clean
 fuzz: DURATION = 30s
 fuzz:
 	.ci/fuzz $(DURATION)
@@ -57,7 +52,7 @@ GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 mutants:
 	nice go run $(GREMLINS) unleash --timeout-coefficient 10 --threshold-efficacy 90 ./$(PKG)
 
-# What the tests cover, by package.
+# The coverage of the tests, by package.
 cover:
 	.ci/cover
 
@@ -77,61 +72,103 @@ MAN = $(DESTDIR)$(PREFIX)/share/man/man8
 BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH = $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH_FUNCTIONS)
 ZSH_FUNCTIONS ?= site-functions
+POLICIES = $(DESTDIR)$(PREFIX)/share/selinux/packages
 
-# Changes nothing in a running Postfix: that is for "scachectl enable".
+# Units and examples are installed from these directories, by the same names. Paths in them
+# are those of PREFIX=/usr.
+PACKAGING = internal/packaging
+UNIT_FILES = $(patsubst $(PACKAGING)/systemd/%,%,$(wildcard $(foreach kind,*.service *.socket *.d/*,$(PACKAGING)/systemd/$(kind))))
+EXAMPLES = $(patsubst $(PACKAGING)/%,%,$(filter-out %_test.yml,$(wildcard $(foreach dir,apparmor log prometheus selinux,$(PACKAGING)/$(dir)/*))))
+relocate = sed 's!/usr/\(bin\|libexec\)/scache!$(PREFIX)/\1/scache!g'
+
+# Changes nothing in a running Postfix: "scachectl enable" does that.
 install: build install-files
 
 install-files:
 	install -D -m 755 bin/scache $(DESTDIR)$(LIBEXEC)/scache
 	install -D -m 755 bin/scachectl $(SBIN)/scachectl
 	install -D -m 755 bin/scache_exporter $(BIN)/scache_exporter
-	install -d -m 755 $(MAN) $(BASH) $(ZSH) $(UNITS) $(DOC)/prometheus
+	install -d -m 755 $(MAN) $(BASH) $(ZSH)
 	for page in cmd/*/*.8; do \
 		sed 's/^\.Dd .*/.Dd $(DATE)/' $$page >bin/page && install -m 644 bin/page $(MAN)/$${page##*/} || exit; \
 	done
-	install -m 644 internal/packaging/prometheus/rules.yml internal/packaging/prometheus/dashboard.json $(DOC)/prometheus
-	for unit in internal/packaging/systemd/*; do \
-		sed 's#/usr/bin/#$(PREFIX)/bin/#' $$unit >bin/unit && install -m 644 bin/unit $(UNITS)/$${unit##*/} || exit; \
+	for file in $(EXAMPLES); do \
+		$(relocate) $(PACKAGING)/$$file >bin/file && install -D -m 644 bin/file $(DOC)/$$file || exit; \
+	done
+	for unit in $(UNIT_FILES); do \
+		$(relocate) $(PACKAGING)/systemd/$$unit >bin/file && install -D -m 644 bin/file $(UNITS)/$$unit || exit; \
 	done
 	GOARCH= go run ./cmd/scachectl completion bash >bin/completion.bash
 	GOARCH= go run ./cmd/scachectl completion zsh >bin/completion.zsh
 	install -m 644 bin/completion.bash $(BASH)/scachectl
 	install -m 644 bin/completion.zsh $(ZSH)/_scachectl
 
-# Switches Postfix back first, if it uses what is to be removed.
+# The SELinux module, for systems that have SELinux. Version 17 is that of RHEL 7 and later.
+selinux:
+	$(relocate) $(PACKAGING)/selinux/scache-go.fc >bin/scache-go.fc
+	checkmodule -M -m -c 17 -o bin/scache-go.mod $(PACKAGING)/selinux/scache-go.te
+	semodule_package -o bin/scache-go.pp -m bin/scache-go.mod -f bin/scache-go.fc
+
+install-selinux:
+	install -D -m 644 bin/scache-go.pp $(POLICIES)/scache-go.pp
+
+# Switches Postfix back first, where it uses this server.
 uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -x $(SBIN)/scachectl ]; then $(SBIN)/scachectl disable --all; fi
-	-if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl -q disable --now $(notdir $(wildcard internal/packaging/systemd/*)); fi
+	-if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl -q disable --now $(filter %.service %.socket,$(UNIT_FILES)); fi
 	rm -f $(DESTDIR)$(LIBEXEC)/scache $(SBIN)/scachectl $(BIN)/scache_exporter $(BASH)/scachectl $(ZSH)/_scachectl
-	rm -f $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(MAN)/scache_exporter.8 $(UNITS)/scache-exporter*
-	rm -rf $(DOC)/prometheus
-	-rmdir $(DESTDIR)$(LIBEXEC) $(DOC)
+	rm -f $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(MAN)/scache_exporter.8 $(addprefix $(UNITS)/,$(UNIT_FILES)) $(POLICIES)/scache-go.pp
+	rm -f $(addprefix $(DOC)/,$(EXAMPLES))
+	-for dir in $(LIBEXEC:%=$(DESTDIR)%) $(UNITS)/scache-.service.d $(sort $(dir $(addprefix $(DOC)/,$(EXAMPLES)))) $(DOC); do \
+		[ ! -d $$dir ] || rmdir $$dir; \
+	done
 
-# A Debian package of the same files, built by Debian's own tools in a copy.
-# DEB_FLAGS are for dpkg-buildpackage.
-PACKAGE = bin/package/scache-go
+# Packages of the same files. Each is built by the distribution's own tools, in a copy of
+# the source. DEB_FLAGS are for dpkg-buildpackage, RPM_FLAGS for rpmbuild.
+copy = mkdir -p $(1) && tar -c --exclude=./bin --exclude=./.git . | tar -x -C $(1)
+gopaths = GOPATH=$$(go env GOPATH) GOCACHE=$$(go env GOCACHE)
+
+SOURCE = bin/package/scache-go
 deb:
 	@.ci/install dpkg-dev debhelper
 	rm -rf bin/package bin/*.deb
-	mkdir -p $(PACKAGE)
-	tar -c --exclude=./bin --exclude=./.git . | tar -x -C $(PACKAGE)
-	sed -i '1s/(.*)/($(VERSION))/' $(PACKAGE)/$(DEBIAN)/changelog
-	cp -R $(PACKAGE)/$(DEBIAN) $(PACKAGE)/debian
-	sed 's/^$$/./; s/^/ /' LICENSE >>$(PACKAGE)/debian/copyright
-	cd $(PACKAGE) && GOPATH=$$(go env GOPATH) GOCACHE=$$(go env GOCACHE) dpkg-buildpackage --build=binary --no-sign --no-check-builddeps $(DEB_FLAGS)
+	$(call copy,$(SOURCE))
+	sed -i '1s/(.*)/($(VERSION))/' $(SOURCE)/$(DEBIAN)/changelog
+	cp -R $(SOURCE)/$(DEBIAN) $(SOURCE)/debian
+	cp $(SOURCE)/$(PACKAGING)/log/scache.logcheck $(SOURCE)/debian/scache-go.logcheck.ignore.server
+	sed 's/^$$/./; s/^/ /' LICENSE >>$(SOURCE)/debian/copyright
+	cd $(SOURCE) && $(gopaths) dpkg-buildpackage --build=binary --no-sign --no-check-builddeps $(DEB_FLAGS)
 	mv bin/package/*.deb bin/
 	rm -rf bin/package
 
-# The Debian package and real mail in Debian systems of their own, with all that may
-# happen to both: see .ci/versions.d/story. "make test" takes the suite of this machine,
-# and the one in which the package of Postfix has other files.
+rpm:
+	@.ci/install rpm checkpolicy semodule-utils
+	rm -rf bin/rpm bin/*.rpm
+	$(call copy,bin/rpm/source)
+	sed 's/@VERSION@/$(VERSION)/' $(PACKAGING)/rpm/scache-go.spec >bin/rpm/scache-go.spec
+	$(PACKAGING)/rpm/changelog $(DEBIAN)/changelog >>bin/rpm/scache-go.spec
+	cd bin/rpm/source && $(gopaths) rpmbuild -bb --build-in-place --define '_topdir $(CURDIR)/bin/rpm' $(RPM_FLAGS) ../scache-go.spec
+	mv bin/rpm/RPMS/*/*.rpm bin/
+	rm -rf bin/rpm
+
+# Tests the Debian package with real mail in Debian systems of their own: see
+# .ci/versions.d/story. "make test" takes the suite of this machine, and trixie, where the
+# package of Postfix has other files.
 test-package: SUITES ?= $(sort $(shell . /etc/os-release && echo $$VERSION_CODENAME) trixie)
 test-versions: SUITES ?= bullseye bookworm trixie sid
 test-package test-versions:
 	.ci/versions $(SUITES)
 
-# Writes down again what Postfix of these suites says, and how its stock server
-# answers, for tests to play. It wants root.
+# Tests the RPM in a system of its own: see .ci/versions.d/rpm. It must be run as root.
+test-rpm:
+	.ci/rpm
+
+# Tests the container image: see .ci/container. It must be run as root.
+test-container:
+	.ci/container
+
+# Records again the conversations between clients and stock server of these suites, which
+# tests replay. It must be run as root.
 record: SUITES ?= bullseye bookworm trixie sid
 record:
 	.ci/record $(SUITES)

@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package packaging
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"scache/internal/client"
+	"scache/internal/postfixtest"
+)
+
+// realLog returns the lines that the server logs in a private Postfix: while mail is
+// delivered, at a reload, a flush and a restart, and when a client sends nonsense.
+func realLog(t *testing.T) (lines []string) {
+	t.Helper()
+	postfixtest.NeedPostfix(t)
+	i := startPostfix(t, build(t), map[string]string{"connection_cache_status_update_time": "1s"})
+	deliver(t, i, 20)
+	i.await(t, "statistics: domain lookup hits=")
+	if err := i.Command("reload"); err != nil {
+		t.Fatal(err)
+	}
+	i.ask(t, func(c *client.Client) error { _, err := c.FlushAll(); return err })
+	i.ask(t, (*client.Client).Restart)
+	// The next request is made to wait for the answer to the first.
+	i.ask(t, func(c *client.Client) error {
+		if _, err := c.Conn.Write([]byte("request\x00nonsense\x00\x00")); err != nil {
+			return err
+		}
+		c.FindDestination("x")
+		return nil
+	})
+	for _, text := range []string{"flush: ", "restart: ", "takeover: ", "warning: unrecognized request"} {
+		i.await(t, text)
+	}
+	for _, line := range i.Log() {
+		if strings.Contains(line, "/scache[") {
+			lines = append(lines, line)
+		}
+	}
+	return lines
+}
+
+// TestLogRules_realLines runs the tools that the rules are for over a real log.
+func TestLogRules_realLines(t *testing.T) {
+	t.Parallel()
+	for _, tool := range []string{"logcheck", "grok", "mtail", "setpriv"} {
+		need(t, tool)
+	}
+	lines := realLog(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "mail.log")
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+
+	t.Run("logcheck", func(t *testing.T) {
+		reported := logcheck(t, file)
+		for _, line := range lines {
+			isReported := strings.Contains(reported, line)
+			if want := strings.Contains(line, "warning: "); isReported != want {
+				t.Errorf("reported: got %v, want %v: %s", isReported, want, line)
+			}
+		}
+	})
+	t.Run("grok", func(t *testing.T) {
+		texts := make([]string, len(lines))
+		for i, line := range lines {
+			_, texts[i], _ = strings.Cut(line, "]: ")
+		}
+		found := grok(t, texts)
+		for _, name := range []string{"scache_interval_start", "scache_hits", "scache_connections", "scache_lost", "scache_bindings", "scache_problem"} {
+			if !found[name] {
+				t.Errorf("no line has the field %s:\n%s", name, strings.Join(texts, "\n"))
+			}
+		}
+	})
+	t.Run("mtail", func(t *testing.T) {
+		out := run(t, exec.Command("mtail", "--one_shot", "--one_shot_format=prometheus", "--progs", "log/scache.mtail", "--logs", file))
+		const name = `postfix_instance="postfix",prog="scache.mtail"`
+		for _, want := range []string{
+			`scache_log_lookups_total{level="domain",` + name + `,result="hit"} [1-9]`,
+			`scache_log_sessions_peak{` + name + `} [1-9]`,
+			`scache_log_takeovers_total{` + name + `} [1-9]`,
+			`scache_log_takeover_lost_total{` + name + `} 0`,
+			`scache_log_problems_total{` + name + `,severity="warning"} 1`,
+		} {
+			if !regexp.MustCompile(want).MatchString(out) {
+				t.Errorf("got no %s:\n%s", want, out)
+			}
+		}
+	})
+}
+
+// TestLogRules_eachLineOfTheSource makes an example of each format that the source of the
+// server logs: of those without a level, logcheck reports none.
+func TestLogRules_eachLineOfTheSource(t *testing.T) {
+	t.Parallel()
+	need(t, "logcheck")
+	need(t, "setpriv")
+	var lines, want []string
+	for level, formats := range logFormats(t) {
+		for _, format := range formats {
+			line := "2026-11-05T17:54:00.123456+00:00 host postfix-out/scache[4435]: " + level + example(format)
+			lines = append(lines, line)
+			if level != "" {
+				want = append(want, line)
+			}
+		}
+	}
+	lost := "Nov  5 17:54:00 host postfix/scache[1]: takeover: sessions=1 bindings=1 clients=1 lost=1"
+	lines, want = append(lines, lost), append(want, lost)
+	file := filepath.Join(t.TempDir(), "mail.log")
+	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	reported := logcheck(t, file)
+	for _, line := range lines {
+		if got, want := strings.Contains(reported, line), slices.Contains(want, line); got != want {
+			t.Errorf("reported: got %v, want %v: %s\nhint: log/scache.logcheck has the rules", got, want, line)
+		}
+	}
+}
+
+// onRequest are lines that are logged only with an option that asks for them.
+var onRequest = []string{"running: %s"}
+
+// logFormats returns the formats of the server's log lines, by the level that comes first.
+func logFormats(t *testing.T) map[string][]string {
+	t.Helper()
+	found := map[string][]string{}
+	for _, dir := range []string{"../../cmd/scache", "../server", "../master", "../handover"} {
+		files, err := filepath.Glob(dir + "/*.go")
+		if len(files) == 0 || err != nil {
+			t.Fatalf("%s: %v", dir, err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file, "_test.go") {
+				continue
+			}
+			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ast.Inspect(parsed, func(n ast.Node) bool {
+				if level, format, ok := logCall(n); ok && !slices.Contains(onRequest, format) {
+					found[level] = append(found[level], format)
+				}
+				return true
+			})
+		}
+	}
+	if len(found[""]) < 6 || len(found["warning: "]) < 10 {
+		t.Fatalf("found too few lines: %q", found)
+	}
+	return found
+}
+
+// logCall returns the level and the format of a call such as x.Log.Info("format", …).
+func logCall(n ast.Node) (level, format string, ok bool) {
+	call, isCall := n.(*ast.CallExpr)
+	if !isCall || len(call.Args) == 0 {
+		return "", "", false
+	}
+	method, isMethod := call.Fun.(*ast.SelectorExpr)
+	text, isText := call.Args[0].(*ast.BasicLit)
+	if !isMethod || !isText || text.Kind != token.STRING {
+		return "", "", false
+	}
+	level, ok = map[string]string{"Info": "", "Warning": "warning: ", "Fatal": "fatal: "}[method.Sel.Name]
+	format, err := strconv.Unquote(text.Value)
+	return level, format, ok && err == nil
+}
+
+var verb = regexp.MustCompile(`%[-+#.\d]*[a-z]`)
+
+// example fills in a format.
+func example(format string) string {
+	format = strings.ReplaceAll(format, "start interval %s", "start interval Nov  5 17:39:27")
+	format = strings.ReplaceAll(format, "lost=%d", "lost=0")
+	format = strings.ReplaceAll(format, "statistics: %s", "statistics: domain")
+	line := verb.ReplaceAllStringFunc(format, func(v string) string {
+		if strings.HasSuffix(v, "d") {
+			return "12"
+		}
+		return "text"
+	})
+	return strings.ReplaceAll(line, "%%", "%")
+}
+
+// logcheck returns the report of logcheck about a log, with our rules alone.
+func logcheck(t *testing.T, file string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "scache-logcheck-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	log, rules := readFile(t, file), readFile(t, "log/scache.logcheck")
+	for name, text := range map[string]string{
+		"logcheck.conf": "", "log": log, "rules/ignore.d.server/scache-go": rules,
+		"rules/cracking.d/none": "", "rules/violations.d/none": "", "rules/ignore.d.paranoid/none": "", "state/none": "",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// logcheck does not run as root.
+	for path, mode := range map[string]os.FileMode{dir: 0o755, dir + "/state": 0o777} {
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	args := []string{"--reuid", "logcheck", "--regid", "logcheck", "--clear-groups", "logcheck"}
+	if os.Geteuid() != 0 {
+		args = args[5:]
+	}
+	args = append(args, "-c", dir+"/logcheck.conf", "-o", "-t", "-s", "-r", dir+"/rules", "-S", dir+"/state", "-l", dir+"/log")
+	cmd := exec.Command("setpriv", args...)
+	cmd.Dir = "/"
+	return run(t, cmd)
+}
+
+// grok returns the fields that the patterns find in texts, each of which must match a
+// pattern for its kind.
+func grok(t *testing.T, texts []string) (found map[string]bool) {
+	t.Helper()
+	dir := t.TempDir()
+	patterns, err := filepath.Abs("log/scache.grok")
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := fmt.Sprintf(`program {
+	load-patterns: "/usr/share/grok/patterns/base"
+	load-patterns: %q
+	exec "cat %s/texts" {}
+	match { pattern: "%%{SCACHE}" reaction: "%%{@JSON}" }
+	no-match { reaction: "no match: %%{@LINE}" }
+}`, patterns, dir)
+	for name, text := range map[string]string{"texts": strings.Join(texts, "\n") + "\n", "config": config} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	out := run(t, exec.Command("grok", "-f", dir+"/config"))
+	matches := strings.Split(strings.TrimSpace(out), "\n")
+	if len(matches) != len(texts) {
+		t.Fatalf("got %d matches of %d lines:\n%s", len(matches), len(texts), out)
+	}
+	found = map[string]bool{}
+	for _, match := range matches {
+		var fields map[string]string
+		if err := json.Unmarshal([]byte(match), &fields); err != nil {
+			t.Fatalf("%v: %s", err, match)
+		}
+		for pattern, value := range fields {
+			if _, name, ok := strings.Cut(pattern, ":"); ok && value != "" {
+				found[name] = true
+			}
+		}
+		if text := fields["GREEDYDATA:scache_text"]; text != "" && !strings.HasPrefix(text, "restart: ") {
+			t.Errorf("no pattern is for %s", text)
+		}
+	}
+	return found
+}
+
+// A mailSystem is a private Postfix with our server, and a receiver of mail.
+type mailSystem struct{ *postfixtest.Instance }
+
+// build builds the server, and returns its path.
+func build(t *testing.T) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "scache")
+	if err := postfixtest.Build(binary, "scache/cmd/scache"); err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+// startPostfix starts a private Postfix that caches all connections with a server.
+func startPostfix(t *testing.T, server string, main map[string]string) mailSystem {
+	t.Helper()
+	sink, err := postfixtest.StartSink()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { sink.Close() })
+	settings := map[string]string{
+		"relayhost":                          fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
+		"smtp_connection_cache_destinations": "static:all",
+	}
+	for name, value := range main {
+		settings[name] = value
+	}
+	i, err := postfixtest.NewInstance(postfixtest.Config{Scache: server, Chroot: "y", Main: settings})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { i.Close() })
+	if err := i.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return mailSystem{i}
+}
+
+// deliver sends messages and waits until they are delivered.
+func deliver(t *testing.T, i mailSystem, messages int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	before, _ := i.Sent()
+	if err := i.Send(ctx, messages, 5, "user@example.test"); err != nil {
+		t.Fatal(err)
+	}
+	if err := i.WaitSent(ctx, before+messages); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ask asks the server.
+func (i mailSystem) ask(t *testing.T, question func(*client.Client) error) {
+	t.Helper()
+	if err := client.Ask(filepath.Join(i.Dir, "queue/private/scache"), 30*time.Second, question); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await waits until a line is in the log.
+func (i mailSystem) await(t *testing.T, text string) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); len(i.Grep("/scache[", text)) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("the log has no %q:\n%s", text, strings.Join(i.Log(), "\n"))
+		}
+	}
+}
+
+// run runs a command, which must succeed, and returns what it prints.
+func run(t *testing.T, cmd *exec.Cmd) string {
+	t.Helper()
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, out)
+	}
+	return string(out)
+}
+
+func readFile(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
