@@ -72,6 +72,8 @@ MAN = $(DESTDIR)$(PREFIX)/share/man/man8
 BASH = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 ZSH = $(DESTDIR)$(PREFIX)/share/zsh/$(ZSH_FUNCTIONS)
 ZSH_FUNCTIONS ?= site-functions
+# For this machine, even if the binaries are for another one.
+COMPLETION = GOARCH= CGO_ENABLED=0 go run -trimpath -buildvcs=false ./cmd/scachectl completion
 POLICIES = $(DESTDIR)$(PREFIX)/share/selinux/packages
 
 # Units and examples are installed from these directories, by the same names. Paths in them
@@ -98,12 +100,12 @@ install-files:
 	for unit in $(UNIT_FILES); do \
 		$(relocate) $(PACKAGING)/systemd/$$unit >bin/file && install -D -m 644 bin/file $(UNITS)/$$unit || exit; \
 	done
-	GOARCH= go run ./cmd/scachectl completion bash >bin/completion.bash
-	GOARCH= go run ./cmd/scachectl completion zsh >bin/completion.zsh
+	$(COMPLETION) bash >bin/completion.bash
+	$(COMPLETION) zsh >bin/completion.zsh
 	install -m 644 bin/completion.bash $(BASH)/scachectl
 	install -m 644 bin/completion.zsh $(ZSH)/_scachectl
 
-# The SELinux module, for systems that have SELinux. Version 17 is that of RHEL 7 and later.
+# The SELinux module. Version 17 of the format is understood from RHEL 7 on.
 selinux:
 	$(relocate) $(PACKAGING)/selinux/scache-go.fc >bin/scache-go.fc
 	checkmodule -M -m -c 17 -o bin/scache-go.mod $(PACKAGING)/selinux/scache-go.te

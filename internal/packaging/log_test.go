@@ -286,13 +286,13 @@ func grok(t *testing.T, texts []string) (found map[string]bool) {
 // A mailSystem is a private Postfix with our server, and a receiver of mail.
 type mailSystem struct{ *postfixtest.Instance }
 
-// build builds the server, and returns its path.
+// build builds the server as the packages have it, static, and returns its path.
 func build(t *testing.T) string {
 	t.Helper()
 	binary := filepath.Join(t.TempDir(), "scache")
-	if err := postfixtest.Build(binary, "scache/cmd/scache"); err != nil {
-		t.Fatal(err)
-	}
+	cmd := exec.Command("go", "build", "-o", binary, "scache/cmd/scache")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	run(t, cmd)
 	return binary
 }
 
