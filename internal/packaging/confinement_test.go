@@ -19,7 +19,8 @@ import (
 func TestAppArmor_compiles(t *testing.T) {
 	t.Parallel()
 	need(t, "apparmor_parser")
-	run(t, exec.Command("apparmor_parser", "--skip-kernel-load", "--skip-cache", "--skip-read-cache", "apparmor/scache-go"))
+	run(t, exec.Command("apparmor_parser",
+		"--skip-kernel-load", "--skip-cache", "--skip-read-cache", "apparmor/scache-go"))
 }
 
 // TestAppArmor_allowsWhatTheServerDoes traces the server in a private Postfix, with mail, a
@@ -35,7 +36,9 @@ func TestAppArmor_allowsWhatTheServerDoes(t *testing.T) {
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	server := build(t)
-	script := fmt.Sprintf("#!/bin/sh\nexec strace -f -s 300 -o %s/trace.$$ -e trace=open,openat,execve,connect %s \"$@\"\n", dir, server)
+	script := fmt.Sprintf(`#!/bin/sh
+exec strace -f -s 300 -o %s/trace.$$ -e trace=open,openat,execve,connect %s "$@"
+`, dir, server)
 	wrapper := filepath.Join(dir, "wrapper")
 	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
@@ -72,7 +75,9 @@ func TestAppArmor_allowsWhatTheServerDoes(t *testing.T) {
 		}
 	}
 	for _, want := range []access{
-		{"/etc/postfix/main.cf", "r"}, {"/var/spool/postfix/private/scache", "rw"}, {"/usr/sbin/postconf", "x"},
+		{"/etc/postfix/main.cf", "r"},
+		{"/var/spool/postfix/private/scache", "rw"},
+		{"/usr/sbin/postconf", "x"},
 	} {
 		if !seen[want] {
 			t.Errorf("the trace has no %s of %s: %v", want.mode, want.path, seen)
@@ -85,7 +90,8 @@ func TestAppArmor_rejectsWhatNoRuleAllows(t *testing.T) {
 	t.Parallel()
 	rules := appArmorRules(t)
 	for _, a := range []access{
-		{"/etc/shadow", "r"}, {"/etc/postfix/main.cf", "w"}, {"/bin/sh", "x"}, {"/var/spool/postfix/active/1", "r"},
+		{"/etc/shadow", "r"}, {"/etc/postfix/main.cf", "w"},
+		{"/bin/sh", "x"}, {"/var/spool/postfix/active/1", "r"},
 	} {
 		if rules.allow(a) {
 			t.Errorf("%s of %s is allowed", a.mode, a.path)
@@ -98,13 +104,15 @@ func TestAppArmor_enforced(t *testing.T) {
 	t.Parallel()
 	need(t, "apparmor_parser")
 	postfixtest.NeedPostfix(t)
-	if on, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled"); strings.TrimSpace(string(on)) != "Y" {
+	on, _ := os.ReadFile("/sys/module/apparmor/parameters/enabled")
+	if strings.TrimSpace(string(on)) != "Y" {
 		t.Skip("the kernel has no AppArmor")
 	}
 	i := startPostfix(t, build(t), nil)
 	name := filepath.Base(i.Dir)
 	profile := strings.NewReplacer(
-		"profile scache-go ", "profile "+name+" ", "peer=scache-go", "peer="+name, "label=scache-go", "label="+name,
+		"profile scache-go ", "profile "+name+" ",
+		"peer=scache-go", "peer="+name, "label=scache-go", "label="+name,
 		"/usr/libexec/scache-go/scache", i.Dir+"/libexec/scache-go/scache",
 		"/etc/postfix/", i.Dir+"/etc/", "/var/spool/postfix*/", i.Dir+"/queue/",
 	).Replace(readFile(t, "apparmor/scache-go"))
@@ -196,7 +204,8 @@ var fileRule = regexp.MustCompile(`(?m)^  ((?:/|@\{PROC\})\S+) ([a-zA-Z]+)(?: ->
 func appArmorRules(t *testing.T) (rules fileRules) {
 	t.Helper()
 	globs := strings.NewReplacer(
-		"@{PROC}", "/proc", "@{pid}", `(?:\d+|self)`, "**", ".*", "*", "[^/]*", "{", "(?:", "}", ")", ",", "|", ".", `\.`,
+		"@{PROC}", "/proc", "@{pid}", `(?:\d+|self)`,
+		"**", ".*", "*", "[^/]*", "{", "(?:", "}", ")", ",", "|", ".", `\.`,
 	)
 	for _, m := range fileRule.FindAllStringSubmatch(readFile(t, "apparmor/scache-go"), -1) {
 		path := regexp.MustCompile("^" + globs.Replace(m[1]) + "$")
@@ -231,7 +240,10 @@ func (rules fileRules) allow(a access) bool {
 // server may do with and without it.
 func TestSELinux_module(t *testing.T) {
 	t.Parallel()
-	for _, tool := range []string{"checkmodule", "semodule_package", "semodule_link", "semodule_expand", "semodule_unpackage", "sesearch"} {
+	for _, tool := range []string{
+		"checkmodule", "semodule_package", "semodule_link", "semodule_expand", "semodule_unpackage",
+		"sesearch",
+	} {
 		need(t, tool)
 	}
 	out, err := exec.Command("../../.ci/selinux-policy").CombinedOutput()
@@ -243,8 +255,10 @@ func TestSELinux_module(t *testing.T) {
 	modules := strings.TrimSpace(string(out))
 	dir := t.TempDir()
 	module := dir + "/scache-go.pp"
-	run(t, exec.Command("checkmodule", "-M", "-m", "-c", "17", "-o", dir+"/scache-go.mod", "selinux/scache-go.te"))
-	run(t, exec.Command("semodule_package", "-o", module, "-m", dir+"/scache-go.mod", "-f", "selinux/scache-go.fc"))
+	compiled := dir + "/scache-go.mod"
+	run(t, exec.Command("checkmodule", "-M", "-m", "-c", "17", "-o", compiled, "selinux/scache-go.te"))
+	const labels = "selinux/scache-go.fc"
+	run(t, exec.Command("semodule_package", "-o", module, "-m", compiled, "-f", labels))
 
 	link := func(name string, more ...string) string {
 		args := []string{"-o", dir + "/" + name + ".pp"}
@@ -267,7 +281,8 @@ func TestSELinux_module(t *testing.T) {
 		{domain, "capability", "setuid setgid sys_chroot"},
 		{domain, "tcp_socket", "read write"},
 	} {
-		got := run(t, exec.Command("sesearch", "-A", "-s", domain, "-t", tt.target, "-c", tt.class, after))
+		search := exec.Command("sesearch", "-A", "-s", domain, "-t", tt.target, "-c", tt.class, after)
+		got := run(t, search)
 		for _, permission := range strings.Fields(tt.permissions) {
 			if !regexp.MustCompile(`[ {]` + permission + `[ ;]`).MatchString(got) {
 				t.Errorf("not allowed: %s %s:%s %s", domain, tt.target, tt.class, permission)
@@ -275,19 +290,20 @@ func TestSELinux_module(t *testing.T) {
 		}
 	}
 	// Without the module this is denied, which shows that it is asked rightly.
-	if got := run(t, exec.Command("sesearch", "-A", "-s", domain, "-c", "netlink_tcpdiag_socket", before)); got != "" {
+	search := exec.Command("sesearch", "-A", "-s", domain, "-c", "netlink_tcpdiag_socket", before)
+	if got := run(t, search); got != "" {
 		t.Errorf("without the module: got %q, want nothing", got)
 	}
 
 	// The label is that of the server which comes with Postfix.
 	run(t, exec.Command("semodule_unpackage", dir+"/after.pp", dir+"/mod", dir+"/fc"))
-	labels := map[string]string{}
+	known := map[string]string{}
 	for _, line := range strings.Split(readFile(t, dir+"/fc"), "\n") {
 		if f := strings.Fields(line); len(f) == 3 {
-			labels[f[0]] = f[2]
+			known[f[0]] = f[2]
 		}
 	}
-	stock, ours := labels["/usr/libexec/postfix/scache"], labels["/usr/libexec/scache-go/scache"]
+	stock, ours := known["/usr/libexec/postfix/scache"], known["/usr/libexec/scache-go/scache"]
 	if ours == "" || ours != stock {
 		t.Errorf("label: got %q, want that of the stock server, %q", ours, stock)
 	}

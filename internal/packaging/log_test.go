@@ -28,7 +28,8 @@ import (
 func realLog(t *testing.T) (lines []string) {
 	t.Helper()
 	postfixtest.NeedPostfix(t)
-	i := startPostfix(t, build(t), map[string]string{"connection_cache_status_update_time": "1s"})
+	settings := map[string]string{"connection_cache_status_update_time": "1s"}
+	i := startPostfix(t, build(t), settings)
 	deliver(t, i, 20)
 	i.await(t, "statistics: domain lookup hits=")
 	if err := i.Command("reload"); err != nil {
@@ -44,7 +45,7 @@ func realLog(t *testing.T) (lines []string) {
 		c.FindDestination("x")
 		return nil
 	})
-	for _, text := range []string{"flush: ", "restart: ", "takeover: ", "warning: unrecognized request"} {
+	for _, text := range []string{"flush: ", "restart: ", "takeover: ", "warning: unrecognized"} {
 		i.await(t, text)
 	}
 	for _, line := range i.Log() {
@@ -83,14 +84,18 @@ func TestLogRules_realLines(t *testing.T) {
 			_, texts[i], _ = strings.Cut(line, "]: ")
 		}
 		found := grok(t, texts)
-		for _, name := range []string{"scache_interval_start", "scache_hits", "scache_connections", "scache_lost", "scache_bindings", "scache_problem"} {
+		for _, name := range []string{
+			"scache_interval_start", "scache_hits", "scache_connections",
+			"scache_lost", "scache_bindings", "scache_problem",
+		} {
 			if !found[name] {
 				t.Errorf("no line has the field %s:\n%s", name, strings.Join(texts, "\n"))
 			}
 		}
 	})
 	t.Run("mtail", func(t *testing.T) {
-		out := run(t, exec.Command("mtail", "--one_shot", "--one_shot_format=prometheus", "--progs", "log/scache.mtail", "--logs", file))
+		out := run(t, exec.Command("mtail", "--one_shot", "--one_shot_format=prometheus",
+			"--progs", "log/scache.mtail", "--logs", file))
 		const name = `postfix_instance="postfix",prog="scache.mtail"`
 		for _, want := range []string{
 			`scache_log_lookups_total{level="domain",` + name + `,result="hit"} [1-9]`,
@@ -115,7 +120,8 @@ func TestLogRules_eachLineOfTheSource(t *testing.T) {
 	var lines, want []string
 	for level, formats := range logFormats(t) {
 		for _, format := range formats {
-			line := "2026-11-05T17:54:00.123456+00:00 host postfix-out/scache[4435]: " + level + example(format)
+			const tag = "2026-11-05T17:54:00.123456+00:00 host postfix-out/scache[4435]: "
+			line := tag + level + example(format)
 			lines = append(lines, line)
 			if level != "" {
 				want = append(want, line)
@@ -131,7 +137,7 @@ func TestLogRules_eachLineOfTheSource(t *testing.T) {
 	reported := logcheck(t, file)
 	for _, line := range lines {
 		if got, want := strings.Contains(reported, line), slices.Contains(want, line); got != want {
-			t.Errorf("reported: got %v, want %v: %s\nhint: log/scache.logcheck has the rules", got, want, line)
+			t.Errorf("log/scache.logcheck: reported: got %v, want %v: %s", got, want, line)
 		}
 	}
 }
@@ -181,7 +187,8 @@ func logCall(n ast.Node) (level, format string, ok bool) {
 	if !isMethod || !isText || text.Kind != token.STRING {
 		return "", "", false
 	}
-	level, ok = map[string]string{"Info": "", "Warning": "warning: ", "Fatal": "fatal: "}[method.Sel.Name]
+	levels := map[string]string{"Info": "", "Warning": "warning: ", "Fatal": "fatal: "}
+	level, ok = levels[method.Sel.Name]
 	format, err := strconv.Unquote(text.Value)
 	return level, format, ok && err == nil
 }
@@ -212,8 +219,9 @@ func logcheck(t *testing.T, file string) string {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	log, rules := readFile(t, file), readFile(t, "log/scache.logcheck")
 	for name, text := range map[string]string{
-		"logcheck.conf": "", "log": log, "rules/ignore.d.server/scache-go": rules,
-		"rules/cracking.d/none": "", "rules/violations.d/none": "", "rules/ignore.d.paranoid/none": "", "state/none": "",
+		"logcheck.conf": "", "log": log, "state/none": "",
+		"rules/ignore.d.server/scache-go": rules, "rules/ignore.d.paranoid/none": "",
+		"rules/cracking.d/none": "", "rules/violations.d/none": "",
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -233,7 +241,8 @@ func logcheck(t *testing.T, file string) string {
 	if os.Geteuid() != 0 {
 		args = args[5:]
 	}
-	args = append(args, "-c", dir+"/logcheck.conf", "-o", "-t", "-s", "-r", dir+"/rules", "-S", dir+"/state", "-l", dir+"/log")
+	args = append(args, "-c", dir+"/logcheck.conf", "-o", "-t", "-s",
+		"-r", dir+"/rules", "-S", dir+"/state", "-l", dir+"/log")
 	cmd := exec.Command("setpriv", args...)
 	cmd.Dir = "/"
 	return run(t, cmd)
@@ -255,7 +264,8 @@ func grok(t *testing.T, texts []string) (found map[string]bool) {
 	match { pattern: "%%{SCACHE}" reaction: "%%{@JSON}" }
 	no-match { reaction: "no match: %%{@LINE}" }
 }`, patterns, dir)
-	for name, text := range map[string]string{"texts": strings.Join(texts, "\n") + "\n", "config": config} {
+	files := map[string]string{"texts": strings.Join(texts, "\n") + "\n", "config": config}
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
@@ -339,7 +349,8 @@ func deliver(t *testing.T, i mailSystem, messages int) {
 // ask asks the server.
 func (i mailSystem) ask(t *testing.T, question func(*client.Client) error) {
 	t.Helper()
-	if err := client.Ask(filepath.Join(i.Dir, "queue/private/scache"), 30*time.Second, question); err != nil {
+	socket := filepath.Join(i.Dir, "queue/private/scache")
+	if err := client.Ask(socket, 30*time.Second, question); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -347,10 +358,11 @@ func (i mailSystem) ask(t *testing.T, question func(*client.Client) error) {
 // await waits until a line is in the log.
 func (i mailSystem) await(t *testing.T, text string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); len(i.Grep("/scache[", text)) == 0; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); len(i.Grep("/scache[", text)) == 0; {
 		if time.Now().After(end) {
 			t.Fatalf("the log has no %q:\n%s", text, strings.Join(i.Log(), "\n"))
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }
 

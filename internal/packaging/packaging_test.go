@@ -21,7 +21,7 @@ import (
 	"scache/internal/postfixtest"
 )
 
-// need skips a test where a command is missing, and fails it in CI.
+// need skips a test where a command is missing. With CI set, it fails the test.
 func need(t *testing.T, command string) {
 	t.Helper()
 	if _, err := exec.LookPath(command); err == nil {
@@ -33,7 +33,7 @@ func need(t *testing.T, command string) {
 	t.Skipf("SKIPPED: this test needs %s", command)
 }
 
-// collector returns that of a server which has nothing to tell yet.
+// collector returns the collector of a server that has just started.
 func collector(t *testing.T) prometheus.Collector {
 	t.Helper()
 	dir := t.TempDir()
@@ -46,11 +46,12 @@ func collector(t *testing.T) prometheus.Collector {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Process.Kill(); server.Wait() })
-	nobody := func(c *client.Client) error { _, err := c.FindDestination("x"); return err }
-	for end := time.Now().Add(30 * time.Second); client.Ask(socket, time.Second, nobody) != nil; time.Sleep(10 * time.Millisecond) {
+	find := func(c *client.Client) error { _, err := c.FindDestination("x"); return err }
+	for end := time.Now().Add(30 * time.Second); client.Ask(socket, time.Second, find) != nil; {
 		if time.Now().After(end) {
 			t.Fatal("the server does not answer")
 		}
+		time.Sleep(10 * time.Millisecond)
 	}
 	installed := func() string { return "1.0" }
 	return &metrics.Collector{Hits: true, Sources: func() []metrics.Source {
@@ -60,8 +61,8 @@ func collector(t *testing.T) prometheus.Collector {
 
 var metricName = regexp.MustCompile(`scache_\w+`)
 
-// TestDashboardAndRulesNameWhatThereIs looks for each metric that they name.
-func TestDashboardAndRulesNameWhatThereIs(t *testing.T) {
+// TestDashboardAndRules_nameMetricsThatExist looks up each metric that they name.
+func TestDashboardAndRules_nameMetricsThatExist(t *testing.T) {
 	t.Parallel()
 	c := collector(t)
 	problems, err := testutil.CollectAndLint(c)
@@ -100,10 +101,13 @@ func TestDashboardAndRulesNameWhatThereIs(t *testing.T) {
 	}
 }
 
-func TestRules(t *testing.T) {
+func TestRules_promtool(t *testing.T) {
 	t.Parallel()
 	need(t, "promtool")
-	for _, args := range [][]string{{"check", "rules", "rules.yml"}, {"test", "rules", "rules_test.yml"}} {
+	for _, args := range [][]string{
+		{"check", "rules", "rules.yml"},
+		{"test", "rules", "rules_test.yml"},
+	} {
 		cmd := exec.Command("promtool", args...)
 		cmd.Dir = "prometheus"
 		if out, err := cmd.CombinedOutput(); err != nil {
@@ -114,8 +118,9 @@ func TestRules(t *testing.T) {
 
 var exposure = regexp.MustCompile(`Overall exposure level for .*: (\d+\.\d+)`)
 
-// TestUnitsAreHardened has systemd judge them.
-func TestUnitsAreHardened(t *testing.T) {
+// TestUnits_hardened asks systemd for the exposure of the services. It reads the drop-in that
+// both share.
+func TestUnits_hardened(t *testing.T) {
 	t.Parallel()
 	need(t, "systemd-analyze")
 	units, err := filepath.Glob("systemd/*.service")
@@ -123,7 +128,11 @@ func TestUnitsAreHardened(t *testing.T) {
 		t.Fatal(units, err)
 	}
 	for _, unit := range units {
-		out, err := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", unit).Output()
+		if !strings.Contains(readFile(t, unit), "\nNoNewPrivileges=yes\n") {
+			t.Errorf("%s: no NoNewPrivileges=yes", unit)
+		}
+		analyze := exec.Command("systemd-analyze", "security", "--no-pager", "--offline=true", unit)
+		out, err := analyze.Output()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -132,7 +141,7 @@ func TestUnitsAreHardened(t *testing.T) {
 			t.Fatalf("%s", out)
 		}
 		if level, err := strconv.ParseFloat(string(m[1]), 64); level > 2.5 || err != nil {
-			t.Errorf("%s: %s", unit, m[0])
+			t.Errorf("%s: got %s, want 2.5 or less", unit, m[0])
 		}
 	}
 }
