@@ -81,7 +81,7 @@ POLICIES = $(DESTDIR)$(PREFIX)/share/selinux/packages
 PACKAGING = internal/packaging
 UNIT_FILES = $(patsubst $(PACKAGING)/systemd/%,%,$(wildcard $(foreach kind,*.service *.socket *.d/*,$(PACKAGING)/systemd/$(kind))))
 EXAMPLES = $(patsubst $(PACKAGING)/%,%,$(filter-out %_test.yml,$(wildcard $(foreach dir,apparmor log prometheus selinux,$(PACKAGING)/$(dir)/*))))
-relocate = sed 's!/usr/\(bin\|libexec\)/scache!$(PREFIX)/\1/scache!g'
+relocate = sed 's!/usr/\(bin\|libexec\|share/doc\|share/selinux/packages\)/scache!$(PREFIX)/\1/scache!g'
 
 # Changes nothing in a running Postfix: "scachectl enable" does that.
 install: build install-files
