@@ -60,7 +60,7 @@ exec strace -f -s 300 -o %s/trace.$$ -e trace=open,openat,execve,connect %s "$@"
 	rules := appArmorRules(t)
 	standard := strings.NewReplacer(
 		i.Dir+"/queue/", "/var/spool/postfix/", i.Dir+"/queue", "/var/spool/postfix/",
-		i.Dir+"/etc/", "/etc/postfix/", server, "/usr/libexec/scache-go/scache",
+		i.Dir+"/etc/", "/etc/postfix/", i.Dir+"/data/", "/var/lib/postfix/", server, "/usr/libexec/scache-go/scache",
 	)
 	seen := map[access]bool{}
 	for _, trace := range traces {
@@ -115,6 +115,7 @@ func TestAppArmor_enforced(t *testing.T) {
 		"peer=scache-go", "peer="+name, "label=scache-go", "label="+name,
 		"/usr/libexec/scache-go/scache", i.Dir+"/libexec/scache-go/scache",
 		"/etc/postfix/", i.Dir+"/etc/", "/var/spool/postfix*/", i.Dir+"/queue/",
+		"/var/lib/postfix*/", i.Dir+"/data/",
 	).Replace(readFile(t, "apparmor/scache-go"))
 	file := filepath.Join(t.TempDir(), "profile")
 	if err := os.WriteFile(file, []byte(profile), 0o644); err != nil {
@@ -276,7 +277,9 @@ func TestSELinux_module(t *testing.T) {
 		{"postfix_private_t", "sock_file", "write"},
 		{"tmpfs_t", "file", "read write"}, // a memory file
 		{domain, "netlink_tcpdiag_socket", "create read write nlmsg_read"},
-		{"bin_t", "file", "execute execute_no_trans"}, // postconf, getent
+		{"bin_t", "file", "execute execute_no_trans"},   // postconf, getent
+		{"postfix_data_t", "file", "create read write"}, // what a crash leaves
+		{"cgroup_t", "file", "read"},                    // limits of memory
 		{domain, "process", "getsched"},
 		{domain, "capability", "setuid setgid sys_chroot"},
 		{domain, "tcp_socket", "read write"},
