@@ -48,9 +48,10 @@ exec strace -f -s 300 -o %s/trace.$$ -e trace=open,openat,execve,connect %s "$@"
 	if err := i.Command("reload"); err != nil {
 		t.Fatal(err)
 	}
+	i.await(t, "takeover: ") // a restart of the old process would be the same handover
 	deliver(t, i, 20)
 	i.ask(t, (*client.Client).Restart)
-	i.await(t, "takeover: ")
+	i.awaitTimes(t, "takeover: ", 2)
 	deliver(t, i, 20)
 
 	traces, err := filepath.Glob(dir + "/trace.*")

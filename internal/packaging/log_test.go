@@ -358,7 +358,12 @@ func (i mailSystem) ask(t *testing.T, question func(*client.Client) error) {
 // await waits until a line is in the log.
 func (i mailSystem) await(t *testing.T, text string) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); len(i.Grep("/scache[", text)) == 0; {
+	i.awaitTimes(t, text, 1)
+}
+
+func (i mailSystem) awaitTimes(t *testing.T, text string, times int) {
+	t.Helper()
+	for end := time.Now().Add(30 * time.Second); len(i.Grep("/scache[", text)) < times; {
 		if time.Now().After(end) {
 			t.Fatalf("the log has no %q:\n%s", text, strings.Join(i.Log(), "\n"))
 		}
