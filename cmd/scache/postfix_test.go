@@ -164,15 +164,23 @@ func wantJail(t *testing.T, i *postfixtest.Instance, chroot bool) {
 // pidOf returns the process ID of the cache that the instance runs.
 func pidOf(t *testing.T, i *postfixtest.Instance) int {
 	t.Helper()
+	pid, running := findCache(i)
+	if !running {
+		t.Fatal("the cache does not run")
+	}
+	return pid
+}
+
+// findCache returns the process of the cache of an instance, if it runs.
+func findCache(i *postfixtest.Instance) (pid int, running bool) {
 	entries, _ := filepath.Glob("/proc/[0-9]*/exe")
 	for _, exe := range entries {
 		if target, _ := os.Readlink(exe); target == filepath.Join(i.Dir, "libexec/scache-go/scache") {
-			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(exe)))
-			return pid
+			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(exe)))
+			return pid, err == nil
 		}
 	}
-	t.Fatal("the cache does not run")
-	return 0
+	return 0, false
 }
 
 func TestSyslogFromTheJail(t *testing.T) {
