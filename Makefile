@@ -39,8 +39,14 @@ soak:
 	@.ci/install gcc libc6-dev
 	DURATION=$(DURATION) go test -race -v -count 1 -timeout 24h -run '^TestSoak$$' ./cmd/scache
 
-.PHONY: build demo bench test test-package test-versions test-rpm test-container record soak faults \
-	fuzz cover dist install install-files uninstall selinux install-selinux deb rpm clean
+# Makes each system call of a reload fail, one after another, for some minutes. "make test"
+# takes a sample of them. FAULTS=KIND:ERRNO:N is one of them alone.
+FAULTS ?= all
+faults:
+	@.ci/install postfix gcc libc6-dev
+	FAULTS=$(FAULTS) go test -race -count 1 -timeout 2h -run '^TestHandover_oneCallFails$$' ./cmd/scache
+
+# All fuzz targets, for DURATION each.
 fuzz: DURATION = 30s
 fuzz:
 	.ci/fuzz $(DURATION)
