@@ -167,6 +167,9 @@ func (i *Instance) linkDaemons() error {
 
 // writeHosts writes the hosts(5) file of the jail that the delivery agents run in.
 func (i *Instance) writeHosts(hosts map[string][]string) error {
+	if len(hosts) == 0 {
+		return nil // Postfix warns of a file that differs from /etc/hosts
+	}
 	var text strings.Builder
 	for _, name := range slices.Sorted(maps.Keys(hosts)) {
 		for _, address := range hosts[name] {
