@@ -23,7 +23,7 @@ func check(p *master.Process, err error) int {
 		err = errors.Join(err, bad, p.Check())
 	}
 	if err == nil {
-		fmt.Println("scache: all is right")
+		fmt.Println("scache: configuration OK")
 		return 0
 	}
 	lines := strings.Split(err.Error(), "\n")
