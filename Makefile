@@ -10,7 +10,7 @@ VERSION = $(shell sed -n '1s/.*(\(.*\)).*/\1/p' $(DEBIAN)/changelog)
 DATE = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1)" '+%B %-d, %Y')
 GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench test test-package test-versions test-rpm test-container record soak faults \
+.PHONY: build demo bench check test test-package test-versions test-rpm test-container record soak faults \
 	fuzz mutants cover dist install install-files uninstall selinux install-selinux deb rpm clean
 
 build:
@@ -28,6 +28,10 @@ bench:
 	@$(MAKE) --no-print-directory -s build
 	bin/scachebench --json bin/bench.json --csv bin/bench.csv run
 	gnuplot -c cmd/scachebench/plot.gnuplot bin/bench.csv cmd/scachebench
+
+# What can be checked without root, network and Postfix, in less than a minute.
+check:
+	@.ci/check
 
 # All checks and tests. Those against a real Postfix must be run as root.
 test:

@@ -23,6 +23,7 @@ import (
 	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // wantTakeovers waits for takeovers, and fails if one has lost anything.
@@ -41,6 +42,7 @@ func wantTakeovers(t *testing.T, m *postfixtest.Master, n int) {
 // TestClientsInLineGoAlong reloads while more clients wait to be accepted than
 // have room in the line.
 func TestClientsInLineGoAlong(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "connection_cache_ttl_limit=1h")
 	if err := m.SetBacklog(100); err != nil {
@@ -112,6 +114,7 @@ func askOnce(path string) error {
 
 // TestNoDescriptorIsLeft reloads when clients have taken all that there are.
 func TestNoDescriptorIsLeft(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startWithFiles(t, binary, 80)
 	var clients []*net.UnixConn
@@ -143,6 +146,7 @@ func TestNoDescriptorIsLeft(t *testing.T) {
 
 // TestManyBindingsOfOneDestination reloads with more than a list could bear.
 func TestManyBindingsOfOneDestination(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const n = 60_000
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -162,6 +166,7 @@ func TestManyBindingsOfOneDestination(t *testing.T) {
 // TestLongProperties reloads with a lot to write and to read: it takes its time,
 // and nothing else.
 func TestLongProperties(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
@@ -181,6 +186,7 @@ func TestLongProperties(t *testing.T) {
 // TestASilentTakeOverDelaysNobody has a client that says it is a predecessor, and
 // leaves nothing; and a reload while it is waited for.
 func TestASilentTakeOverDelaysNobody(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
@@ -209,6 +215,7 @@ func TestASilentTakeOverDelaysNobody(t *testing.T) {
 
 // TestNothingIsLeftToAStranger has another process at the path of the socket.
 func TestHandover_notToAStranger(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h\nconnection_cache_goodbye=QUIT")
 	c := dial(t, m)
@@ -248,6 +255,7 @@ func TestHandover_notToAStranger(t *testing.T) {
 
 // TestAStoppedProcessLives for longer than daemon_timeout.
 func TestAStoppedProcessLives(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "daemon_timeout=1s\nmax_idle=1h")
 	c := dial(t, m)
@@ -284,6 +292,7 @@ func TestMailOwnerIsServedByRoot(t *testing.T) {
 
 // TestCountsGoOn looks at what an operator sees before and after reloads.
 func TestHandover_keepsCounts(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
@@ -324,6 +333,7 @@ func TestHandover_keepsCounts(t *testing.T) {
 // TestReloadsInARow replaces processes that did not yet read what they were left:
 // it must not come inside what they leave, again and again.
 func TestReloadsInARow(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
@@ -349,6 +359,7 @@ func TestReloadsInARow(t *testing.T) {
 
 // TestRestart has an operator ask for a new process.
 func TestRestart(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
@@ -377,6 +388,7 @@ func TestRestart(t *testing.T) {
 // TestTheHandOverDoesNotWaitForTheLog reloads with a log receiver that is stuck:
 // lines may be lost, clients not.
 func TestTheHandOverDoesNotWaitForTheLog(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
@@ -391,6 +403,7 @@ func TestTheHandOverDoesNotWaitForTheLog(t *testing.T) {
 // TestATakeOverIsRefusedWhereNothingMayBeTakenOver is about a server for one
 // client.
 func TestATakeOverIsRefusedWhereNothingMayBeTakenOver(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
 	cmd, c := standAlone(t, m)
@@ -413,6 +426,7 @@ func TestATakeOverIsRefusedWhereNothingMayBeTakenOver(t *testing.T) {
 
 // TestDescriptorsOfMasterAreCloseOnExec: commands get none of them.
 func TestDescriptorsOfMasterAreCloseOnExec(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")
 	dial(t, m)
@@ -439,6 +453,7 @@ func TestDescriptorsOfMasterAreCloseOnExec(t *testing.T) {
 
 // TestALogThatNobodyReadsIsNoReasonToEnd has a standard error that is broken.
 func TestALogThatNobodyReadsIsNoReasonToEnd(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -21,9 +21,11 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 func TestCommandLine(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata",
@@ -85,6 +87,7 @@ func stale(ts *testscript.TestScript, neg bool, args []string) {
 // TestOutlivesTheReaderOfItsLog has standard error in a pipe to a reader that
 // has left.
 func TestOutlivesTheReaderOfItsLog(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	r, w, err := os.Pipe()
 	if err != nil {

@@ -23,6 +23,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // impatientSink is a mail server that hangs up on clients that are silent for
@@ -76,6 +77,7 @@ func impatientSession(conn net.Conn) {
 // remote end hangs up. A session that was found in the cache and could not be
 // used shows as a hit without a delivery.
 func TestOnlyLiveSessionsAreReused(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	if failed := failedReuses(t, binary); failed != 0 {
 		t.Errorf("%d sessions could not be reused", failed)
@@ -113,6 +115,7 @@ func failedReuses(t *testing.T, scache string) int {
 
 // TestDescriptorPressure allows the daemon 256 open files, and asks for more.
 func TestDescriptorPressure(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	if failed, refused := pressure(t, binary); failed+refused > 0 {
 		t.Errorf("%d saves failed, and %d clients were refused", failed, refused)
@@ -186,6 +189,7 @@ func answers(t *testing.T, m *postfixtest.Master) bool {
 // TestOutOfDescriptors has as many clients as there are descriptors, and none is left for another
 // one: it waits, without a busy loop, until one goes.
 func TestOutOfDescriptors(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startWithFiles(t, binary, 64)
 	var clients []*net.UnixConn
@@ -216,6 +220,7 @@ func TestOutOfDescriptors(t *testing.T) {
 // TestGoodbye looks at the log of a remote Postfix on whose connections the time
 // runs out.
 func TestGoodbye(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for goodbye, polite := range map[string]bool{"": false, "QUIT": true} {
 		t.Run("goodbye="+goodbye, func(t *testing.T) {
@@ -260,6 +265,7 @@ func TestGoodbye(t *testing.T) {
 // TestEndpointsHaveLimits has receivers that allow few idle connections, or for a
 // short time, by main.cf and by an option.
 func TestEndpointsHaveLimits(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "connection_cache_goodbye = QUIT\nconnection_cache_ttl_limit = 1h\nconnection_cache_endpoint_session_limit = 3\nconnection_cache_endpoint_limits = 192.0.2.0/24=1, lmtp=0/2m",
 		"-o", "max_idle=1h")

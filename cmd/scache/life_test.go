@@ -26,6 +26,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // patience bounds every wait for something that a daemon should do at once.
@@ -125,6 +126,7 @@ func eventually(t *testing.T, what string, holds func() bool) {
 }
 
 func TestStatisticsAreTheLastWords(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, end := range map[string]func(*postfixtest.Master) error{
 		"end of file on the status channel": (*postfixtest.Master).HangUp,
@@ -156,6 +158,7 @@ func TestStatisticsAreTheLastWords(t *testing.T) {
 }
 
 func TestSignalsThatDoNothing(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
 	c := startWithClient(t, m)
@@ -169,6 +172,7 @@ func TestSignalsThatDoNothing(t *testing.T) {
 }
 
 func TestNothingToLogAboutNothing(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")
 	dial(t, m)
@@ -179,6 +183,7 @@ func TestNothingToLogAboutNothing(t *testing.T) {
 }
 
 func TestEndsWhenIdle(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		settings string
@@ -211,6 +216,7 @@ func TestEndsWhenIdle(t *testing.T) {
 
 // TestAskingDoesNotKeepIt has an operator who looks again and again.
 func TestAskingDoesNotKeepIt(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "max_idle = 1s")
 	start(t, m)
@@ -232,6 +238,7 @@ func TestAskingDoesNotKeepIt(t *testing.T) {
 }
 
 func TestEndsWhenNobodyEverCame(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "", "-i", "1")
 	start(t, m)
@@ -248,6 +255,7 @@ func TestEndsWhenNobodyEverCame(t *testing.T) {
 // the same max_idle, starts later, and has no client. A short daemon_timeout is
 // nothing to a process that is well.
 func TestStaysWhileAClientIsConnected(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m, clock := newMaster(t, "max_idle = 1s\ndaemon_timeout = 1s"), newMaster(t, "max_idle = 1s")
 	c := startWithClient(t, m)
@@ -278,6 +286,7 @@ func statusPair(m *postfixtest.Master, generation uint32) [][]byte {
 }
 
 func TestOneStatusPairHoweverManyClients(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "") // with GENERATION=17
 	first := dial(t, m)
@@ -296,6 +305,7 @@ func TestOneStatusPairHoweverManyClients(t *testing.T) {
 }
 
 func TestGenerationIsOctal(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for text, generation := range map[string]uint32{"0": 0, "10": 8, "37777777777": math.MaxUint32} {
 		t.Run(text, func(t *testing.T) {
@@ -312,6 +322,7 @@ func TestGenerationIsOctal(t *testing.T) {
 }
 
 func TestOneStatusPairForEachIdlePeriod(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")
 	periods := 0
@@ -333,6 +344,7 @@ func TestOneStatusPairForEachIdlePeriod(t *testing.T) {
 }
 
 func TestFullStatusChannelHoldsNobodyUp(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
 	m.Deaf = true
@@ -376,6 +388,7 @@ func parseStamp(t *testing.T, stamp string, zone *time.Location) time.Time {
 }
 
 func TestStatisticsEveryInterval(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "connection_cache_status_update_time = 1s")
 	m.Env = append(m.Env, "TZ=UTC")
@@ -404,6 +417,7 @@ func TestStatisticsEveryInterval(t *testing.T) {
 // TestVanishingClientsLeaveNothingBehind counts descriptors: of 1,000 clients
 // that leave in the middle of whatever they do.
 func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1s")
 	fd := newDescriptor(t)
@@ -451,6 +465,7 @@ func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
 // TestSilentClientsCostNothing traces a daemon whose clients say nothing: after the
 // moment in which the tracer stops its threads, it makes no system call.
 func TestSilentClientsCostNothing(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	strace, err := exec.LookPath("strace")
 	if err != nil {

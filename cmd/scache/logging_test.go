@@ -21,6 +21,7 @@ import (
 	"scache/attr"
 	"scache/internal/client"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // complainAbout sends malformed requests, each of which is worth at least one
@@ -43,6 +44,7 @@ func complainAbout(t *testing.T, c *client.Client, requests int) {
 }
 
 func TestDeafLogReceiverHoldsNobodyUp(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, options := range map[string][]string{"": nil, "-v": {"-v"}} {
 		t.Run(name, func(t *testing.T) {
@@ -66,6 +68,7 @@ func TestDeafLogReceiverHoldsNobodyUp(t *testing.T) {
 // TestStartsWithADeafLogReceiver has the receiver of early lines deaf, too, and
 // its queue full before the daemon starts.
 func TestStartsWithADeafLogReceiver(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "postlog_service_name = deaf")
 	path := filepath.Join(queueDirectory(m), "public", "deaf")
@@ -81,6 +84,7 @@ func TestStartsWithADeafLogReceiver(t *testing.T) {
 // TestFatalErrorsEndInSilenceWithADeafLogReceiver: what is wrong cannot be
 // logged, but the daemon ends.
 func TestFatalErrorsEndInSilenceWithADeafLogReceiver(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "postlog_service_name = deaf\nipc_timeout = x")
 	path := filepath.Join(queueDirectory(m), "public", "deaf")
@@ -111,6 +115,7 @@ func fillLog(t *testing.T, path string) {
 // TestNoLogReceiver: lines are lost while no receiver takes them, and
 // those that come later are not.
 func TestNoLogReceiver(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "postlog_service_name = late")
 	path := filepath.Join(queueDirectory(m), "public", "late")
@@ -124,6 +129,7 @@ func TestNoLogReceiver(t *testing.T) {
 }
 
 func TestLongLogLines(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "debugger_command = true "+strings.Repeat("x", 10_000), "-D")
 	wantAnswer(t, startWithClient(t, m))
@@ -139,6 +145,7 @@ func TestLongLogLines(t *testing.T) {
 }
 
 func TestStrangeLogLines(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
 	c := startWithClient(t, m)
@@ -151,6 +158,7 @@ func TestStrangeLogLines(t *testing.T) {
 // TestServesWithoutSyslog relies on tests that make a /dev/log not to run in
 // parallel with others. A machine's own syslogd does no harm.
 func TestServesWithoutSyslog(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "maillog_file =", "-v")
 	c := startWithClient(t, m)

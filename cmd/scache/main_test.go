@@ -3,6 +3,7 @@
 package main
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -20,6 +21,10 @@ var binary string
 func TestMain(m *testing.M) { os.Exit(testMain(m)) }
 
 func testMain(m *testing.M) int {
+	flag.Parse()
+	if testing.Short() {
+		return m.Run() // without the tests that use the binary
+	}
 	dir, err := os.MkdirTemp("", "scache-binary-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

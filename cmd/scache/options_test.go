@@ -21,6 +21,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // wantAnnounced checks whether the daemon speaks first, and what it logs before.
@@ -39,6 +40,7 @@ func wantAnnounced(t *testing.T, m *postfixtest.Master, announced bool, warnings
 const unknownVersion = `warning: the version of Postfix is unknown, and taken for 3.6 or later: .*; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6`
 
 func TestAnnouncementByParameter(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for value, announced := range map[string]bool{"yes": true, "no": false} {
 		t.Run(value, func(t *testing.T) {
@@ -49,6 +51,7 @@ func TestAnnouncementByParameter(t *testing.T) {
 }
 
 func TestAnnouncementByVersionOfPostfix(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for script, announced := range map[string]bool{
 		"echo 3.5.25":       false,
@@ -70,6 +73,7 @@ func TestAnnouncementByVersionOfPostfix(t *testing.T) {
 }
 
 func TestAnnouncementByUnknownVersionOfPostfix(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for _, script := range []string{
 		"echo garbage",
@@ -122,6 +126,7 @@ func TestPostconfThatHangsBehindTheJail(t *testing.T) {
 // TestWhatIsNotUnderstoodIsAsked has a Postfix whose main.cf knows more than this
 // version of the daemon.
 func TestWhatIsNotUnderstoodIsAsked(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const setting = "max_idle = ${seconds{3 minutes}}\ncommand_directory = "
 	m := newMaster(t, setting+fakePostconf(t, `case "$*" in *-dh*) echo 3.99;; *) echo 180s;; esac`))
@@ -145,6 +150,7 @@ func TestWhatIsNotUnderstoodIsAsked(t *testing.T) {
 // TestCommandsGetNoSockets: a command that stays, such as a debugger, would
 // hide the end of the daemon from master, and take clients from its successor.
 func TestCommandsGetNoSockets(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	out := t.TempDir()
 	script := "ls -l /proc/self/fd > " + out
@@ -159,6 +165,7 @@ func TestCommandsGetNoSockets(t *testing.T) {
 }
 
 func TestDebuggerCommand(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, options := range map[string][]string{"-D": {"-D"}, "no -D": nil} {
 		t.Run(name, func(t *testing.T) {
@@ -182,6 +189,7 @@ func TestDebuggerCommand(t *testing.T) {
 // TestVerboseAndDebuggerByEnvironment has what master gives if it was started
 // with -v or -D itself.
 func TestVerboseAndDebuggerByEnvironment(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "debugger_command = exit 7")
 	m.Env = append(m.Env, "MAIL_VERBOSE=1", "MAIL_DEBUG=1")
@@ -198,6 +206,7 @@ func TestVerboseAndDebuggerByEnvironment(t *testing.T) {
 }
 
 func TestDebuggerThatFailsIsNoReasonToEnd(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "debugger_command = exit 7", "-D")
 	wantAnswer(t, startWithClient(t, m))
@@ -207,6 +216,7 @@ func TestDebuggerThatFailsIsNoReasonToEnd(t *testing.T) {
 }
 
 func TestVerboseLogsRequests(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, options := range map[string][]string{"": nil, "-v": {"-v"}, "-v -v": {"-v", "-v"}, "-vv": {"-vv"}} {
 		t.Run(name, func(t *testing.T) {
@@ -227,6 +237,7 @@ func TestVerboseLogsRequests(t *testing.T) {
 
 // TestLogsToStandardErrorToo compares the two logs.
 func TestLogsToStandardErrorToo(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "", "-V")
 	c := startWithClient(t, m)
@@ -253,6 +264,7 @@ func TestLogsToStandardErrorToo(t *testing.T) {
 // TestSeveralSockets gives the daemon two listening sockets, as master does with
 // an inet service of a host with two addresses.
 func TestSeveralSockets(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
 	null, err := os.Open(os.DevNull)
@@ -326,6 +338,7 @@ func standAlone(t *testing.T, m *postfixtest.Master) (*exec.Cmd, *client.Client)
 }
 
 func TestStandAlone(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "max_idle = 1")
 	cmd, c := standAlone(t, m)
@@ -351,6 +364,7 @@ func TestStandAlone(t *testing.T) {
 }
 
 func TestStandAloneWantsASocket(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // deliveryLimit bounds the time for any amount of mail in these tests.
@@ -116,6 +117,7 @@ func wantNoComplaints(t *testing.T, i *postfixtest.Instance) {
 }
 
 func TestMailThroughTheCache(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		chroot   string
@@ -258,6 +260,7 @@ func waitForExit(t *testing.T, pid int) {
 // How many connections it takes is up to the scheduler, and varies from run to run:
 // that is only logged.
 func TestReloadsCostNothing(t *testing.T) {
+	testenv.SkipShort(t)
 	const messages = 3000
 	const interval = 500 * time.Millisecond
 	calm, _ := deliverWithReloads(t, binary, messages, 0)
@@ -369,6 +372,7 @@ func sendWithReloads(i *postfixtest.Instance, messages int, interval time.Durati
 }
 
 func TestStopEndsTheCache(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	sink := startSink(t)
 	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: relayTo(sink.Port, nil)})
@@ -382,6 +386,7 @@ func TestStopEndsTheCache(t *testing.T) {
 }
 
 func TestLMTPThroughTheCache(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	sink := startSink(t, "-L")
 	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: map[string]string{
@@ -396,6 +401,7 @@ func TestLMTPThroughTheCache(t *testing.T) {
 // TestOnDemand has the default configuration: connections to one destination
 // are cached while there is much mail for it.
 func TestOnDemand(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	sink := startSink(t)
 	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: map[string]string{
@@ -408,6 +414,7 @@ func TestOnDemand(t *testing.T) {
 
 // TestPerDestination caches connections to one of two destinations.
 func TestPerDestination(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	cached, other := startSinkOn(t, "127.0.0.2"), startSink(t)
 	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: map[string]string{
@@ -429,6 +436,7 @@ func TestPerDestination(t *testing.T) {
 // TestTLSConnectionsAreReused relays to a second Postfix, which wants TLS: what
 // is cached is the connection to tlsproxy(8), which keeps the TLS session.
 func TestTLSConnectionsAreReused(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	certificate := filepath.Join(t.TempDir(), "certificate")
 	if err := postfixtest.NewCertificate(certificate); err != nil {

@@ -14,11 +14,13 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // TestTheRecorderWritesDownWhatGoesBy, and disturbs neither side. Recordings of the stock
 // server are tests of internal/server.
 func TestTheRecorderWritesDownWhatGoesBy(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_announce_protocol = yes")
 	socket := filepath.Join(t.TempDir(), "socket")

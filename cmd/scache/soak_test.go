@@ -22,6 +22,7 @@ import (
 	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // A soak is one run of the test.
@@ -40,6 +41,7 @@ type soak struct {
 }
 
 func TestSoak(t *testing.T) {
+	testenv.SkipShort(t)
 	duration := 20 * time.Second
 	if text := os.Getenv("DURATION"); text != "" {
 		var err error
@@ -372,6 +374,7 @@ func (s *soak) startAndStop(t *testing.T, all *sync.WaitGroup) (end func()) {
 
 // TestSoakClient is the client that is stopped.
 func TestSoakClient(t *testing.T) {
+	testenv.SkipShort(t)
 	path := os.Getenv("SOAK_SOCKET")
 	if path == "" {
 		return // this is no test of its own

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // wantFatal checks that the child ended by a single fatal error, and that the
@@ -50,6 +51,7 @@ func wantFatal(t *testing.T, m *postfixtest.Master, err error, names ...string) 
 }
 
 func TestFatalOptions(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	usual := []string{"-l", "-n", "scache", "-t", "unix"}
 	with := func(options ...string) []string { return slices.Concat(usual, options) }
@@ -85,6 +87,7 @@ func TestFatalOptions(t *testing.T) {
 }
 
 func TestFatalSettings(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for settings, names := range map[string][]string{
 		"connection_cache_ttl_limit = 2x":             {"connection_cache_ttl_limit", "2x", "main.cf, line 4"},
@@ -119,6 +122,7 @@ func TestFatalSettings(t *testing.T) {
 }
 
 func TestFatalEnvironment(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	empty := t.TempDir()
 	for setting, names := range map[string][]string{
@@ -156,6 +160,7 @@ func TestFatalMailOwner(t *testing.T) {
 // TestFatalTerminal starts the daemon as a person does who has found the
 // program: by hand.
 func TestFatalTerminal(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
 	m.Cmd = postfixtest.Command(binary, m.Args...)
@@ -187,6 +192,7 @@ func openTerminal(t *testing.T) *os.File {
 
 // TestOverride looks at the name in the log to see what the daemon has read.
 func TestOverride(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
 		settings string
@@ -225,6 +231,7 @@ func TestOverride(t *testing.T) {
 
 // TestCrash_isLogged has a process that the runtime ends, as it does when it cannot go on.
 func TestCrash_isLogged(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	data, err := os.MkdirTemp("", "data") // mail_owner must reach it
 	if err != nil {

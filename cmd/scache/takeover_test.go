@@ -17,6 +17,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // A saved is a session that a test has saved, and will look for.
@@ -67,6 +68,7 @@ func wantNoWarnings(t *testing.T, m *postfixtest.Master) {
 }
 
 func TestTakeovers(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const sessions, bindings, clients, takeovers = 5000, 300, 200, 10
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -133,6 +135,7 @@ func wantBindings(t *testing.T, c *client.Client, destination string, first int)
 // TestTTLGoesOnThroughTakeovers looks when a session is closed whose time to
 // live spans two reloads.
 func TestTTLGoesOnThroughTakeovers(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
@@ -159,6 +162,7 @@ func TestTTLGoesOnThroughTakeovers(t *testing.T) {
 // TestRequestInProgressGoesOn reloads, twice, while clients are in the middle of
 // a request: each goes on where it stopped, and nothing is said about it.
 func TestRequestInProgressGoesOn(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	idle := dial(t, m)
@@ -280,6 +284,7 @@ func TestStockSuccessorIsHarmless(t *testing.T) {
 
 // TestSIGTERMDoesNotHandOver ends the daemon for good.
 func TestSIGTERMDoesNotHandOver(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")
 	c := dial(t, m)

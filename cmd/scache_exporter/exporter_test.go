@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -27,13 +28,18 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // server and exporter are the binaries under test.
 var server, exporter string
 
 func TestMain(m *testing.M) {
+	flag.Parse()
 	os.Exit(func() int {
+		if testing.Short() {
+			return m.Run() // without the tests that use the binaries
+		}
 		dir, err := os.MkdirTemp("", "scache-exporter-test-")
 		if err != nil {
 			panic(err)
@@ -141,6 +147,7 @@ func system(t *testing.T, name, settings string) (dir, socket string) {
 
 // TestMetrics_serverThatDoesNotAnswer is down after a second, and the others are up.
 func TestMetrics_serverThatDoesNotAnswer(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	good, err := postfixtest.StartMaster(server, "multi_instance_name = good")
 	if err != nil {
@@ -192,6 +199,7 @@ func TestMetrics_serverThatDoesNotAnswer(t *testing.T) {
 // TestMetrics_manyConnections has a connection cache that answers after a while, and more
 // clients than the exporter accepts. They share what it asks for, and it answers later.
 func TestMetrics_manyConnections(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	dir, path := system(t, "slow", "")
 	l, err := net.Listen("unix", path)
@@ -240,6 +248,7 @@ func TestMetrics_manyConnections(t *testing.T) {
 
 // TestMetrics_textThatIsNotUTF8 is the name of an instance, and ends nothing.
 func TestMetrics_textThatIsNotUTF8(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	odd, _ := system(t, "odd", "multi_instance_name = postfix-\xff\n")
 	good, _ := system(t, "good", "")
@@ -312,6 +321,7 @@ func TestNewServer_bounds(t *testing.T) {
 }
 
 func TestPasswords(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	dir, _ := system(t, "one", "")
 	config := filepath.Join(dir, "web.yml")
@@ -332,6 +342,7 @@ func TestPasswords(t *testing.T) {
 // TestSystemdSocket has systemd's own tool listen, and start the exporter when a client
 // connects.
 func TestSystemdSocket(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const tool = "systemd-socket-activate"
 	if _, err := exec.LookPath(tool); err != nil {
@@ -357,6 +368,7 @@ func TestSystemdSocket(t *testing.T) {
 }
 
 func TestOptions(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for args, code := range map[string]int{
 		"--version": 0, "--help": 0, "--nonsense": 2, "surplus": 2,
@@ -372,6 +384,7 @@ func TestOptions(t *testing.T) {
 
 // TestPrometheus has a real one scrape two instances while mail flows.
 func TestPrometheus(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	if _, err := exec.LookPath("prometheus"); err != nil {
 		if os.Getenv("CI") != "" {

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"scache/internal/testenv"
 )
 
 // names are parameters that postconf knows, accepts any value for, and shows.
@@ -144,6 +146,7 @@ func since(t *testing.T, level string) bool {
 }
 
 func TestExpressionsAsPostconfHasThem(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	levels := since(t, "3.6")
 	for i, e := range expressions {
@@ -210,6 +213,7 @@ func TestFunctions(t *testing.T) {
 }
 
 func TestFunctionsAsPostconfHasThem(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	if !since(t, "3.11") {
 		t.Skip("this Postfix knows no functions; TestFunctions has what a later one says")
@@ -264,6 +268,7 @@ esac
 // TestPostconfItselfIsAsked has the real one asked, for what this package only
 // pretends not to understand.
 func TestPostconfItselfIsAsked(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	c := parsed(t, "mydestination = x\nrelay_domains = ${mydestination?{$mydestination.$myorigin}}\nmyorigin = a\n")
 	if err := os.WriteFile(filepath.Join(c.settings["config_directory"].value, "master.cf"), nil, 0o600); err != nil {
@@ -280,6 +285,7 @@ func TestPostconfItselfIsAsked(t *testing.T) {
 // TestRandomFilesAsPostconfHasThem makes files out of lines, comments,
 // continuations and nested expressions, some of them broken.
 func TestRandomFilesAsPostconfHasThem(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"scache/internal/testenv"
 )
 
 // DaemonDirectory returns the daemon directory of the installed Postfix.
@@ -27,10 +29,11 @@ func Stock() (string, error) {
 	return path, err
 }
 
-// NeedPostfix skips a test that cannot run without Postfix and root. With CI set in the
-// environment, the test fails instead.
+// NeedPostfix skips a test that cannot run without Postfix and root, and in short mode. With
+// CI set in the environment, the test fails where they are missing.
 func NeedPostfix(t testing.TB) (stock string) {
 	t.Helper()
+	testenv.SkipShort(t)
 	stock, err := Stock()
 	if err == nil && os.Geteuid() == 0 {
 		return stock

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/testenv"
 )
 
 // A turn is what a client says, and what it hears then.
@@ -104,7 +106,7 @@ func TestAClientMayVanishAtAnyByte(t *testing.T) {
 	w.connect(t).leave() // the first connection opens what belongs to the runtime
 	said, _ := clientBytes()
 	before := openDescriptors(t)
-	for n := range len(said) + 1 {
+	for n := 0; n <= len(said); n += testenv.Stride() {
 		for _, last := range []string{"listening", "deaf", "with a descriptor beside the last byte"} {
 			p := w.connect(t)
 			p.play(fullConversation, fd, n, everything, last != "deaf")

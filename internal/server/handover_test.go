@@ -19,6 +19,7 @@ import (
 	"scache/internal/cache"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
+	"scache/internal/testenv"
 )
 
 // takesOver makes a server take over what others leave.
@@ -79,7 +80,7 @@ func handOver(t *testing.T, from, to *world) {
 func TestHandOver_changesNothingWhenItFails(t *testing.T) {
 	t.Parallel()
 	said, _ := clientBytes()
-	for n := range len(said) + 1 {
+	for n := 0; n <= len(said); n += testenv.Stride() {
 		from, to := newWorld(t), newWorld(t)
 		takesOver(from)
 		_, fd := pipe(t)
@@ -205,7 +206,7 @@ func TestHandover_connectionsAreThoseOfClients(t *testing.T) {
 func TestHandOver_inEveryPhase(t *testing.T) {
 	t.Parallel()
 	said, _ := clientBytes()
-	for n := range len(said) + 1 {
+	for n := 0; n <= len(said); n += testenv.Stride() {
 		worlds := []*world{newWorld(t), newWorld(t), newWorld(t)}
 		_, fd := pipe(t)
 		p := worlds[0].connect(t)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/cache"
+	"scache/internal/testenv"
 )
 
 func TestMalformedRequests(t *testing.T) {
@@ -79,6 +80,7 @@ func testMalformed(t *testing.T, say, hear, warning string) {
 
 // TestRequest_tooLong is refused, and the conversation continues, in another process too.
 func TestRequest_tooLong(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for name, list := range map[string]string{
 		"in a value":          `request\0save_dest\0ttl\09\0label\0` + strings.Repeat("x", 4<<20) + `\0\0`,
