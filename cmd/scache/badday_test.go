@@ -57,7 +57,7 @@ func TestClientsInLineGoAlong(t *testing.T) {
 		go func() { answered <- askOnce(m.Socket) }()
 	}
 	connections := int64(1 + 130)
-	eventually(t, "the line is full", func() bool {
+	testenv.Eventually(t, "the line is full", func() bool {
 		c, err := connectNow(m.Socket)
 		if err == nil {
 			connections++
@@ -129,7 +129,7 @@ func TestNoDescriptorIsLeft(t *testing.T) {
 	for _, conn := range clients {
 		go func() {
 			defer conn.Close() // makes room for another one
-			c, err := client.New(fdpass.New(conn), true)
+			c, err := postfixtest.NewClient(fdpass.New(conn), true)
 			if err == nil {
 				_, err = c.FindEndpoint("miss")
 			}
@@ -219,11 +219,8 @@ func TestHandover_notToAStranger(t *testing.T) {
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h\nconnection_cache_goodbye=QUIT")
 	c := dial(t, m)
-	remote, session, err := fdpass.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer remote.Close()
+	x, y := testenv.ConnPair(t)
+	remote, session := fdpass.New(x), fdpass.New(y)
 	fd, err := session.FD()
 	if err != nil {
 		t.Fatal(err)
@@ -238,7 +235,7 @@ func TestHandover_notToAStranger(t *testing.T) {
 	}
 	defer stranger.Wait()
 	defer stranger.Process.Kill()
-	eventually(t, "the stranger listens", func() bool { return askOnce(m.Socket+".new") == nil })
+	testenv.Eventually(t, "the stranger listens", func() bool { return askOnce(m.Socket+".new") == nil })
 	if err := os.Rename(m.Socket+".new", m.Socket); err != nil {
 		t.Fatal(err)
 	}
@@ -469,7 +466,7 @@ func TestALogThatNobodyReadsIsNoReasonToEnd(t *testing.T) {
 	defer cmd.Process.Kill()
 	r.Close()
 	w.Close()
-	eventually(t, "it listens", func() bool { return askOnce(path) == nil })
+	testenv.Eventually(t, "it listens", func() bool { return askOnce(path) == nil })
 	c := talk(t, connect(t, path), true)
 	complainAbout(t, c, 200)
 	wantAnswer(t, c)

@@ -18,7 +18,6 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
 
-	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
 	"scache/internal/testenv"
@@ -57,7 +56,7 @@ func waitForServer(path string) error {
 		if err == nil {
 			defer conn.Close()
 			conn.SetDeadline(end)
-			c, err := client.New(fdpass.New(conn), true)
+			c, err := postfixtest.NewClient(fdpass.New(conn), true)
 			if err == nil {
 				_, err = c.FindEndpoint("never saved")
 			}

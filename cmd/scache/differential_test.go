@@ -16,6 +16,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // A contender is one of the servers that are compared, with its clients.
@@ -122,7 +123,7 @@ func TestAnswersAsStock(t *testing.T) {
 	label := func(kind string, n int) string { return fmt.Sprintf("smtp\n%s%d\n", kind, r.IntN(n)) }
 
 	for i := range operations {
-		fd := newDescriptor(t)
+		fd := testenv.NewDescriptor(t)
 		ttl := int32(100 + r.IntN(100_000)) // longer than the test, whatever the limit
 		var op operation
 		switch n := r.IntN(100); {
@@ -155,7 +156,7 @@ func TestAnswersAsStock(t *testing.T) {
 func TestPeaksAsStock(t *testing.T) {
 	t.Parallel()
 	stockBinary := postfixtest.NeedPostfix(t)
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	t.Cleanup(func() { unix.Close(fd) })
 	for name, script := range map[string][]operation{
 		"nothing":               {},

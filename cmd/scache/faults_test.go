@@ -143,7 +143,7 @@ func pressure(t *testing.T, scache string) (failed, refused int) {
 	t.Helper()
 	m := startWithFiles(t, scache, 256)
 	c := dial(t, m)
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	defer unix.Close(fd)
 	for i := range 1000 {
 		c.Conn.(*fdpass.Conn).SetDeadline(time.Now().Add(20 * time.Second))
@@ -178,7 +178,7 @@ func answers(t *testing.T, m *postfixtest.Master) bool {
 	}
 	t.Cleanup(func() { conn.Close() })
 	conn.SetDeadline(time.Now().Add(5 * time.Second))
-	c, err := client.New(fdpass.New(conn), true)
+	c, err := postfixtest.NewClient(fdpass.New(conn), true)
 	if err != nil {
 		return false
 	}
@@ -207,7 +207,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	for _, conn := range clients[:80] {
 		conn.Close()
 	}
-	c, err := client.New(fdpass.New(clients[99]), true)
+	c, err := postfixtest.NewClient(fdpass.New(clients[99]), true)
 	if err != nil {
 		t.Fatal(err)
 	}

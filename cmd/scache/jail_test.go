@@ -24,6 +24,7 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // queueDirectory returns the directory that a master works in.
@@ -116,7 +117,7 @@ func TestDescriptorsPassTheJail(t *testing.T) {
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "", "-c", "-u")
 	giver, taker := startWithClient(t, m), talk(t, connect(t, m.Socket), true)
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	if status, err := giver.SaveEndpoint(100, "e", "p", fd); err != nil || status != client.OK {
 		t.Fatal(status, err)
 	}

@@ -68,7 +68,7 @@ func connect(t *testing.T, path string) *net.UnixConn {
 // talk makes a client of a connection.
 func talk(t *testing.T, conn *net.UnixConn, announced bool) *client.Client {
 	t.Helper()
-	c, err := client.New(fdpass.New(conn), announced)
+	c, err := postfixtest.NewClient(fdpass.New(conn), announced)
 	if err != nil {
 		t.Fatalf("the daemon does not answer: %v", err)
 	}
@@ -115,16 +115,6 @@ func terminate(m *postfixtest.Master) error {
 	return m.Wait()
 }
 
-// eventually waits for a condition that nothing reports.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	for end := time.Now().Add(patience); !holds(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("%s: not within %v", what, patience)
-		}
-	}
-}
-
 func TestStatisticsAreTheLastWords(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
@@ -136,7 +126,7 @@ func TestStatisticsAreTheLastWords(t *testing.T) {
 			t.Parallel()
 			m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 			c := dial(t, m)
-			fd := newDescriptor(t)
+			fd := testenv.NewDescriptor(t)
 			defer unix.Close(fd)
 			for _, op := range []operation{
 				saveDestination(9999, "d", "p", "e"), saveEndpoint(9999, "e", "p", fd),
@@ -326,7 +316,7 @@ func TestOneStatusPairForEachIdlePeriod(t *testing.T) {
 	t.Parallel()
 	m := startMaster(t, binary, "")
 	periods := 0
-	eventually(t, "five pairs", func() bool { // the daemon may see two clients overlap
+	testenv.Eventually(t, "five pairs", func() bool { // the daemon may see two clients overlap
 		dial(t, m).Close()
 		periods++
 		return len(m.Statuses()) >= 10
@@ -420,7 +410,7 @@ func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1s")
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	defer unix.Close(fd)
 	vanish := func(i int) {
 		c := talk(t, connect(t, m.Socket), true)
@@ -458,7 +448,7 @@ func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
 	for i := range 1000 {
 		vanish(i)
 	}
-	eventually(t, "as few descriptors as before", func() bool { return count() == before })
+	testenv.Eventually(t, "as few descriptors as before", func() bool { return count() == before })
 	wantAnswer(t, witness)
 }
 
@@ -486,7 +476,7 @@ func TestSilentClientsCostNothing(t *testing.T) {
 	defer cmd.Wait()
 	defer cmd.Process.Signal(os.Interrupt)
 	var silence time.Duration
-	eventually(t, "two seconds without a system call", func() bool {
+	testenv.Eventually(t, "two seconds without a system call", func() bool {
 		fi, err := os.Stat(trace)
 		if err == nil && fi.Size() > 0 {
 			silence = time.Since(fi.ModTime())

@@ -13,6 +13,7 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // binary is the program under test, built as it is for production.
@@ -52,7 +53,7 @@ func startMaster(t *testing.T, binary, settings string) *postfixtest.Master {
 
 func dial(t *testing.T, m *postfixtest.Master) *client.Client {
 	t.Helper()
-	c, err := client.Dial(m.Socket, true)
+	c, err := postfixtest.Dial(m.Socket)
 	if err != nil {
 		t.Fatalf("%v\n%q", err, m.Log())
 	}
@@ -60,24 +61,9 @@ func dial(t *testing.T, m *postfixtest.Master) *client.Client {
 	return c
 }
 
-// newDescriptor returns a descriptor with an inode of its own.
-func newDescriptor(t *testing.T) int {
-	t.Helper()
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(p[1])
-	return p[0]
-}
-
-// inode returns the identity of an open descriptor, and closes it.
+// inode returns the number of the file of an open descriptor, and closes it.
 func inode(t *testing.T, fd int) uint64 {
 	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		t.Fatal(err)
-	}
-	unix.Close(fd)
-	return st.Ino
+	defer unix.Close(fd)
+	return testenv.Inode(t, fd)
 }

@@ -272,10 +272,8 @@ func TestSeveralSockets(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	master, status, err := fdpass.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
+	x, y := testenv.ConnPair(t)
+	master, status := fdpass.New(x), fdpass.New(y)
 	files := []*os.File{null, null, file(t, status)}
 	var sockets []string
 	for i := range 2 {
@@ -320,11 +318,8 @@ func file(t *testing.T, socket interface{ File() (*os.File, error) }) *os.File {
 // standAlone starts the daemon with one client on its standard input.
 func standAlone(t *testing.T, m *postfixtest.Master) (*exec.Cmd, *client.Client) {
 	t.Helper()
-	theirs, ours, err := fdpass.Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ours.Close() })
+	x, y := testenv.ConnPair(t)
+	theirs, ours := fdpass.New(x), fdpass.New(y)
 	stdin := file(t, theirs)
 	theirs.Close()
 	defer stdin.Close()
@@ -342,7 +337,7 @@ func TestStandAlone(t *testing.T) {
 	t.Parallel()
 	m := newMaster(t, "max_idle = 1")
 	cmd, c := standAlone(t, m)
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	if status, err := c.SaveEndpoint(100, "e", "p", fd); err != nil || status != client.OK {
 		t.Fatal(status, err)
 	}

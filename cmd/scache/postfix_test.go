@@ -134,7 +134,7 @@ func TestMailThroughTheCache(t *testing.T) {
 			i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: test.chroot, Main: relayTo(sink.Port, test.settings)})
 			deliver(t, i, 500, "recipient@example.test")
 			wantServedFromCache(t, i, 500)
-			eventually(t, "all messages counted", func() bool { return sink.Messages() >= 500 })
+			testenv.Eventually(t, "all messages counted", func() bool { return sink.Messages() >= 500 })
 			if n := sink.Messages(); n != 500 {
 				t.Errorf("%d messages have arrived", n)
 			}
@@ -218,7 +218,7 @@ func TestSyslogFromTheJail(t *testing.T) {
 	if err := i.WaitEmpty(ctx); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "100 messages have arrived", func() bool { return sink.Messages() == 100 })
+	testenv.Eventually(t, "100 messages have arrived", func() bool { return sink.Messages() == 100 })
 	pid := pidOf(t, i)
 	if err := i.Command("reload"); err != nil {
 		t.Fatal(err)

@@ -31,7 +31,7 @@ func TestTheRecorderWritesDownWhatGoesBy(t *testing.T) {
 	defer r.Close()
 	var clients []*client.Client
 	for range 2 {
-		c, err := client.Dial(socket, true)
+		c, err := postfixtest.Dial(socket)
 		if err != nil {
 			t.Fatal(err)
 		}

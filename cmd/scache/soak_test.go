@@ -118,7 +118,7 @@ func TestSoak(t *testing.T) {
 func (s *soak) wantAllAccountedFor(t *testing.T, c *client.Client) {
 	t.Helper()
 	var st control.Status
-	eventually(t, "the cache is empty", func() (empty bool) {
+	testenv.Eventually(t, "the cache is empty", func() (empty bool) {
 		var err error
 		if st, err = c.Status(); err != nil {
 			t.Fatal(err)
@@ -222,7 +222,7 @@ func (s *soak) work(r *rand.Rand, slow bool) {
 		end = slowConn{fdpass.New(conn), r}
 	}
 	defer conn.Close()
-	c, err := client.New(end, true)
+	c, err := postfixtest.NewClient(end, true)
 	if err != nil {
 		s.fail(err)
 		return

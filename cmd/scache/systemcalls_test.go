@@ -27,6 +27,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // errnosOf are the errors that each kind of call is made to fail with. All of them pass
@@ -380,7 +381,7 @@ func (r *reloading) connect() {
 		return
 	}
 	conn.SetDeadline(time.Now().Add(faultLimit))
-	if r.asking, err = client.New(fdpass.New(conn), true); err != nil {
+	if r.asking, err = postfixtest.NewClient(fdpass.New(conn), true); err != nil {
 		r.disconnect(err)
 	}
 }
@@ -511,7 +512,7 @@ func (r *reloading) readLog() {
 func stableDescriptors(t *testing.T, m *postfixtest.Master) int {
 	t.Helper()
 	before, same := descriptors(t, m), 0
-	eventually(t, "the number of descriptors stays", func() bool {
+	testenv.Eventually(t, "the number of descriptors stays", func() bool {
 		now := descriptors(t, m)
 		if same++; now != before {
 			before, same = now, 0
@@ -549,7 +550,7 @@ func (c *clientPhase) resume() error {
 func (c *clientPhase) resumeOnce() error {
 	if c.client == nil {
 		var err error
-		if c.client, err = client.New(fdpass.New(c.conn), true); err != nil {
+		if c.client, err = postfixtest.NewClient(fdpass.New(c.conn), true); err != nil {
 			return err
 		}
 	}

@@ -28,7 +28,7 @@ type saved struct {
 
 func saveSession(t *testing.T, c *client.Client, ttl int32, label, property string) saved {
 	t.Helper()
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	if status, err := c.SaveEndpoint(ttl, label, property, fd); err != nil || status != client.OK {
 		t.Fatal(status, err)
 	}
@@ -171,7 +171,7 @@ func TestRequestInProgressGoesOn(t *testing.T) {
 	half := dial(t, m)
 	half.Conn.Write([]byte("request\x00find_endp\x00la"))
 	owesDescriptor := dial(t, m)
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	owesDescriptor.Conn.Write([]byte(list("request", "save_endp", "ttl", "60", "label", "g", "property", "p")))
 	wantBytes(t, owesDescriptor, list("dummy", ""))
 	owesDummy := dial(t, m)
@@ -227,7 +227,7 @@ func waitUntilRead(t *testing.T, c *client.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all is read", func() bool {
+	testenv.Eventually(t, "all is read", func() bool {
 		n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 		if err != nil {
 			t.Fatal(err)

@@ -83,7 +83,7 @@ func start(t *testing.T, options ...string) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	eventually(t, "the exporter answers", func() bool {
+	testenv.Eventually(t, "the exporter answers", func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
@@ -91,16 +91,6 @@ func start(t *testing.T, options ...string) string {
 		return err == nil
 	})
 	return address
-}
-
-// eventually waits for a condition outside of this process.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("never: " + what)
-		}
-	}
 }
 
 func get(t *testing.T, address string) string {
@@ -358,7 +348,7 @@ func TestSystemdSocket(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { cmd.Process.Kill(); cmd.Wait() }()
-	eventually(t, "the socket is there", func() bool {
+	testenv.Eventually(t, "the socket is there", func() bool {
 		text, err := os.ReadFile("/proc/net/tcp")
 		_, port, _ := net.SplitHostPort(address)
 		n, _ := strconv.Atoi(port)
@@ -438,7 +428,7 @@ func TestPrometheus(t *testing.T) {
 	sent := 0
 	rates := map[string]string{}
 	// Mail flows until both have been scraped often enough for a rate.
-	eventually(t, "a hit rate of both instances", func() bool {
+	testenv.Eventually(t, "a hit rate of both instances", func() bool {
 		sent += 50
 		for _, i := range instances {
 			if err := i.Send(ctx, 50, 2, "recipient@example.test"); err != nil {

@@ -62,7 +62,7 @@ func runFloor() error {
 		}
 		loop := loops[i%n]
 		loop.Post(func() {
-			client := &floor{Socket: fdpass.NewSocket(fd), fd: -1}
+			client := &floor{Socket: fdpass.NewSocket(fd), fd: fdpass.None}
 			client.Send(announcement)
 			loop.Add(&client.watch, fd, client)
 		})
@@ -118,7 +118,7 @@ func (f *floor) answer(request []byte) bool {
 		f.find = false
 		err := f.SendDescriptor(f.fd)
 		unix.Close(f.fd)
-		f.fd = -1
+		f.fd = fdpass.None
 		return err == nil
 	}
 	// The acknowledgement of a descriptor comes before the next request.

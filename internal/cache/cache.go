@@ -90,18 +90,15 @@ type Config struct {
 }
 
 // Ended is a session that has ended, whose descriptor is to be closed, or a binding
-// that has ended, with NoFD.
+// that has ended, with fdpass.None.
 type Ended struct {
-	FD  int // or NoFD
+	FD  int // or fdpass.None
 	Why Reason
 
 	// The labels: of the endpoint of a session, and of the destination of a binding,
 	// or by which a dead session was looked up.
 	Endpoint, Destination string
 }
-
-// NoFD stands for no descriptor.
-const NoFD = -1
 
 // Reason is why the cache dropped a session or a binding.
 type Reason int

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"scache/internal/fdpass"
 )
 
 // world is a cache under test and what it gets from outside: a clock that the test
@@ -34,7 +36,7 @@ func newWorldWith(config Config) *world {
 	config.Release = func(all []Ended) {
 		w.told = append(w.told, all...)
 		for _, e := range all {
-			if e.FD != NoFD {
+			if e.FD != fdpass.None {
 				w.closed = append(w.closed, e.FD)
 				w.ends[e.FD] = e.Why
 			}
@@ -405,13 +407,13 @@ func TestRelease_hearsReasonsAndLabels(t *testing.T) {
 	}
 	w.binding(time.Minute, "d", "p", "e")
 	w.sleep(2 * time.Minute)
-	want("binding's time", Ended{NoFD, Expired, "", "d"})
+	want("binding's time", Ended{fdpass.None, Expired, "", "d"})
 	w.binding(time.Minute, "d", "p", "e")
 	w.Clear()
-	want("clear", Ended{NoFD, Flushed, "", "d"})
+	want("clear", Ended{fdpass.None, Flushed, "", "d"})
 	w.binding(time.Minute, "d1", "p", "e")
 	w.binding(time.Minute, "d", "p", "e")
-	want("binding limit", Ended{NoFD, Evicted, "", "d1"})
+	want("binding limit", Ended{fdpass.None, Evicted, "", "d1"})
 	dead, live := w.session(time.Minute, "e"), w.session(time.Minute, "e")
 	w.dead[dead] = true
 	if got := found(t, w.FindDestination, "d"); got.FD != live || got.Endpoint != "e" {
@@ -440,7 +442,7 @@ func TestExpire_dropsBindingsByTheAlarmAlone(t *testing.T) {
 	w.binding(2*time.Second, "d", "p", "e")
 	w.binding(time.Minute, "d", "q", "e")
 	w.sleep(2*time.Second + precision)
-	if want := (Ended{NoFD, Expired, "", "d"}); len(w.told) != 1 || w.told[0] != want {
+	if want := (Ended{fdpass.None, Expired, "", "d"}); len(w.told) != 1 || w.told[0] != want {
 		t.Errorf("got %v, want %v", w.told, want)
 	}
 	w.sleep(time.Minute)

@@ -8,6 +8,7 @@ import (
 	"container/heap"
 	"time"
 
+	"scache/internal/fdpass"
 	"scache/internal/timerwheel"
 )
 
@@ -37,7 +38,7 @@ func (b *binding) drop(why Reason) {
 	if why == Evicted {
 		c.totals.EvictedBindings++
 	}
-	c.ended = append(c.ended, Ended{FD: NoFD, Why: why, Destination: b.destination.label})
+	c.ended = append(c.ended, Ended{FD: fdpass.None, Why: why, Destination: b.destination.label})
 	b.remove()
 }
 

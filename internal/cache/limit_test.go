@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"scache/internal/fdpass"
 )
 
 func TestSetLimit_evictsNearestToItsEnd(t *testing.T) {
@@ -107,7 +109,7 @@ func TestMemoryLimit_evictsNearestToItsEndOfBothKinds(t *testing.T) {
 		w.binding(time.Minute, fmt.Sprint("more ", i), long, "e")
 	}
 	want := []Ended{
-		{NoFD, Evicted, "", "d2"}, {fd, Evicted, long, ""}, {NoFD, Evicted, "", "d1"},
+		{fdpass.None, Evicted, "", "d2"}, {fd, Evicted, long, ""}, {fdpass.None, Evicted, "", "d1"},
 	}
 	if !slices.Equal(w.told, want) {
 		t.Errorf("got %v, want %v", w.told, want)

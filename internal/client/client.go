@@ -11,17 +11,18 @@ import (
 	"time"
 
 	"scache/attr"
+	"scache/internal/control"
 	"scache/internal/fdpass"
 )
 
 // Status is the status of a reply.
-type Status int32
+type Status = control.Code
 
 // What a server answers.
 const (
-	OK       Status = iota
-	Bad             // the request is malformed
-	NotFound        // there is no such session, or no descriptor was sent
+	OK       = control.OK
+	Bad      = control.Bad
+	NotFound = control.NotFound
 )
 
 // A Conn is a stream that descriptors can be passed over, such as those of
@@ -56,34 +57,6 @@ func Ask(path string, limit time.Duration, question func(*Client) error) error {
 	c.extend = func() { conn.SetDeadline(time.Now().Add(limit)) }
 	c.extend()
 	return question(c)
-}
-
-// Dial connects to the server at this path. announced reports whether it speaks
-// first, as servers of Postfix 3.6 and later do.
-func Dial(path string, announced bool) (*Client, error) {
-	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		return nil, err
-	}
-	c, err := New(fdpass.New(conn), announced)
-	if err != nil {
-		conn.Close()
-	}
-	return c, err
-}
-
-// New returns a client on a connection, which it owns unless there is an error.
-func New(conn Conn, announced bool) (*Client, error) {
-	c := Detect(conn)
-	c.first = false
-	if !announced {
-		return c, nil
-	}
-	list, err := c.receive("protocol")
-	if err != nil {
-		return c, err
-	}
-	return c, checkProtocol(list)
 }
 
 // Detect returns a client on a connection to a server that may speak first or
@@ -131,7 +104,7 @@ func (c *Client) Close() error { return c.Conn.Close() }
 // SaveEndpoint saves a session. The caller keeps its own copy of the
 // descriptor.
 func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Status, error) {
-	c.out.String("request", "save_endp")
+	c.out.String("request", control.RequestSaveEndpoint)
 	c.out.Int("ttl", ttl)
 	c.out.String("label", label)
 	c.out.String("property", property)
@@ -154,7 +127,7 @@ func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Status
 
 // SaveDestination saves a binding.
 func (c *Client) SaveDestination(ttl int32, label, property, endpoint string) (Status, error) {
-	c.out.String("request", "save_dest")
+	c.out.String("request", control.RequestSaveDestination)
 	c.out.Int("ttl", ttl)
 	c.out.String("label", label)
 	c.out.String("property", property)
@@ -176,7 +149,7 @@ type Found struct {
 
 // FindEndpoint asks for a session of an endpoint.
 func (c *Client) FindEndpoint(label string) (Found, error) {
-	list, err := c.find("find_endp", label, "status", "property")
+	list, err := c.find(control.RequestFindEndpoint, label, "status", "property")
 	if err != nil {
 		return Found{}, err
 	}
@@ -185,7 +158,7 @@ func (c *Client) FindEndpoint(label string) (Found, error) {
 
 // FindDestination asks for a session of any endpoint of a destination.
 func (c *Client) FindDestination(label string) (Found, error) {
-	list, err := c.find("find_dest", label, "status", "property", "property")
+	list, err := c.find(control.RequestFindDestination, label, "status", "property", "property")
 	if err != nil {
 		return Found{}, err
 	}

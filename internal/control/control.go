@@ -28,7 +28,25 @@ import (
 	"scache/internal/stats"
 )
 
-// Requests.
+// A Code is the status of a reply.
+type Code int32
+
+// Codes.
+const (
+	OK       Code = iota
+	Bad           // the request is malformed or not known
+	NotFound      // there is no such session, or no descriptor was sent
+)
+
+// Requests of Postfix's own clients.
+const (
+	RequestSaveEndpoint    = "save_endp"
+	RequestFindEndpoint    = "find_endp"
+	RequestSaveDestination = "save_dest"
+	RequestFindDestination = "find_dest"
+)
+
+// Requests of operators.
 const (
 	RequestStatus  = "status"
 	RequestList    = "list"

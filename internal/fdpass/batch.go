@@ -5,7 +5,6 @@ package fdpass
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +41,7 @@ func (s *Socket) ReceiveBatch() (fds []int, n int, err error) {
 	}
 	eachDescriptor(oob[:oobn], func(fd int, passed bool) {
 		if passed {
+			trace(fd)
 			fds = append(fds, fd)
 		} else {
 			unix.Close(fd)
@@ -93,41 +93,7 @@ func SocketPair() (a, b *Socket, err error) {
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
+	trace(fds[0])
+	trace(fds[1])
 	return NewSocket(fds[0]), NewSocket(fds[1]), nil
-}
-
-// Pair is SocketPair for goroutines.
-func Pair() (a, b *Conn, err error) {
-	x, y, err := SocketPair()
-	if err != nil {
-		return nil, nil, err
-	}
-	first, err := FromFD(x.fd)
-	if err != nil {
-		y.Close()
-		return nil, nil, err
-	}
-	second, err := FromFD(y.fd)
-	if err != nil {
-		first.Close()
-		return nil, nil, err
-	}
-	return New(first), New(second), nil
-}
-
-// FromFD returns the connection of a bare descriptor, which it closes in any
-// case.
-func FromFD(fd int) (*net.UnixConn, error) {
-	f := os.NewFile(uintptr(fd), "connection")
-	defer f.Close()
-	c, err := net.FileConn(f)
-	if err != nil {
-		return nil, err
-	}
-	uc, ok := c.(*net.UnixConn)
-	if !ok {
-		c.Close()
-		return nil, os.NewSyscallError("FileConn", unix.ENOTSUP)
-	}
-	return uc, nil
 }

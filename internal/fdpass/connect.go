@@ -15,6 +15,7 @@ func NewStream() (*Socket, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
+	trace(fd)
 	return NewSocket(fd), nil
 }
 
@@ -38,6 +39,7 @@ func Accept(listener int) (fd int, err error) {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 		switch err {
 		case nil:
+			trace(fd)
 			return fd, nil
 		case unix.EINTR, unix.ECONNABORTED:
 			continue

@@ -5,41 +5,19 @@ package fdpass
 import (
 	"errors"
 	"io"
-	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/testenv"
 )
 
-func pair(t *testing.T) (a, b *Conn) {
+func pair(t testing.TB) (a, b *Conn) {
 	t.Helper()
-	a, b, err := Pair()
-	if err != nil {
-		t.Fatal(err)
-	}
+	x, y := testenv.ConnPair(t)
+	a, b = New(x), New(y)
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
-}
-
-// pipe returns a pipe whose write end is a bare descriptor. Once all copies of
-// it are closed, the read end says so.
-func pipe(t *testing.T) (r *os.File, w int) {
-	t.Helper()
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		t.Fatal(err)
-	}
-	r = os.NewFile(uintptr(p[0]), "pipe")
-	t.Cleanup(func() { r.Close() })
-	return r, p[1]
-}
-
-// wantClosed waits until every copy of the pipe's write end is closed.
-func wantClosed(t *testing.T, r *os.File) {
-	t.Helper()
-	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
-		t.Errorf("read: %d, %v", n, err)
-	}
 }
 
 func read(t *testing.T, c *Conn) string {
@@ -55,7 +33,7 @@ func read(t *testing.T, c *Conn) string {
 func TestSendAndTake(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	r, w := pipe(t)
+	r, w := testenv.Pipe(t)
 	if err := a.Send(w); err != nil {
 		t.Fatal(err)
 	}
@@ -74,9 +52,11 @@ func TestSendAndTake(t *testing.T) {
 		t.Error(err)
 	}
 	unix.Close(fd)
-	if got, err := io.ReadAll(r); string(got) != "x" || err != nil {
-		t.Errorf("got %q, %v", got, err)
+	got := make([]byte, 10)
+	if n, err := unix.Read(r, got); string(got[:max(n, 0)]) != "x" || err != nil {
+		t.Errorf("got %q, %v, want \"x\"", got[:max(n, 0)], err)
 	}
+	testenv.WantClosed(t, r)
 	if _, err := b.Take(); err != ErrNone {
 		t.Errorf("second Take: %v", err)
 	}
@@ -85,7 +65,7 @@ func TestSendAndTake(t *testing.T) {
 func TestDescriptorArrivesWithTheBytesBeforeIt(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	r, w := pipe(t)
+	r, w := testenv.Pipe(t)
 	a.Write([]byte("before"))
 	a.Send(w)
 	a.Write([]byte("after"))
@@ -98,7 +78,7 @@ func TestDescriptorArrivesWithTheBytesBeforeIt(t *testing.T) {
 		t.Error(err)
 	}
 	unix.Close(fd)
-	wantClosed(t, r)
+	testenv.WantClosed(t, r)
 	if got := read(t, b); got != "after" {
 		t.Errorf("got %q", got)
 	}
@@ -108,10 +88,10 @@ func TestDescriptorsInCompanyAreClosed(t *testing.T) {
 	t.Parallel()
 	for n := 2; n <= 5; n++ {
 		a, b := pair(t)
-		var readers []*os.File
+		var readers []int
 		var fds []int
 		for range n {
-			r, w := pipe(t)
+			r, w := testenv.Pipe(t)
 			readers, fds = append(readers, r), append(fds, w)
 		}
 		if _, _, err := a.WriteMsgUnix([]byte{0}, unix.UnixRights(fds...), nil); err != nil {
@@ -125,7 +105,7 @@ func TestDescriptorsInCompanyAreClosed(t *testing.T) {
 			t.Errorf("%d descriptors: %v", n, err)
 		}
 		for _, r := range readers {
-			wantClosed(t, r)
+			testenv.WantClosed(t, r)
 		}
 		if _, err := b.Take(); err != ErrNone {
 			t.Errorf("%d descriptors: second Take: %v", n, err)
@@ -136,8 +116,8 @@ func TestDescriptorsInCompanyAreClosed(t *testing.T) {
 func TestDescriptorsInSeveralMessagesAreCompany(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	r1, w1 := pipe(t)
-	r2, w2 := pipe(t)
+	r1, w1 := testenv.Pipe(t)
+	r2, w2 := testenv.Pipe(t)
 	a.Send(w1)
 	a.Send(w2)
 	unix.Close(w1)
@@ -147,19 +127,19 @@ func TestDescriptorsInSeveralMessagesAreCompany(t *testing.T) {
 	if _, err := b.Take(); err != ErrCompany {
 		t.Error(err)
 	}
-	wantClosed(t, r1)
-	wantClosed(t, r2)
+	testenv.WantClosed(t, r1)
+	testenv.WantClosed(t, r2)
 }
 
 func TestCloseClosesWhatNobodyTook(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
-	r, w := pipe(t)
+	r, w := testenv.Pipe(t)
 	a.Send(w)
 	unix.Close(w)
 	read(t, b)
 	b.Close()
-	wantClosed(t, r)
+	testenv.WantClosed(t, r)
 }
 
 func TestOtherControlDataIsNoDescriptor(t *testing.T) {
@@ -198,7 +178,7 @@ func TestBatches(t *testing.T) {
 		t.Errorf("before the first: %v", err)
 	}
 	for _, n := range []int{1, 2, BatchSize} {
-		r, w := pipe(t)
+		r, w := testenv.Pipe(t)
 		fds := make([]int, n)
 		for i := range fds {
 			fds[i] = w
@@ -214,7 +194,7 @@ func TestBatches(t *testing.T) {
 		for _, fd := range got {
 			unix.Close(fd)
 		}
-		wantClosed(t, r)
+		testenv.WantClosed(t, r)
 	}
 	a.Close()
 	if _, _, err := b.ReceiveBatch(); !errors.Is(err, io.EOF) {
@@ -226,7 +206,7 @@ func TestBatches(t *testing.T) {
 func TestBatchesFillASocket(t *testing.T) {
 	t.Parallel()
 	a, b := socketPair(t)
-	_, w := pipe(t)
+	_, w := testenv.Pipe(t)
 	defer unix.Close(w)
 	sent, batch := 0, []int{w, w, w}
 	var err error
@@ -250,12 +230,7 @@ func TestBatchesFillASocket(t *testing.T) {
 }
 
 func BenchmarkReadWrite(b *testing.B) {
-	x, y, err := Pair()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer x.Close()
-	defer y.Close()
+	x, y := pair(b)
 	buf := make([]byte, 100)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -265,12 +240,7 @@ func BenchmarkReadWrite(b *testing.B) {
 }
 
 func BenchmarkSendTake(b *testing.B) {
-	x, y, err := Pair()
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer x.Close()
-	defer y.Close()
+	x, y := pair(b)
 	buf := make([]byte, 100)
 	b.ReportAllocs()
 	for b.Loop() {

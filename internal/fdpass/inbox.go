@@ -70,6 +70,7 @@ func closeAll(fds []int) {
 }
 
 func (b *inbox) keepOne(fd int) {
+	trace(fd)
 	if b.fd == None {
 		b.fd = fd
 	} else {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/testenv"
 )
 
 func socketPair(t testing.TB) (a, b *Socket) {
@@ -30,7 +32,7 @@ func TestASocketPassesBytesAndDescriptors(t *testing.T) {
 	if n, err := b.Receive(buf); n != 0 || err != ErrAgain {
 		t.Errorf("nothing to receive: %d, %v", n, err)
 	}
-	r, w := pipe(t)
+	r, w := testenv.Pipe(t)
 	a.Send([]byte("before"))
 	if err := a.SendDescriptor(w); err != nil {
 		t.Fatal(err)
@@ -48,7 +50,7 @@ func TestASocketPassesBytesAndDescriptors(t *testing.T) {
 		t.Errorf("flags %#x, %v: not close-on-exec", flags, err)
 	}
 	unix.Close(fd)
-	wantClosed(t, r)
+	testenv.WantClosed(t, r)
 	if n, err := b.Receive(buf); string(buf[:n]) != "after" || err != nil {
 		t.Errorf("got %q, %v", buf[:n], err)
 	}
@@ -68,7 +70,7 @@ func TestASocketRefusesDescriptorsInCompany(t *testing.T) {
 	t.Parallel()
 	for n := 2; n <= 5; n++ {
 		a, b := socketPair(t)
-		r, w := pipe(t)
+		r, w := testenv.Pipe(t)
 		fds := []int{w, w, w, w, w}[:n]
 		if err := a.SendBatch(fds); err != nil {
 			t.Fatal(err)
@@ -80,7 +82,7 @@ func TestASocketRefusesDescriptorsInCompany(t *testing.T) {
 		if _, err := b.Take(); err != ErrCompany {
 			t.Errorf("%d descriptors: %v", n, err)
 		}
-		wantClosed(t, r)
+		testenv.WantClosed(t, r)
 	}
 }
 
@@ -166,8 +168,7 @@ func TestConnectAndAccept(t *testing.T) {
 
 func TestBatchesNeedASocket(t *testing.T) {
 	t.Parallel()
-	r, w := pipe(t)
-	defer r.Close()
+	_, w := testenv.Pipe(t)
 	s := NewSocket(w)
 	defer s.Close()
 	if err := s.SendBatch([]int{0}); !errors.Is(err, unix.ENOTSOCK) {
@@ -176,21 +177,11 @@ func TestBatchesNeedASocket(t *testing.T) {
 	if _, _, err := s.ReceiveBatch(); !errors.Is(err, unix.ENOTSOCK) {
 		t.Error(err)
 	}
-	if c, err := FromFD(int(dup(t, r.Fd()))); err == nil {
-		t.Errorf("%v is no connection", c)
-	}
-}
-
-func dup(t *testing.T, fd uintptr) int {
-	t.Helper()
-	copied, err := unix.Dup(int(fd))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return copied
 }
 
 func TestASocketAllocatesNothing(t *testing.T) {
+	OnCreate(nil) // to trace allocates
+	defer OnCreate(testenv.TraceDescriptor)
 	a, b := socketPair(t)
 	buf, text := make([]byte, 100), []byte("a request")
 	if n := testing.AllocsPerRun(100, func() {

@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -19,6 +18,7 @@ import (
 	"scache/internal/cache"
 	"scache/internal/fdpass"
 	"scache/internal/stats"
+	"scache/internal/testenv"
 	"scache/internal/topk"
 )
 
@@ -112,7 +112,7 @@ func file(t testing.TB) (fd int, inode uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return fd, inodeOf(t, fd)
+	return fd, testenv.Inode(t, fd)
 }
 
 // stream returns one end of a connection, whose other end is closed, and its inode.
@@ -123,25 +123,7 @@ func stream(t testing.TB) (fd int, inode uint64) {
 		t.Fatal(err)
 	}
 	unix.Close(fds[1])
-	return fds[0], inodeOf(t, fds[0])
-}
-
-func inodeOf(t testing.TB, fd int) uint64 {
-	t.Helper()
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		t.Fatal(err)
-	}
-	return st.Ino
-}
-
-func openDescriptors(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
+	return fds[0], testenv.Inode(t, fds[0])
 }
 
 // newState returns a state with this many clients and sessions, and the inodes of all
@@ -174,11 +156,11 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 func (s *State) inodes(t testing.TB) (all []uint64) {
 	for _, c := range s.Clients {
 		for _, fd := range c.descriptors() {
-			all = append(all, inodeOf(t, fd))
+			all = append(all, testenv.Inode(t, fd))
 		}
 	}
 	for _, session := range s.Sessions {
-		all = append(all, inodeOf(t, session.FD))
+		all = append(all, testenv.Inode(t, session.FD))
 	}
 	return all
 }
@@ -221,7 +203,7 @@ func (r Receiver) receive(fd int) (*State, Received, error) {
 
 func TestSend_allArrives(t *testing.T) {
 	for _, size := range []struct{ clients, sessions int }{{0, 0}, {1, 0}, {0, 1}, {5, 3}, {300, 600}} {
-		before := openDescriptors(t)
+		before := testenv.OpenDescriptors(t)
 		p := newPlace(t)
 		want, inodes := newState(t, size.clients, size.sessions)
 		p.send(t, want)
@@ -255,9 +237,7 @@ func TestSend_allArrives(t *testing.T) {
 		if !reflect.DeepEqual(got, want) {
 			t.Errorf("got  %+v\nwant %+v", got, want)
 		}
-		if after := openDescriptors(t) - 1; after != before { // without the listener
-			t.Errorf("%+v: got %d open descriptors, want %d", size, after, before)
-		}
+		before.WantMore(t, 1, fmt.Sprintf("%+v", size)) // the listener
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/fdpass"
+	"scache/internal/testenv"
 )
 
 // TestDescriptionsOfOtherVersions reads them, in the order in which their
@@ -112,15 +113,13 @@ func TestDescriptionsInBadOrder(t *testing.T) {
 		"a deadline that is none":                     {header + aClient + list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3, Received{0, 0, 1, 2}, true},
 		"an entry of a million":                       {header + list("entry", "x", "descriptors", "1000000"), 3, Received{0, 0, 0, 3}, true},
 	} {
-		before := openDescriptors(t)
+		before := testenv.OpenDescriptors(t)
 		h, r, err := receiver(time.Second).receive(craft(t, []byte(test.description), false, test.descriptors))
 		if r != test.want || (err != nil) != test.fails {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
 		h.close()
-		if after := openDescriptors(t); after != before {
-			t.Errorf("%s: %d descriptors are open, were %d", name, after, before)
-		}
+		before.WantSame(t, name)
 	}
 }
 
@@ -184,7 +183,7 @@ func TestReceive_waitsForRoom(t *testing.T) {
 	p.send(t, sent)
 	fd := p.message(t)
 	low := limit
-	low.Cur = uint64(openDescriptors(t) + 100)
+	low.Cur = uint64(len(testenv.OpenDescriptors(t)) + 101)
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +199,7 @@ func TestReceive_waitsForRoom(t *testing.T) {
 	sent, _ = newState(t, 10, 300)
 	p.send(t, sent)
 	fd = p.message(t)
-	low.Cur = uint64(openDescriptors(t)) // not even for the description
+	low.Cur = uint64(len(testenv.OpenDescriptors(t)) + 1) // not even for the description
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 		t.Fatal(err)
 	}
@@ -242,14 +241,12 @@ func FuzzDescription(f *testing.F) {
 	}
 	f.Add([]byte(list("version", "2", "sessions", "2147483647")), false, uint8(1))
 	f.Fuzz(func(t *testing.T, text []byte, old bool, descriptors uint8) {
-		before := openDescriptors(t)
+		before := testenv.OpenDescriptors(t)
 		h, r, _ := receiver(time.Hour).receive(craft(t, text, old, int(descriptors%50)))
 		h.close()
 		if r.Sessions != len(h.Sessions) || r.Clients != len(h.Clients) || r.Lost < 0 {
 			t.Errorf("%+v", r)
 		}
-		if after := openDescriptors(t); after != before {
-			t.Errorf("%d descriptors are open, were %d", after, before)
-		}
+		before.WantSame(t, "at the end")
 	})
 }

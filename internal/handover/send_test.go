@@ -17,6 +17,7 @@ import (
 
 	"scache/internal/cache"
 	"scache/internal/fdpass"
+	"scache/internal/testenv"
 )
 
 // TestSend_manySessions has more of them than one queue takes, which is 70,334 descriptors, if
@@ -55,7 +56,7 @@ func TestSend_manySessions(t *testing.T) {
 		t.Fatalf("got %+v, %v, and %d of %d were not sent", r, err, len(result.Unsent), n)
 	}
 	for _, session := range got.Sessions {
-		if inodeOf(t, session.FD) != inode {
+		if testenv.Inode(t, session.FD) != inode {
 			t.Fatal("another descriptor")
 		}
 	}
@@ -191,7 +192,7 @@ func TestSend_changesNothingWhenItFails(t *testing.T) {
 	sender := p.sender(t)
 	sender.AcceptQueued = p.acceptQueued
 	sender.Owner.PID++
-	before := openDescriptors(t)
+	before := testenv.OpenDescriptors(t)
 	sent := *s
 	_, queued, err := sender.Send(&sent, false)
 	if err == nil || !strings.Contains(err.Error(), "another process listens at "+p.path) {
@@ -200,9 +201,7 @@ func TestSend_changesNothingWhenItFails(t *testing.T) {
 	if len(queued) != waiting {
 		t.Errorf("got %d clients of the accept queue back, want %d", len(queued), waiting)
 	}
-	if after := openDescriptors(t); after != before+waiting {
-		t.Errorf("got %d open descriptors, want %d", after, before+waiting)
-	}
+	before.WantMore(t, waiting, "after the failure")
 	for _, c := range queued {
 		if string(c.Unwritten) != "hello" {
 			t.Errorf("got %+v", c)

@@ -6,12 +6,15 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"scache/internal/fdpass"
+	"scache/internal/testenv"
 )
 
-// TestMain looks for goroutines that are left. A log and a watchdog stay as long as
+// TestMain looks for goroutines and descriptors that are left. A log and a watchdog stay as long as
 // their process.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m,
+	testenv.Main(m, fdpass.OnCreate,
 		goleak.IgnoreAnyFunction("scache/internal/maillog.(*Logger).run"),
 		goleak.IgnoreAnyFunction("scache/internal/master.(*Process).watch.func1"),
 		goleak.IgnoreAnyFunction("scache/internal/master.(*Process).watch.func2"))

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -42,21 +43,21 @@ func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, t
 		t.Fatal(err)
 	}
 	p.status = &status{pair[1], channel, 8}
-	t.Cleanup(func() {
-		if p.service != nil {
-			p.StopAccepting()
-		}
-	})
 	return p, path, theirs
 }
 
-// clients are handled by keeping them.
+// clients are handled by keeping them until the end of the test.
 type clients struct {
 	came chan int
 	gone atomic.Pointer[func(bool)]
+	mu   sync.Mutex
+	fds  []int
 }
 
 func (c *clients) handle(fd int, gone func(bool)) {
+	c.mu.Lock()
+	c.fds = append(c.fds, fd)
+	c.mu.Unlock()
 	c.gone.Store(&gone)
 	c.came <- fd
 }
@@ -71,9 +72,18 @@ func dial(t *testing.T, path string) net.Conn {
 	return conn
 }
 
+func (c *clients) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, fd := range c.fds {
+		unix.Close(fd)
+	}
+}
+
 // serve runs Serve, and returns where its reason will be.
 func serve(t *testing.T, p *Process, c *clients) <-chan Reason {
 	t.Helper()
+	t.Cleanup(func() { p.StopAccepting(); c.close() })
 	reasons := make(chan Reason, 1)
 	go func() {
 		reason, err := p.Serve(c.handle)
@@ -85,25 +95,23 @@ func serve(t *testing.T, p *Process, c *clients) <-chan Reason {
 	return reasons
 }
 
-func TestServeEndsByItselfWhenNobodyIsThere(t *testing.T) {
+// TestServe_endsWhenIdle looks at the timer: it runs while no client is connected.
+func TestServe_endsWhenIdle(t *testing.T) {
 	t.Parallel()
-	const idle = 50 * time.Millisecond
-	p, path, _ := newProcess(t, idle)
+	p, path, _ := newProcess(t, time.Hour)
 	c := &clients{came: make(chan int, 1)}
 	reasons := serve(t, p, c)
 	dial(t, path)
 	<-c.came
 	if p.service.idle.Stop() {
-		t.Error("its time runs while a client is there")
-	}
-	select {
-	case reason := <-reasons:
-		t.Fatalf("%s, with a client", reason)
-	case <-time.After(4 * idle):
+		t.Error("the timer runs while a client is connected")
 	}
 	(*c.gone.Load())(true)
+	if !p.service.idle.Reset(0) {
+		t.Error("the timer does not run after the last client has gone")
+	}
 	if reason := <-reasons; reason != Idle {
-		t.Error(reason)
+		t.Errorf("got %s, want %s", reason, Idle)
 	}
 }
 

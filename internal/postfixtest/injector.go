@@ -16,6 +16,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
 )
 
 // An Injector makes a system call of the processes that it starts fail. The N-th call
@@ -163,18 +165,18 @@ func receiveDescriptor(socket int) (int, error) {
 	oob := make([]byte, unix.CmsgSpace(4))
 	n, oobn, _, _, err := unix.Recvmsg(socket, make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
-		return -1, os.NewSyscallError("recvmsg", err)
+		return fdpass.None, os.NewSyscallError("recvmsg", err)
 	}
 	if n == 0 {
-		return -1, errors.New("the launcher has failed")
+		return fdpass.None, errors.New("the launcher has failed")
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
 	if err != nil || len(messages) == 0 {
-		return -1, fmt.Errorf("the launcher sent no descriptor: %w", err)
+		return fdpass.None, fmt.Errorf("the launcher sent no descriptor: %w", err)
 	}
 	fds, err := unix.ParseUnixRights(&messages[0])
 	if err != nil {
-		return -1, err
+		return fdpass.None, err
 	}
 	return fds[0], nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"scache/attr"
+	"scache/internal/control"
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
@@ -279,7 +280,7 @@ func (c *conversation) next() (list attr.List, size int, tooLong bool) {
 func (c *conversation) refuseTooLong() {
 	c.refuseDescriptor()
 	c.warn(fmt.Errorf("%w: more than %d bytes, or too many from all clients together", attr.ErrTooLong, maxRequest))
-	c.reply(statusBad)
+	c.reply(control.Bad)
 }
 
 // bufferSize bounds the memory that a conversation keeps while nothing is unread.

@@ -6,9 +6,9 @@ package server
 // They harm only themselves, and leave nothing behind.
 
 import (
+	"fmt"
 	"io"
 	"math"
-	"os"
 	"runtime"
 	"slices"
 	"testing"
@@ -78,7 +78,7 @@ func (p *peer) play(turns []turn, fd, n, size int, listen bool) {
 		if listen {
 			p.hear(turn.hear)
 			got, err := p.Take()
-			if (err == nil) != turn.receives || err == nil && inode(p.t, got) != inode(p.t, fd) {
+			if (err == nil) != turn.receives || err == nil && testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
 				p.t.Errorf("after %q: descriptor %d, %v", turn.hear, got, err)
 			}
 			if err == nil {
@@ -88,24 +88,13 @@ func (p *peer) play(turns []turn, fd, n, size int, listen bool) {
 	}
 }
 
-// openDescriptors counts the open descriptors of this process. Tests with it
-// cannot run in parallel with others.
-func openDescriptors(t testing.TB) int {
-	t.Helper()
-	entries, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(entries)
-}
-
 func TestAClientMayVanishAtAnyByte(t *testing.T) {
 	w := newWorld(t)
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
 	w.connect(t).leave() // the first connection opens what belongs to the runtime
 	said, _ := clientBytes()
-	before := openDescriptors(t)
+	before := testenv.OpenDescriptors(t)
 	for n := 0; n <= len(said); n += testenv.Stride() {
 		for _, last := range []string{"listening", "deaf", "with a descriptor beside the last byte"} {
 			p := w.connect(t)
@@ -115,16 +104,14 @@ func TestAClientMayVanishAtAnyByte(t *testing.T) {
 			}
 			p.leave()
 			w.Cache.Clear()
-			if after := openDescriptors(t); after != before {
-				t.Fatalf("%d bytes, %s: %d descriptors are open, were %d", n, last, after, before)
-			}
+			before.WantSame(t, fmt.Sprintf("%d bytes, %s", n, last))
 		}
 	}
 }
 
 func TestAClientMayLeaveBetweenRequests(t *testing.T) {
 	t.Parallel()
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
 	for i, next := range fullConversation {
 		if next.sends || next.receives {
@@ -153,7 +140,7 @@ var stops = map[string]turn{
 // stopped returns a peer that has stopped in the middle of a request.
 func (w *world) stopped(t *testing.T, stop turn) *peer {
 	t.Helper()
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	w.Cache.SaveSession(time.Second, []byte("e"), nil, fd)
 	p := w.connect(t)
 	p.say(stop.say)
@@ -163,7 +150,7 @@ func (w *world) stopped(t *testing.T, stop turn) *peer {
 
 func TestASlowClientDelaysNobody(t *testing.T) {
 	t.Parallel()
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
 	for name, stop := range stops {
 		w := newWorld(t)
@@ -222,7 +209,7 @@ func FuzzConversation(f *testing.F) {
 	w := newWorld(f)
 	w.Log.SetSinks()
 	w.connect(f).leave()
-	_, fd := pipe(f)
+	_, fd := testenv.Pipe(f)
 	f.Cleanup(func() { unix.Close(fd) })
 	said, at := clientBytes()
 	f.Add(said, uint16(at), uint8(1))
@@ -232,7 +219,7 @@ func FuzzConversation(f *testing.F) {
 	f.Add([]byte(wire(`\0{\0a\0b\0}\0\0request\0save_endp\0ttl\0-1\0\0`)), uint16(3), uint8(0))
 	f.Fuzz(func(t *testing.T, said []byte, at uint16, count uint8) {
 		var start, end runtime.MemStats
-		before := openDescriptors(t)
+		before := testenv.OpenDescriptors(t)
 		runtime.ReadMemStats(&start)
 		p := w.connect(t)
 		go func() {
@@ -247,9 +234,7 @@ func FuzzConversation(f *testing.F) {
 		p.leave()
 		w.Cache.Clear()
 		runtime.ReadMemStats(&end)
-		if after := openDescriptors(t); after != before {
-			t.Errorf("%d descriptors are open, were %d", after, before)
-		}
+		before.WantSame(t, "at the end")
 		if used, limit := end.TotalAlloc-start.TotalAlloc, uint64(1<<20+1000*len(said)); used > limit {
 			t.Errorf("%d bytes of conversation took %d bytes of memory, more than %d", len(said), used, limit)
 		}

@@ -15,6 +15,7 @@ import (
 
 	"scache/attr"
 	"scache/internal/cache"
+	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
 )
@@ -30,7 +31,7 @@ func (c *conversation) takeOver(list attr.List) (handedOff bool) {
 	}
 	if err != nil {
 		c.warn(fmt.Errorf("request %s: %w", handover.Request, err))
-		c.reply(statusBad)
+		c.reply(control.Bad)
 		return false
 	}
 	s.uncountConnection() // the old process is no client

@@ -83,7 +83,7 @@ func TestHandOver_changesNothingWhenItFails(t *testing.T) {
 	for n := 0; n <= len(said); n += testenv.Stride() {
 		from, to := newWorld(t), newWorld(t)
 		takesOver(from)
-		_, fd := pipe(t)
+		_, fd := testenv.Pipe(t)
 		p := from.connect(t)
 		left := p.playUntil(fullConversation, fd, n)
 		r := newRelay(t)
@@ -126,9 +126,9 @@ func TestPanic_endsOneConversation(t *testing.T) {
 	panicked := make(chan struct{})
 	from, to := newWorld(t), newWorld(t)
 	from.OnPanic = func() { close(panicked) }
-	_, bad := pipe(t)
-	_, good := pipe(t)
-	want := inode(t, good)
+	_, bad := testenv.Pipe(t)
+	_, good := testenv.Pipe(t)
+	want := testenv.Inode(t, good)
 	from.alive = func(fd int) bool {
 		if fd == bad {
 			panic("a bug")
@@ -151,7 +151,7 @@ func TestPanic_endsOneConversation(t *testing.T) {
 	other.say(`dummy\0\0\0`)
 	other.hear(`\0`)
 	fd, err := other.Take()
-	if err != nil || inode(t, fd) != want {
+	if err != nil || testenv.Inode(t, fd) != want {
 		t.Errorf("got descriptor %d, %v", fd, err)
 	}
 	unix.Close(fd)
@@ -161,7 +161,7 @@ func TestPanic_endsOneConversation(t *testing.T) {
 func TestHandOver_keepsTheRestOfTheTTL(t *testing.T) {
 	t.Parallel()
 	from, to := newWorld(t), newWorld(t)
-	r, fd := pipe(t)
+	r, fd := testenv.Pipe(t)
 	from.Cache.SaveSession(10*time.Second, []byte("e"), []byte("p"), fd)
 	from.Cache.SaveBinding(20*time.Second, []byte("d"), []byte("q"), []byte("e"))
 	from.now.Add(int64(4 * time.Second))
@@ -178,7 +178,7 @@ func TestHandOver_keepsTheRestOfTheTTL(t *testing.T) {
 	if got := to.Cache.Size(); got.Sessions != 0 || got.Destinations != 1 {
 		t.Errorf("after its end: %+v", got)
 	}
-	wantClosed(t, r)
+	testenv.WantClosed(t, r)
 	if got := to.status(); got.TakenOver != 1 || got.Saved != 1 {
 		t.Errorf("got %+v, want 1 session saved and 1 taken over", got)
 	}
@@ -208,7 +208,7 @@ func TestHandOver_inEveryPhase(t *testing.T) {
 	said, _ := clientBytes()
 	for n := 0; n <= len(said); n += testenv.Stride() {
 		worlds := []*world{newWorld(t), newWorld(t), newWorld(t)}
-		_, fd := pipe(t)
+		_, fd := testenv.Pipe(t)
 		p := worlds[0].connect(t)
 		left := p.playUntil(fullConversation, fd, n)
 		handOver(t, worlds[0], worlds[1])
@@ -268,7 +268,7 @@ func (p *peer) playOn(turns []turn, fd int) {
 		}
 		p.hear(turn.hear)
 		got, err := p.Take()
-		if (err == nil) != turn.receives || err == nil && inode(p.t, got) != inode(p.t, fd) {
+		if (err == nil) != turn.receives || err == nil && testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
 			p.t.Errorf("after %q: descriptor %d, %v", turn.hear, got, err)
 		}
 		if err == nil {

@@ -99,7 +99,7 @@ func (c *conversation) tellHits(list attr.List) {
 		return
 	}
 	c.listing = &listing{hits: table.Entries(), byEndpoint: table == c.worker.Hits.endpoints}
-	c.reply(statusOK)
+	c.reply(control.OK)
 }
 
 // listHits encodes some of the counts.

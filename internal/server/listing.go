@@ -32,7 +32,7 @@ func (c *conversation) tellAll(list attr.List) {
 		return
 	}
 	c.listing = &listing{moreBindings: true, moreSessions: true}
-	c.reply(statusOK)
+	c.reply(control.OK)
 }
 
 // continueListing appends one step of a listing to the output.

@@ -6,9 +6,12 @@ import (
 	"testing"
 
 	"go.uber.org/goleak"
+
+	"scache/internal/fdpass"
+	"scache/internal/testenv"
 )
 
-// TestMain looks for goroutines that are left. A log stays as long as its process.
+// TestMain looks for goroutines and descriptors that are left. A log stays as long as its process.
 func TestMain(m *testing.M) {
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("scache/internal/maillog.(*Logger).run"))
+	testenv.Main(m, fdpass.OnCreate, goleak.IgnoreAnyFunction("scache/internal/maillog.(*Logger).run"))
 }

@@ -119,7 +119,7 @@ func TestRequest_longProperty(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	p.say(`request\0save_dest\0ttl\09\0label\0d\0property\0` + long + `\0label\0e\0\0`)
 	p.hear(`status\00\0\0`)
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	w.Cache.SaveSession(time.Minute, []byte("e"), []byte(long), fd)
 	p.say(`request\0find_dest\0label\0d\0\0`)
 	p.hear(`status\00\0property\0` + long + `\0property\0` + long + `\0\0`)
@@ -129,7 +129,7 @@ func TestLongPropertiesFitIntoAReply(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connect(t)
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	long := strings.Repeat("x", 65_000)
 	w.Cache.SaveBinding(1, []byte("d"), []byte(long), []byte("e"))
 	w.Cache.SaveSession(1, []byte("e"), []byte(long), fd)
@@ -141,14 +141,14 @@ func TestASessionIsClosedIfTheClientDoesNotAskForIt(t *testing.T) {
 	t.Parallel()
 	for _, instead := range []string{`\0`, `request\0find_endp\0label\0e\0\0`, `dummy\0\0x\0\0\0`} {
 		w := newWorld(t)
-		r, fd := pipe(t)
+		r, fd := testenv.Pipe(t)
 		w.Cache.SaveSession(1, []byte("e"), nil, fd)
 		p := w.connect(t)
 		p.say(`request\0find_endp\0label\0e\0\0`)
 		p.hear(`status\00\0property\0\0\0`)
 		p.say(instead)
 		p.wantEnd()
-		wantClosed(t, r)
+		testenv.WantClosed(t, r)
 		w.wantWarning(t, "connection closed")
 	}
 }
@@ -168,14 +168,14 @@ func TestDescriptorsNobodyAskedForAreClosed(t *testing.T) {
 		for count := 1; count <= 3; count++ {
 			w := newWorld(t)
 			p := w.connect(t)
-			r, fd := pipe(t)
+			r, fd := testenv.Pipe(t)
 			p.say(test.say, []int{fd, fd, fd}[:count]...)
 			unix.Close(fd)
 			p.hear(test.hear)
-			_, other := pipe(t)
+			_, other := testenv.Pipe(t)
 			p.save("other", other) // it does not become company
 			unix.Close(other)
-			wantClosed(t, r)
+			testenv.WantClosed(t, r)
 			p.wantInStep()
 			w.wantWarning(t, "file descriptor")
 		}
@@ -186,28 +186,28 @@ func TestDescriptorsBesideDummiesAreClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connect(t)
-	_, saved := pipe(t)
-	want := inode(t, saved)
+	_, saved := testenv.Pipe(t)
+	want := testenv.Inode(t, saved)
 	w.Cache.SaveSession(1, []byte("e"), nil, saved)
-	r1, fd1 := pipe(t)
-	r2, fd2 := pipe(t)
+	r1, fd1 := testenv.Pipe(t)
+	r2, fd2 := testenv.Pipe(t)
 	p.say(`request\0find_endp\0label\0e\0\0`)
 	p.hear(`status\00\0property\0\0\0`)
 	p.say(`dummy\0\0\0`, fd1)
 	unix.Close(fd1)
 	p.hear(`\0`)
-	wantClosed(t, r1)
-	if found, err := p.Take(); err != nil || inode(t, found) != want {
+	testenv.WantClosed(t, r1)
+	if found, err := p.Take(); err != nil || testenv.Inode(t, found) != want {
 		t.Errorf("found descriptor %d, %v", found, err)
 	} else {
 		unix.Close(found)
 	}
 	p.say(`dummy\0\0\0`, fd2)
 	unix.Close(fd2)
-	_, other := pipe(t)
+	_, other := testenv.Pipe(t)
 	p.save("other", other) // the one before is no company
 	unix.Close(other)
-	wantClosed(t, r2)
+	testenv.WantClosed(t, r2)
 	w.wantWarning(t, "file descriptor")
 	p.say(`dummy\0\0\0`) // one too many
 	p.wantInStep()
@@ -219,14 +219,14 @@ func TestSaveEndpointWantsExactlyOneDescriptor(t *testing.T) {
 	for _, beside := range []struct{ request, byte int }{{0, 0}, {0, 2}, {0, 3}, {1, 1}, {2, 0}, {2, 1}} {
 		w := newWorld(t)
 		p := w.connect(t)
-		r, fd := pipe(t)
+		r, fd := testenv.Pipe(t)
 		fds := []int{fd, fd, fd}
 		p.say(`request\0save_endp\0ttl\09\0label\0e\0property\0\0\0`, fds[:beside.request]...)
 		p.hear(`dummy\0\0\0`)
 		p.say(`\0`, fds[:beside.byte]...)
 		unix.Close(fd)
 		p.hear(`status\02\0\0`)
-		wantClosed(t, r)
+		testenv.WantClosed(t, r)
 		p.wantInStep()
 		w.wantWarning(t, "file descriptor")
 		if size := w.Cache.Size(); size != (cache.Size{}) {

@@ -29,7 +29,7 @@ func (c *conversation) tellStatus(list attr.List) {
 		return
 	}
 	out := c.worker.encode
-	out.Int("status", statusOK)
+	out.Int("status", int32(control.OK))
 	control.Encode(out, c.worker.status())
 	out.End()
 }
@@ -100,7 +100,7 @@ func (c *conversation) flushCache(list attr.List) {
 	}
 	c.worker.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
 	out := c.worker.encode
-	out.Int("status", statusOK)
+	out.Int("status", int32(control.OK))
 	control.Encode(out, control.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)})
 	out.End()
 }
@@ -112,7 +112,7 @@ func (c *conversation) restart(list attr.List) {
 		return
 	}
 	c.worker.Log.Info("restart: asked for by an operator")
-	c.reply(statusOK)
+	c.reply(control.OK)
 	c.worker.Restart()
 }
 
@@ -121,5 +121,5 @@ func (c *conversation) refuse(request string, err error) {
 	if err != nil {
 		c.warnParameter(request, err)
 	}
-	c.reply(statusBad)
+	c.reply(control.Bad)
 }

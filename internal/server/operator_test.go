@@ -18,15 +18,12 @@ import (
 	"scache/internal/fdpass"
 	"scache/internal/histogram"
 	"scache/internal/stats"
+	"scache/internal/testenv"
 )
 
 func (w *world) operator(t *testing.T) *client.Client {
 	t.Helper()
-	c, err := client.New(w.connect(t).Conn, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
+	return client.Detect(w.connect(t).Conn)
 }
 
 // save saves a binding d → e and a session of e: a connection over TCP.
@@ -203,7 +200,7 @@ func TestHits_evictedAndFlushedAreApart(t *testing.T) {
 		w.save(t, c)
 	}
 	w.Cache.SetLimit(func() int { return 1 })
-	w.Hits.ended(cache.Ended{FD: cache.NoFD, Why: cache.Evicted, Destination: "smtp\nd\n"})
+	w.Hits.ended(cache.Ended{FD: fdpass.None, Why: cache.Evicted, Destination: "smtp\nd\n"})
 	if _, err := c.FlushAll(); err != nil {
 		t.Fatal(err)
 	}
@@ -252,14 +249,7 @@ func TestOperatorsDoNotCount(t *testing.T) {
 		}
 		gone := make(chan bool, 2)
 		w.Accept(pair[0], func(counts bool) { gone <- counts })
-		conn, err := fdpass.FromFD(pair[1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := client.New(fdpass.New(conn), false)
-		if err != nil {
-			t.Fatal(err)
-		}
+		c := client.Detect(fdpass.New(testenv.UnixConn(t, pair[1])))
 		test.do(c)
 		if !test.counts && len(gone) != 1 {
 			t.Errorf("%s: counts while it is there", name)

@@ -19,6 +19,7 @@ import (
 
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // TestRecordedConversations wants the answers of the stock server, to the byte, and
@@ -169,7 +170,7 @@ func (r *replay) send() {
 		if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 			r.t.Fatal(err)
 		}
-		pipe = &replayedPipe{inode(r.t, p[0]), p[0], p[1]}
+		pipe = &replayedPipe{testenv.Inode(r.t, p[0]), p[0], p[1]}
 		r.pipes[r.line.Descriptor] = pipe
 	}
 	client := r.client()
@@ -186,7 +187,7 @@ func (r *replay) receive() {
 		r.fatalf("%v", err)
 	}
 	pipe := r.pipes[r.line.Descriptor]
-	if pipe.inode != inode(r.t, fd) {
+	if pipe.inode != testenv.Inode(r.t, fd) {
 		r.fatalf("another descriptor")
 	}
 	pipe.w = fd

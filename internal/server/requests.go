@@ -10,16 +10,10 @@ import (
 
 	"scache/attr"
 	"scache/internal/cache"
+	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
 	"scache/internal/topk"
-)
-
-// The status of a reply.
-const (
-	statusOK = iota
-	statusBad
-	statusFail
 )
 
 // answer answers one list of the client. An error ends the conversation.
@@ -41,7 +35,7 @@ func (c *conversation) answer(list attr.List) error {
 		c.worker.Log.Debug("request %s", request)
 	}
 	switch string(request) {
-	case "save_endp":
+	case control.RequestSaveEndpoint:
 		c.saveEndpoint(list)
 		return nil
 	case handover.Request:
@@ -53,11 +47,11 @@ func (c *conversation) answer(list attr.List) error {
 	c.refuseDescriptor()
 	c.worker.answered++
 	switch string(request) {
-	case "find_endp":
+	case control.RequestFindEndpoint:
 		c.findEndpoint(list)
-	case "save_dest":
+	case control.RequestSaveDestination:
 		c.saveDestination(list)
-	case "find_dest":
+	case control.RequestFindDestination:
 		c.findDestination(list)
 	default:
 		if answer, known := operatorRequests[string(request)]; known {
@@ -66,7 +60,7 @@ func (c *conversation) answer(list attr.List) error {
 			return nil
 		}
 		c.worker.Log.Warning("unrecognized request: \"%.100s\", ignored", request)
-		c.reply(statusBad)
+		c.reply(control.Bad)
 	}
 	return nil
 }
@@ -76,7 +70,7 @@ func (c *conversation) saveEndpoint(list attr.List) {
 	if _, err := expectSave(list, "ttl", "label", "property"); err != nil {
 		c.refuseDescriptor()
 		c.warnParameter("scache_save_endp_service", err)
-		c.reply(statusBad)
+		c.reply(control.Bad)
 		return
 	}
 	c.phase = handover.DescriptorDue
@@ -90,30 +84,30 @@ func (c *conversation) save(list attr.List) {
 	fd, err := c.socket.Take()
 	if err != nil {
 		c.worker.Log.Warning("scache_save_endp_service: unable to receive file descriptor: %v", err)
-		c.reply(statusFail)
+		c.reply(control.NotFound)
 		return
 	}
 	ttl, err := expectSave(list, "ttl", "label", "property")
 	if err != nil { // in what a predecessor has left
 		c.worker.copies.closeCopy(fd)
-		c.reply(statusBad)
+		c.reply(control.Bad)
 		return
 	}
 	c.worker.Cache.SaveSession(ttl, list[1].Value, list[2].Value, fd)
 	c.worker.Hits.endpoints.Count(list[1].Value, topk.Save)
-	c.reply(statusOK)
+	c.reply(control.OK)
 }
 
 func (c *conversation) saveDestination(list attr.List) {
 	ttl, err := expectSave(list, "ttl", "label", "property", "label")
 	if err != nil {
 		c.warnParameter("scache_save_dest_service", err)
-		c.reply(statusBad)
+		c.reply(control.Bad)
 		return
 	}
 	c.worker.Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
 	c.worker.Hits.destinations.Count(list[1].Value, topk.Save)
-	c.reply(statusOK)
+	c.reply(control.OK)
 }
 
 // expectSave checks the parameters of a request to save. The first one is the
@@ -132,33 +126,33 @@ func expectSave(list attr.List, names ...string) (time.Duration, error) {
 func (c *conversation) findEndpoint(list attr.List) {
 	if err := list.Expect("label"); err != nil {
 		c.warnParameter("scache_find_endp_service", err)
-		c.reply(statusBad, "")
+		c.reply(control.Bad, "")
 		return
 	}
 	s, found := c.worker.Cache.FindEndpoint(list[0].Value)
 	c.worker.Hits.found(c.worker.Hits.endpoints, list[0].Value, s, found)
 	if !found {
-		c.reply(statusFail, "")
+		c.reply(control.NotFound, "")
 		return
 	}
 	c.give(s)
-	c.reply(statusOK, s.Property)
+	c.reply(control.OK, s.Property)
 }
 
 func (c *conversation) findDestination(list attr.List) {
 	if err := list.Expect("label"); err != nil {
 		c.warnParameter("scache_find_dest_service", err)
-		c.reply(statusBad, "", "")
+		c.reply(control.Bad, "", "")
 		return
 	}
 	s, found := c.worker.Cache.FindDestination(list[0].Value)
 	c.worker.Hits.found(c.worker.Hits.destinations, list[0].Value, s, found)
 	if !found {
-		c.reply(statusFail, "", "")
+		c.reply(control.NotFound, "", "")
 		return
 	}
 	c.give(s)
-	c.reply(statusOK, s.DestinationProperty, s.Property)
+	c.reply(control.OK, s.DestinationProperty, s.Property)
 }
 
 // give takes a session in hand until the client asks for it.
@@ -167,9 +161,9 @@ func (c *conversation) give(s cache.Session) {
 }
 
 // reply encodes a reply. What comes from requests holds no NUL, and fits.
-func (c *conversation) reply(status int32, properties ...string) {
+func (c *conversation) reply(status control.Code, properties ...string) {
 	out := c.worker.encode
-	out.Int("status", status)
+	out.Int("status", int32(status))
 	for _, property := range properties {
 		out.String("property", property)
 	}

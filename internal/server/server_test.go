@@ -22,6 +22,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/maillog"
+	"scache/internal/testenv"
 )
 
 // A world is a server with all it touches: a clock that stands still, a log
@@ -45,7 +46,7 @@ func newWorld(t testing.TB) *world {
 		Release: func(all []cache.Ended) {
 			for _, e := range all {
 				w.Hits.ended(e)
-				if e.FD == cache.NoFD {
+				if e.FD == fdpass.None {
 					continue
 				}
 				if err := unix.Close(e.FD); err != nil {
@@ -109,10 +110,7 @@ func newPeer(t testing.TB) (p *peer, theirs int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn, err := fdpass.FromFD(fds[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn := testenv.UnixConn(t, fds[0])
 	conn.SetDeadline(time.Now().Add(20 * time.Second)) // what fails, fails with a message
 	return &peer{fdpass.New(conn), t, make(chan struct{})}, fds[1]
 }
@@ -181,37 +179,9 @@ func (p *peer) save(endpoint string, fd int) {
 	p.hear(`status\00\0\0`)
 }
 
-// pipe returns a pipe. Its write end is to be sent, and its read end tells
-// whether all copies of that are closed.
-func pipe(t testing.TB) (r, w int) {
-	t.Helper()
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(p[0]) })
-	return p[0], p[1]
-}
-
-func wantClosed(t *testing.T, r int) {
-	t.Helper()
-	if n, err := unix.Read(r, make([]byte, 1)); n != 0 || err != nil {
-		t.Errorf("a descriptor is still open (%v)", err)
-	}
-}
-
-func inode(t testing.TB, fd int) uint64 {
-	t.Helper()
-	var stat unix.Stat_t
-	if err := unix.Fstat(fd, &stat); err != nil {
-		t.Fatal(err)
-	}
-	return stat.Ino
-}
-
 func TestRepliesToTheByte(t *testing.T) {
 	t.Parallel()
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
 	for _, piece := range []int{1, 2, 3, 7, everything} { // as the client's bytes may arrive
 		for announce, announcement := range map[bool]string{true: `protocol\0connection_cache_protocol\0\0`, false: ""} {
@@ -232,7 +202,7 @@ func TestTTLIsInSeconds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connect(t)
-	r, fd := pipe(t)
+	r, fd := testenv.Pipe(t)
 	p.save("e", fd)
 	unix.Close(fd)
 	p.say(`request\0save_dest\0ttl\02\0label\0d\0property\0\0label\0none\0\0`)
@@ -245,7 +215,7 @@ func TestTTLIsInSeconds(t *testing.T) {
 	if got := w.Cache.Size(); got != (cache.Size{}) {
 		t.Errorf("after the end: %+v", got)
 	}
-	wantClosed(t, r)
+	testenv.WantClosed(t, r)
 }
 
 // stamp is a moment as syslog has it.
@@ -297,7 +267,7 @@ func (w *world) do(t *testing.T, what rune) {
 	case 'D':
 		w.Cache.SaveBinding(time.Hour, label, nil, label)
 	case 'E':
-		_, fd := pipe(t)
+		_, fd := testenv.Pipe(t)
 		w.Cache.SaveSession(time.Hour, label, nil, fd)
 	case 'd':
 		s, _ = w.Cache.FindDestination(label)
@@ -310,11 +280,8 @@ func (w *world) do(t *testing.T, what rune) {
 }
 
 func BenchmarkPair(b *testing.B) {
-	c, err := client.New(newWorld(b).connect(b).Conn, false)
-	if err != nil {
-		b.Fatal(err)
-	}
-	_, fd := pipe(b)
+	c := client.Detect(newWorld(b).connect(b).Conn)
+	_, fd := testenv.Pipe(b)
 	defer unix.Close(fd)
 	const label, property = "smtp\n127.0.0.1\n25\n0\n", "reuse_count=1\n"
 	b.ReportAllocs()

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/cache"
+	"scache/internal/fdpass"
 )
 
 // Alive reports whether a cached connection can still be used: the remote end has
@@ -64,7 +65,7 @@ func (c *Closer) Close(all []cache.Ended) {
 
 // close closes one connection. It does not block.
 func (c *Closer) close(e cache.Ended) {
-	if e.FD == cache.NoFD {
+	if e.FD == fdpass.None {
 		return
 	}
 	if c.Goodbye != "" && e.Why != cache.Dead && Alive(e.FD) {

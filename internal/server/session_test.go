@@ -256,11 +256,7 @@ func TestCloser_doesNotDelayClients(t *testing.T) {
 		p, theirs := newPeer(t)
 		s.Accept(theirs, func(bool) { close(p.gone) })
 		t.Cleanup(p.leave)
-		c, err := client.New(p.Conn, false)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
+		return client.Detect(p.Conn)
 	}
 	t.Cleanup(func() { s.Stop(); closer.Wait(time.Minute) })
 	bad, good := connect(), connect()

@@ -17,6 +17,7 @@ import (
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
+	"scache/internal/testenv"
 )
 
 // still returns a conversation of a loop that does not run, and its other end.
@@ -91,7 +92,7 @@ func TestAConversationInEveryState(t *testing.T) {
 	for cut := 1; cut <= longest; cut++ {
 		w := newWorld(t)
 		c, p := still(t, w)
-		_, fd := pipe(t)
+		_, fd := testenv.Pipe(t)
 		for i, turn := range fullConversation {
 			whole := wire(turn.say)
 			for said := 0; said < len(whole); {
@@ -184,13 +185,13 @@ func TestWhatCannotBeGoneOnWith(t *testing.T) {
 		c.phase, c.unread = test.state, []byte(test.unread)
 		r := -1
 		if test.session {
-			r, c.session = pipe(t)
+			r, c.session = testenv.Pipe(t)
 		}
 		worker.beginStill(c, p)
 		p.wantEnd()
 		w.wantWarning(t, test.warning)
 		if test.session {
-			wantClosed(t, r)
+			testenv.WantClosed(t, r)
 		}
 	}
 }
