@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build linux
-
 // Package eventloop waits for many descriptors at once, and calls the handler of
 // each that is ready.
 //

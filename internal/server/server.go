@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build linux
-
 // Package server answers the clients of the connection cache: it turns their
 // requests into calls of the cache, and passes the descriptors. When the process
 // is to be replaced, it turns its conversations into data for the server that

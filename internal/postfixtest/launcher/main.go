@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build linux
-
 // Command launcher executes a program under a seccomp filter with user
 // notification. It is a part of [postfixtest.Injector]:
 //
