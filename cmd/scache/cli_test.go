@@ -83,9 +83,9 @@ func stale(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(l.Close())
 }
 
-// TestOutlivesTheReaderOfItsLog has standard error in a pipe to a reader that
+// TestLog_outlivesItsReader has standard error in a pipe to a reader that
 // has left.
-func TestOutlivesTheReaderOfItsLog(t *testing.T) {
+func TestLog_outlivesItsReader(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	r, w, err := os.Pipe()
@@ -113,8 +113,8 @@ func TestOutlivesTheReaderOfItsLog(t *testing.T) {
 	}
 }
 
-// TestListensWithoutRoot is a user who tries the program.
-func TestListensWithoutRoot(t *testing.T) {
+// TestListen_withoutRoot is a user who tries the program.
+func TestListen_withoutRoot(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t) // for root, who can become another user
 	const other = 65534

@@ -112,7 +112,7 @@ func malformed(fd int) []operation {
 	}
 }
 
-func TestAnswersAsStock(t *testing.T) {
+func TestServer_answersAsStock(t *testing.T) {
 	t.Parallel()
 	stock := newContender(t, postfixtest.NeedPostfix(t), 8)
 	ours := newContender(t, binary, 8)
@@ -152,8 +152,8 @@ func TestAnswersAsStock(t *testing.T) {
 	}
 }
 
-// TestPeaksAsStock compares the statistics after each single kind of request.
-func TestPeaksAsStock(t *testing.T) {
+// TestStatistics_peaksAsStock compares the statistics after each single kind of request.
+func TestStatistics_peaksAsStock(t *testing.T) {
 	t.Parallel()
 	stockBinary := postfixtest.NeedPostfix(t)
 	fd := testenv.NewDescriptor(t)

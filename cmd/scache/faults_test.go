@@ -73,10 +73,10 @@ func impatientSession(conn net.Conn) {
 	}
 }
 
-// TestOnlyLiveSessionsAreReused sends bursts of mail with pauses in which the
+// TestReuse_onlyLiveSessions sends bursts of mail with pauses in which the
 // remote end hangs up. A session that was found in the cache and could not be
 // used shows as a hit without a delivery.
-func TestOnlyLiveSessionsAreReused(t *testing.T) {
+func TestReuse_onlyLiveSessions(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	if failed := failedReuses(t, binary); failed != 0 {
@@ -113,8 +113,8 @@ func failedReuses(t *testing.T, scache string) int {
 	return hits - len(i.Grep("status=sent", "conn_use="))
 }
 
-// TestDescriptorPressure allows the daemon 256 open files, and asks for more.
-func TestDescriptorPressure(t *testing.T) {
+// TestDescriptors_pressure allows the daemon 256 open files, and asks for more.
+func TestDescriptors_pressure(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	if failed, refused := pressure(t, binary); failed+refused > 0 {
@@ -186,9 +186,9 @@ func answers(t *testing.T, m *postfixtest.Master) bool {
 	return err == nil
 }
 
-// TestOutOfDescriptors has as many clients as there are descriptors, and none is left for another
+// TestDescriptors_exhausted has as many clients as there are descriptors, and none is left for another
 // one: it waits, without a busy loop, until one goes.
-func TestOutOfDescriptors(t *testing.T) {
+func TestDescriptors_exhausted(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startWithFiles(t, binary, 64)
@@ -262,9 +262,9 @@ func TestGoodbye(t *testing.T) {
 	}
 }
 
-// TestEndpointsHaveLimits has receivers that allow few idle connections, or for a
+// TestLimits_ofEndpoints has receivers that allow few idle connections, or for a
 // short time, by main.cf and by an option.
-func TestEndpointsHaveLimits(t *testing.T) {
+func TestLimits_ofEndpoints(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "connection_cache_goodbye = QUIT\nconnection_cache_ttl_limit = 1h\nconnection_cache_endpoint_session_limit = 3\nconnection_cache_endpoint_limits = 192.0.2.0/24=1, lmtp=0/2m",
@@ -326,8 +326,8 @@ func TestEndpointsHaveLimits(t *testing.T) {
 	}
 }
 
-// TestStrangersAreRefused connects as another user.
-func TestStrangersAreRefused(t *testing.T) {
+// TestPeers_strangersAreRefused connects as another user.
+func TestPeers_strangersAreRefused(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t) // that is, root
 	m := startMaster(t, binary, "")

@@ -30,7 +30,7 @@ import (
 // queueDirectory returns the directory that a master works in.
 func queueDirectory(m *postfixtest.Master) string { return filepath.Dir(filepath.Dir(m.Socket)) }
 
-func TestJailAndUser(t *testing.T) {
+func TestJail_userAndGroups(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	root, err := user.LookupId("0")
@@ -110,9 +110,9 @@ func wantUser(t *testing.T, m *postfixtest.Master, u *user.User) {
 	}
 }
 
-// TestDescriptorsPassTheJail: what one client saves in the jail, another one
+// TestJail_passesDescriptors: what one client saves in the jail, another one
 // gets.
-func TestDescriptorsPassTheJail(t *testing.T) {
+func TestJail_passesDescriptors(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "", "-c", "-u")
@@ -130,9 +130,9 @@ func TestDescriptorsPassTheJail(t *testing.T) {
 	}
 }
 
-// TestLogsAgainFromTheJail replaces the receiver of the log, as a restart of
+// TestJail_logsAgain replaces the receiver of the log, as a restart of
 // postlogd(8) does, when the daemon can no longer see where it was.
-func TestLogsAgainFromTheJail(t *testing.T) {
+func TestJail_logsAgain(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "", "-c", "-u", "-o", "postlog_service_name=other")
@@ -177,8 +177,8 @@ func readLog(t *testing.T, conn *net.UnixConn) string {
 	return string(buf[:n])
 }
 
-// TestLocalTimeInTheJail has time zones whose files the jail does not hold.
-func TestLocalTimeInTheJail(t *testing.T) {
+// TestJail_localTime has time zones whose files the jail does not hold.
+func TestJail_localTime(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	for _, offset := range []time.Duration{5*time.Hour + 30*time.Minute, -3*time.Hour - 30*time.Minute} {
@@ -224,9 +224,9 @@ func zoneFile(t *testing.T, offset time.Duration) string {
 	return path
 }
 
-// TestNoNewPrivileges builds the daemon as it is installed: in pure Go, which can set this for
+// TestJail_noNewPrivileges builds the daemon as it is installed: in pure Go, which can set this for
 // all threads.
-func TestNoNewPrivileges(t *testing.T) {
+func TestJail_noNewPrivileges(t *testing.T) {
 	t.Parallel()
 	pure := filepath.Join(t.TempDir(), "scache")
 	build := exec.Command("go", "build", "-o", pure, "scache/cmd/scache")

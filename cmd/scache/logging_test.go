@@ -43,7 +43,7 @@ func complainAbout(t *testing.T, c *client.Client, requests int) {
 	}
 }
 
-func TestDeafLogReceiverHoldsNobodyUp(t *testing.T) {
+func TestLog_deafReceiverDelaysNoClient(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for name, options := range map[string][]string{"": nil, "-v": {"-v"}} {
@@ -65,9 +65,9 @@ func TestDeafLogReceiverHoldsNobodyUp(t *testing.T) {
 	}
 }
 
-// TestStartsWithADeafLogReceiver has the receiver of early lines deaf, too, and
+// TestLog_startsWithADeafReceiver has the receiver of early lines deaf, too, and
 // its queue full before the daemon starts.
-func TestStartsWithADeafLogReceiver(t *testing.T) {
+func TestLog_startsWithADeafReceiver(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "postlog_service_name = deaf")
@@ -81,9 +81,9 @@ func TestStartsWithADeafLogReceiver(t *testing.T) {
 	}
 }
 
-// TestFatalErrorsEndInSilenceWithADeafLogReceiver: what is wrong cannot be
+// TestLog_fatalErrorWithADeafReceiver: what is wrong cannot be
 // logged, but the daemon ends.
-func TestFatalErrorsEndInSilenceWithADeafLogReceiver(t *testing.T) {
+func TestLog_fatalErrorWithADeafReceiver(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "postlog_service_name = deaf\nipc_timeout = x")
@@ -112,9 +112,9 @@ func fillLog(t *testing.T, path string) {
 	}
 }
 
-// TestNoLogReceiver: lines are lost while no receiver takes them, and
+// TestLog_withoutReceiver: lines are lost while no receiver takes them, and
 // those that come later are not.
-func TestNoLogReceiver(t *testing.T) {
+func TestLog_withoutReceiver(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "postlog_service_name = late")
@@ -128,7 +128,7 @@ func TestNoLogReceiver(t *testing.T) {
 	}
 }
 
-func TestLongLogLines(t *testing.T) {
+func TestLog_longLines(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "debugger_command = true "+strings.Repeat("x", 10_000), "-D")
@@ -144,7 +144,7 @@ func TestLongLogLines(t *testing.T) {
 	}
 }
 
-func TestStrangeLogLines(t *testing.T) {
+func TestLog_strangeLines(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
@@ -155,9 +155,9 @@ func TestStrangeLogLines(t *testing.T) {
 	}
 }
 
-// TestServesWithoutSyslog relies on tests that make a /dev/log not to run in
+// TestSyslog_absent relies on tests that make a /dev/log not to run in
 // parallel with others. A machine's own syslogd does no harm.
-func TestServesWithoutSyslog(t *testing.T) {
+func TestSyslog_absent(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "maillog_file =", "-v")
@@ -172,8 +172,8 @@ func TestServesWithoutSyslog(t *testing.T) {
 	}
 }
 
-// TestSyslog is not parallel: for a while, it is the system's logger.
-func TestSyslog(t *testing.T) {
+// TestSyslog_linesAndReconnection is not parallel: for a while, it is the system's logger.
+func TestSyslog_linesAndReconnection(t *testing.T) {
 	postfixtest.NeedPostfix(t)
 	if _, err := os.Lstat("/dev/log"); !errors.Is(err, os.ErrNotExist) {
 		t.Skip("SKIPPED: this machine has a /dev/log of its own")

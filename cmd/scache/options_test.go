@@ -39,7 +39,7 @@ func wantAnnounced(t *testing.T, m *postfixtest.Master, announced bool, warnings
 // unknownVersion is what the daemon says if it has to guess.
 const unknownVersion = `warning: the version of Postfix is unknown, and taken for 3.6 or later: .*; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6`
 
-func TestAnnouncementByParameter(t *testing.T) {
+func TestAnnouncement_byParameter(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for value, announced := range map[string]bool{"yes": true, "no": false} {
@@ -50,7 +50,7 @@ func TestAnnouncementByParameter(t *testing.T) {
 	}
 }
 
-func TestAnnouncementByVersionOfPostfix(t *testing.T) {
+func TestAnnouncement_byVersionOfPostfix(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for script, announced := range map[string]bool{
@@ -72,7 +72,7 @@ func TestAnnouncementByVersionOfPostfix(t *testing.T) {
 	}
 }
 
-func TestAnnouncementByUnknownVersionOfPostfix(t *testing.T) {
+func TestAnnouncement_byUnknownVersionOfPostfix(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for _, script := range []string{
@@ -114,18 +114,18 @@ func fakePostconf(t *testing.T, script string) string {
 	return strings.ReplaceAll(dir, "$", "$$")
 }
 
-// TestPostconfThatHangsBehindTheJail: the daemon has lost the right to kill it
+// TestPostconf_thatHangsBehindTheJail: the daemon has lost the right to kill it
 // when it has waited long enough.
-func TestPostconfThatHangsBehindTheJail(t *testing.T) {
+func TestPostconf_thatHangsBehindTheJail(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "command_directory = "+fakePostconf(t, "exec sleep 90"), "-c", "-u")
 	wantAnnounced(t, m, true, unknownVersion)
 }
 
-// TestWhatIsNotUnderstoodIsAsked has a Postfix whose main.cf knows more than this
+// TestPostconf_askedForUnknownSyntax has a Postfix whose main.cf knows more than this
 // version of the daemon.
-func TestWhatIsNotUnderstoodIsAsked(t *testing.T) {
+func TestPostconf_askedForUnknownSyntax(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	const setting = "max_idle = ${seconds{3 minutes}}\ncommand_directory = "
@@ -147,9 +147,9 @@ func TestWhatIsNotUnderstoodIsAsked(t *testing.T) {
 	}
 }
 
-// TestCommandsGetNoSockets: a command that stays, such as a debugger, would
+// TestCommands_getNoSockets: a command that stays, such as a debugger, would
 // hide the end of the daemon from master, and take clients from its successor.
-func TestCommandsGetNoSockets(t *testing.T) {
+func TestCommands_getNoSockets(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	out := t.TempDir()
@@ -164,7 +164,7 @@ func TestCommandsGetNoSockets(t *testing.T) {
 	}
 }
 
-func TestDebuggerCommand(t *testing.T) {
+func TestDebugger_command(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for name, options := range map[string][]string{"-D": {"-D"}, "no -D": nil} {
@@ -186,9 +186,9 @@ func TestDebuggerCommand(t *testing.T) {
 	}
 }
 
-// TestVerboseAndDebuggerByEnvironment has what master gives if it was started
+// TestDebugger_andVerboseByEnvironment has what master gives if it was started
 // with -v or -D itself.
-func TestVerboseAndDebuggerByEnvironment(t *testing.T) {
+func TestDebugger_andVerboseByEnvironment(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "debugger_command = exit 7")
@@ -205,7 +205,7 @@ func TestVerboseAndDebuggerByEnvironment(t *testing.T) {
 	}
 }
 
-func TestDebuggerThatFailsIsNoReasonToEnd(t *testing.T) {
+func TestDebugger_failureIsNoReasonToEnd(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "debugger_command = exit 7", "-D")
@@ -215,7 +215,7 @@ func TestDebuggerThatFailsIsNoReasonToEnd(t *testing.T) {
 	}
 }
 
-func TestVerboseLogsRequests(t *testing.T) {
+func TestVerbose_logsRequests(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for name, options := range map[string][]string{"": nil, "-v": {"-v"}, "-v -v": {"-v", "-v"}, "-vv": {"-vv"}} {
@@ -235,8 +235,8 @@ func TestVerboseLogsRequests(t *testing.T) {
 	}
 }
 
-// TestLogsToStandardErrorToo compares the two logs.
-func TestLogsToStandardErrorToo(t *testing.T) {
+// TestVerbose_standardErrorToo compares the two logs.
+func TestVerbose_standardErrorToo(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "", "-V")
@@ -261,9 +261,9 @@ func TestLogsToStandardErrorToo(t *testing.T) {
 	}
 }
 
-// TestSeveralSockets gives the daemon two listening sockets, as master does with
+// TestListen_severalSockets gives the daemon two listening sockets, as master does with
 // an inet service of a host with two addresses.
-func TestSeveralSockets(t *testing.T) {
+func TestListen_severalSockets(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
@@ -358,7 +358,7 @@ func TestStandAlone(t *testing.T) {
 	}
 }
 
-func TestStandAloneWantsASocket(t *testing.T) {
+func TestStandAlone_wantsASocket(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	var p [2]int

@@ -116,7 +116,7 @@ func wantNoComplaints(t *testing.T, i *postfixtest.Instance) {
 	}
 }
 
-func TestMailThroughTheCache(t *testing.T) {
+func TestMail_throughTheCache(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -185,7 +185,7 @@ func findCache(i *postfixtest.Instance) (pid int, running bool) {
 	return 0, false
 }
 
-func TestSyslogFromTheJail(t *testing.T) {
+func TestSyslog_fromTheJail(t *testing.T) {
 	postfixtest.NeedPostfix(t)
 	if _, err := os.Lstat("/dev/log"); err == nil {
 		t.Log("there is a /dev/log: looking at the mail only")
@@ -254,12 +254,12 @@ func waitForExit(t *testing.T, pid int) {
 	t.Fatalf("process %d has not ended", pid)
 }
 
-// TestReloadsCostNothing sends mail with a reload every half second: no client
+// TestReload_costsNoMail sends mail with a reload every half second: no client
 // may notice, and no connection may be lost.
 //
 // How many connections it takes is up to the scheduler, and varies from run to run:
 // that is only logged.
-func TestReloadsCostNothing(t *testing.T) {
+func TestReload_costsNoMail(t *testing.T) {
 	testenv.SkipShort(t)
 	const messages = 3000
 	const interval = 500 * time.Millisecond
@@ -371,7 +371,7 @@ func sendWithReloads(i *postfixtest.Instance, messages int, interval time.Durati
 	}
 }
 
-func TestStopEndsTheCache(t *testing.T) {
+func TestStop_endsTheCache(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	sink := startSink(t)
@@ -385,7 +385,7 @@ func TestStopEndsTheCache(t *testing.T) {
 	wantNoComplaints(t, i)
 }
 
-func TestLMTPThroughTheCache(t *testing.T) {
+func TestMail_overLMTP(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	sink := startSink(t, "-L")
@@ -398,9 +398,9 @@ func TestLMTPThroughTheCache(t *testing.T) {
 	wantServedFromCache(t, i, 400)
 }
 
-// TestOnDemand has the default configuration: connections to one destination
+// TestMail_cacheOnDemand has the default configuration: connections to one destination
 // are cached while there is much mail for it.
-func TestOnDemand(t *testing.T) {
+func TestMail_cacheOnDemand(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	sink := startSink(t)
@@ -412,8 +412,8 @@ func TestOnDemand(t *testing.T) {
 	wantNoComplaints(t, i)
 }
 
-// TestPerDestination caches connections to one of two destinations.
-func TestPerDestination(t *testing.T) {
+// TestMail_cachePerDestination caches connections to one of two destinations.
+func TestMail_cachePerDestination(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	cached, other := startSinkOn(t, "127.0.0.2"), startSink(t)
@@ -433,9 +433,9 @@ func TestPerDestination(t *testing.T) {
 	wantNoComplaints(t, i)
 }
 
-// TestTLSConnectionsAreReused relays to a second Postfix, which wants TLS: what
+// TestMail_overTLS relays to a second Postfix, which wants TLS: what
 // is cached is the connection to tlsproxy(8), which keeps the TLS session.
-func TestTLSConnectionsAreReused(t *testing.T) {
+func TestMail_overTLS(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	certificate := filepath.Join(t.TempDir(), "certificate")

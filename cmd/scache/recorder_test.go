@@ -17,9 +17,9 @@ import (
 	"scache/internal/testenv"
 )
 
-// TestTheRecorderWritesDownWhatGoesBy, and disturbs neither side. Recordings of the stock
+// TestRecorder_writesDownWhatIsSaid, and disturbs neither side. Recordings of the stock
 // server are tests of internal/server.
-func TestTheRecorderWritesDownWhatGoesBy(t *testing.T) {
+func TestRecorder_writesDownWhatIsSaid(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_announce_protocol = yes")

@@ -352,7 +352,7 @@ func (s *soak) talk(data []byte, patience time.Duration) {
 // the time. end ends it: not before the others have ended, as its sessions die with it.
 func (s *soak) startAndStop(t *testing.T, all *sync.WaitGroup) (end func()) {
 	t.Helper()
-	cmd := postfixtest.Command(os.Args[0], "-test.run=^TestSoakClient$")
+	cmd := postfixtest.Command(os.Args[0], "-test.run=^TestSoak_client$")
 	cmd.Env = append(os.Environ(), "SOAK_SOCKET="+s.Socket)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -372,8 +372,8 @@ func (s *soak) startAndStop(t *testing.T, all *sync.WaitGroup) (end func()) {
 	}
 }
 
-// TestSoakClient is the client that is stopped.
-func TestSoakClient(t *testing.T) {
+// TestSoak_client is the client that is stopped.
+func TestSoak_client(t *testing.T) {
 	testenv.SkipShort(t)
 	path := os.Getenv("SOAK_SOCKET")
 	if path == "" {

@@ -50,7 +50,7 @@ func wantFatal(t *testing.T, m *postfixtest.Master, err error, names ...string) 
 	}
 }
 
-func TestFatalOptions(t *testing.T) {
+func TestFatal_options(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	usual := []string{"-l", "-n", "scache", "-t", "unix"}
@@ -86,7 +86,7 @@ func TestFatalOptions(t *testing.T) {
 	}
 }
 
-func TestFatalSettings(t *testing.T) {
+func TestFatal_settings(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for settings, names := range map[string][]string{
@@ -121,7 +121,7 @@ func TestFatalSettings(t *testing.T) {
 	}
 }
 
-func TestFatalEnvironment(t *testing.T) {
+func TestFatal_environment(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	empty := t.TempDir()
@@ -149,7 +149,7 @@ func TestFatalEnvironment(t *testing.T) {
 	})
 }
 
-func TestFatalMailOwner(t *testing.T) {
+func TestFatal_mailOwner(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "mail_owner = no-such-user", "-u")
@@ -157,9 +157,9 @@ func TestFatalMailOwner(t *testing.T) {
 	wantFatal(t, m, m.Wait(), "mail_owner", "no-such-user")
 }
 
-// TestFatalTerminal starts the daemon as a person does who has found the
+// TestFatal_terminal starts the daemon as a person does who has found the
 // program: by hand.
-func TestFatalTerminal(t *testing.T) {
+func TestFatal_terminal(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
@@ -190,8 +190,8 @@ func openTerminal(t *testing.T) *os.File {
 	return f
 }
 
-// TestOverride looks at the name in the log to see what the daemon has read.
-func TestOverride(t *testing.T) {
+// TestOptions_override looks at the name in the log to see what the daemon has read.
+func TestOptions_override(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for name, test := range map[string]struct {

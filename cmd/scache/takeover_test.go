@@ -67,7 +67,7 @@ func wantNoWarnings(t *testing.T, m *postfixtest.Master) {
 	}
 }
 
-func TestTakeovers(t *testing.T) {
+func TestReload_repeatedUnderLoad(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	const sessions, bindings, clients, takeovers = 5000, 300, 200, 10
@@ -132,9 +132,9 @@ func wantBindings(t *testing.T, c *client.Client, destination string, first int)
 	}
 }
 
-// TestTTLGoesOnThroughTakeovers looks when a session is closed whose time to
+// TestReload_keepsTheRestOfTheTTL looks when a session is closed whose time to
 // live spans two reloads.
-func TestTTLGoesOnThroughTakeovers(t *testing.T) {
+func TestReload_keepsTheRestOfTheTTL(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -159,9 +159,9 @@ func TestTTLGoesOnThroughTakeovers(t *testing.T) {
 	wantNoWarnings(t, m)
 }
 
-// TestRequestInProgressGoesOn reloads, twice, while clients are in the middle of
+// TestReload_continuesRequests reloads, twice, while clients are in the middle of
 // a request: each goes on where it stopped, and nothing is said about it.
-func TestRequestInProgressGoesOn(t *testing.T) {
+func TestReload_continuesRequests(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -236,9 +236,9 @@ func waitUntilRead(t *testing.T, c *client.Client) {
 	})
 }
 
-// TestStockSuccessorIsHarmless replaces the daemon by the stock one, and that by
+// TestReload_toTheStockServerAndBack replaces the daemon by the stock one, and that by
 // ours again.
-func TestStockSuccessorIsHarmless(t *testing.T) {
+func TestReload_toTheStockServerAndBack(t *testing.T) {
 	t.Parallel()
 	stock := postfixtest.NeedPostfix(t)
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -282,8 +282,8 @@ func TestStockSuccessorIsHarmless(t *testing.T) {
 	saveSession(t, c, 60, "e", "p").want(t, c)
 }
 
-// TestSIGTERMDoesNotHandOver ends the daemon for good.
-func TestSIGTERMDoesNotHandOver(t *testing.T) {
+// TestTerminate_doesNotHandOver ends the daemon for good.
+func TestTerminate_doesNotHandOver(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")

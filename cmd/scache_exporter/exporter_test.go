@@ -329,9 +329,9 @@ func TestPasswords(t *testing.T) {
 	resp.Body.Close()
 }
 
-// TestSystemdSocket has systemd's own tool listen, and start the exporter when a client
+// TestListen_socketOfSystemd has systemd's own tool listen, and start the exporter when a client
 // connects.
-func TestSystemdSocket(t *testing.T) {
+func TestListen_socketOfSystemd(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	const tool = "systemd-socket-activate"

@@ -70,7 +70,7 @@ func nul(text string) string { return strings.ReplaceAll(text, `\0`, "\x00") }
 
 const announced = `>protocol\0connection_cache_protocol\0\0`
 
-func TestSaveAndFind(t *testing.T) {
+func TestClient_savesAndFinds(t *testing.T) {
 	t.Parallel()
 	c := Detect(converse(t, announced,
 		`<request\0save_endp\0ttl\05\0label\0e\0property\0p\0\0`, `>dummy\0\0\0`, `<fd`, `>status\00\0\0`,
@@ -96,8 +96,8 @@ func TestSaveAndFind(t *testing.T) {
 	}
 }
 
-// TestRepliesThatAreWrong end in errors that say so.
-func TestRepliesThatAreWrong(t *testing.T) {
+// TestClient_wrongReplies end in errors that say so.
+func TestClient_wrongReplies(t *testing.T) {
 	t.Parallel()
 	save := func(c *Client) error { _, err := c.SaveEndpoint(5, "e", "p", 0); return err }
 	find := func(c *Client) error { _, err := c.FindEndpoint("e"); return err }
@@ -130,7 +130,7 @@ func TestRepliesThatAreWrong(t *testing.T) {
 	}
 }
 
-func TestASaveMayBeRefused(t *testing.T) {
+func TestSaveEndpoint_refused(t *testing.T) {
 	t.Parallel()
 	c := Detect(converse(t, announced, `<request\0save_endp\0ttl\00\0label\0e\0property\0p\0\0`,
 		`>status\01\0\0`))
@@ -139,7 +139,7 @@ func TestASaveMayBeRefused(t *testing.T) {
 	}
 }
 
-func TestOperatorsRequests(t *testing.T) {
+func TestClient_requestsOfOperators(t *testing.T) {
 	t.Parallel()
 	c := Detect(converse(t,
 		`<request\0status\0\0`, `>status\00\0version\01.2\0pid\017\0odd\0x\0\0`,
@@ -184,7 +184,7 @@ func TestOperatorsRequests(t *testing.T) {
 	}
 }
 
-func TestAListThatEndsEarly(t *testing.T) {
+func TestList_endsEarly(t *testing.T) {
 	t.Parallel()
 	for _, rest := range []string{``, `entry\0session\0endpoint\0b\0\0`, `entry\0odd\0\0`} {
 		c := Detect(converse(t, `<request\0list\0\0`, `>status\00\0\0`+rest))
@@ -194,8 +194,8 @@ func TestAListThatEndsEarly(t *testing.T) {
 	}
 }
 
-// TestAsk has servers that are not there, or do not answer.
-func TestAsk(t *testing.T) {
+// TestAsk_withoutServer has servers that are not there, or do not answer.
+func TestAsk_withoutServer(t *testing.T) {
 	t.Parallel()
 	status := func(c *Client) error { _, err := c.Status(); return err }
 	path := filepath.Join(t.TempDir(), "socket")

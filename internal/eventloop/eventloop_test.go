@@ -82,7 +82,7 @@ func (h *handler) read() bool {
 	return n > 0 && err == nil
 }
 
-func TestManyDescriptorsAreServed(t *testing.T) {
+func TestLoop_servesManyDescriptors(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	const n, rounds = 3 * turnSize, 20
@@ -120,9 +120,9 @@ func TestManyDescriptorsAreServed(t *testing.T) {
 	}
 }
 
-// TestEachIsServedOncePerTurn has one descriptor with a lot to read and others
+// TestLoop_servesEachOncePerTurn has one descriptor with a lot to read and others
 // with a little: none waits for the second byte of the first.
-func TestEachIsServedOncePerTurn(t *testing.T) {
+func TestLoop_servesEachOncePerTurn(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var order []int
@@ -152,9 +152,9 @@ func TestEachIsServedOncePerTurn(t *testing.T) {
 	}
 }
 
-// TestAHandlerMayRemoveAnother that is ready in the same turn, and close its
+// TestRemove_byAnotherHandler that is ready in the same turn, and close its
 // descriptor, whose number is used again at once.
-func TestAHandlerMayRemoveAnother(t *testing.T) {
+func TestRemove_byAnotherHandler(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var handlers []*handler
@@ -196,8 +196,8 @@ func TestAHandlerMayRemoveAnother(t *testing.T) {
 	})
 }
 
-// TestARemovedDescriptorIsSilent although a copy of it is open elsewhere.
-func TestARemovedDescriptorIsSilent(t *testing.T) {
+// TestRemove_silencesADescriptor although a copy of it is open elsewhere.
+func TestRemove_silencesADescriptor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	calls := 0
@@ -222,7 +222,7 @@ func TestARemovedDescriptorIsSilent(t *testing.T) {
 	})
 }
 
-func TestWaitToWrite(t *testing.T) {
+func TestLoop_waitsToWrite(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	writable := make(chan bool, 1)
@@ -256,7 +256,7 @@ func TestWaitToWrite(t *testing.T) {
 	<-writable
 }
 
-func TestLimits(t *testing.T) {
+func TestSetTimeout_clearsAndFires(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	ended := make(chan time.Time, 2)
@@ -302,7 +302,7 @@ func TestLimits(t *testing.T) {
 	})
 }
 
-func TestPostKeepsTheOrder(t *testing.T) {
+func TestPost_keepsTheOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var got []int
@@ -322,7 +322,7 @@ func TestPostKeepsTheOrder(t *testing.T) {
 	})
 }
 
-func TestStop(t *testing.T) {
+func TestStop_endsTheLoop(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.pair(func(*handler) {})
@@ -340,8 +340,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// TestALoopSleeps counts how often a loop whose descriptors are silent looks at the clock.
-func TestALoopSleeps(t *testing.T) {
+// TestLoop_sleeps counts how often a loop whose descriptors are silent looks at the clock.
+func TestLoop_sleeps(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.pair(func(*handler) {})
@@ -354,8 +354,8 @@ func TestALoopSleeps(t *testing.T) {
 	}
 }
 
-// TestALoopLooksAgainForOne has one descriptor alone, and then two that take turns.
-func TestALoopLooksAgainForOne(t *testing.T) {
+// TestLoop_pollsForOneClient has one descriptor alone, and then two that take turns.
+func TestLoop_pollsForOneClient(t *testing.T) {
 	t.Parallel()
 	l := newStill(t)
 	one, two := l.add(t), l.add(t)
@@ -412,7 +412,7 @@ func (l still) add(t *testing.T) (other int) {
 	return fds[1]
 }
 
-func TestATurnAllocatesNothing(t *testing.T) {
+func TestLoop_allocatesNothing(t *testing.T) {
 	l := newStill(t)
 	other, out := l.add(t), []byte("x")
 	if n := testing.AllocsPerRun(100, func() {
@@ -423,7 +423,7 @@ func TestATurnAllocatesNothing(t *testing.T) {
 	}
 }
 
-func TestADescriptorThatCannotBeWaitedFor(t *testing.T) {
+func TestAdd_fails(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.do(func() {

@@ -30,7 +30,7 @@ func read(t *testing.T, c *Conn) string {
 	return string(buf[:n])
 }
 
-func TestSendAndTake(t *testing.T) {
+func TestSend_andTake(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	r, w := testenv.Pipe(t)
@@ -62,7 +62,7 @@ func TestSendAndTake(t *testing.T) {
 	}
 }
 
-func TestDescriptorArrivesWithTheBytesBeforeIt(t *testing.T) {
+func TestRead_descriptorComesWithTheBytesBeforeIt(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	r, w := testenv.Pipe(t)
@@ -84,7 +84,7 @@ func TestDescriptorArrivesWithTheBytesBeforeIt(t *testing.T) {
 	}
 }
 
-func TestDescriptorsInCompanyAreClosed(t *testing.T) {
+func TestTake_refusesSeveralInOneMessage(t *testing.T) {
 	t.Parallel()
 	for n := 2; n <= 5; n++ {
 		a, b := pair(t)
@@ -113,7 +113,7 @@ func TestDescriptorsInCompanyAreClosed(t *testing.T) {
 	}
 }
 
-func TestDescriptorsInSeveralMessagesAreCompany(t *testing.T) {
+func TestTake_refusesSeveralMessages(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	r1, w1 := testenv.Pipe(t)
@@ -131,7 +131,7 @@ func TestDescriptorsInSeveralMessagesAreCompany(t *testing.T) {
 	testenv.WantClosed(t, r2)
 }
 
-func TestCloseClosesWhatNobodyTook(t *testing.T) {
+func TestClose_closesTheDescriptorInside(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	r, w := testenv.Pipe(t)
@@ -142,7 +142,7 @@ func TestCloseClosesWhatNobodyTook(t *testing.T) {
 	testenv.WantClosed(t, r)
 }
 
-func TestOtherControlDataIsNoDescriptor(t *testing.T) {
+func TestTake_otherControlData(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	raw, err := b.SyscallConn()
@@ -162,7 +162,7 @@ func TestOtherControlDataIsNoDescriptor(t *testing.T) {
 	}
 }
 
-func TestEndOfStream(t *testing.T) {
+func TestRead_endOfStream(t *testing.T) {
 	t.Parallel()
 	a, b := pair(t)
 	a.Close()
@@ -171,7 +171,7 @@ func TestEndOfStream(t *testing.T) {
 	}
 }
 
-func TestBatches(t *testing.T) {
+func TestSendBatch_arrives(t *testing.T) {
 	t.Parallel()
 	a, b := socketPair(t)
 	if _, _, err := b.ReceiveBatch(); err != ErrAgain {
@@ -202,8 +202,8 @@ func TestBatches(t *testing.T) {
 	}
 }
 
-// TestBatchesFillASocket queues until there is no room, and takes all of it.
-func TestBatchesFillASocket(t *testing.T) {
+// TestSendBatch_fillsTheSocket queues until there is no room, and takes all of it.
+func TestSendBatch_fillsTheSocket(t *testing.T) {
 	t.Parallel()
 	a, b := socketPair(t)
 	_, w := testenv.Pipe(t)

@@ -25,7 +25,7 @@ func socketPair(t testing.TB) (a, b *Socket) {
 	return a, b
 }
 
-func TestASocketPassesBytesAndDescriptors(t *testing.T) {
+func TestSocket_passesBytesAndDescriptors(t *testing.T) {
 	t.Parallel()
 	a, b := socketPair(t)
 	buf := make([]byte, 10)
@@ -66,7 +66,7 @@ func TestASocketPassesBytesAndDescriptors(t *testing.T) {
 	}
 }
 
-func TestASocketRefusesDescriptorsInCompany(t *testing.T) {
+func TestSocket_refusesSeveralDescriptors(t *testing.T) {
 	t.Parallel()
 	for n := 2; n <= 5; n++ {
 		a, b := socketPair(t)
@@ -86,7 +86,7 @@ func TestASocketRefusesDescriptorsInCompany(t *testing.T) {
 	}
 }
 
-func TestASecondCloseHarmsNobody(t *testing.T) {
+func TestSocket_closedTwice(t *testing.T) {
 	t.Parallel()
 	a, _ := socketPair(t)
 	if err := a.Close(); err != nil {
@@ -97,7 +97,7 @@ func TestASecondCloseHarmsNobody(t *testing.T) {
 	}
 }
 
-func TestASocketTakesWhatFits(t *testing.T) {
+func TestSocket_sendsWhatFits(t *testing.T) {
 	t.Parallel()
 	a, b := socketPair(t)
 	text := []byte(strings.Repeat("x", 1<<20))
@@ -125,7 +125,7 @@ func TestASocketTakesWhatFits(t *testing.T) {
 	}
 }
 
-func TestConnectAndAccept(t *testing.T) {
+func TestConnect_andAccept(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "socket")
 	if _, err := connect(path); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), path) {
@@ -166,7 +166,7 @@ func TestConnectAndAccept(t *testing.T) {
 	}
 }
 
-func TestBatchesNeedASocket(t *testing.T) {
+func TestSendBatch_needsASocket(t *testing.T) {
 	t.Parallel()
 	_, w := testenv.Pipe(t)
 	s := NewSocket(w)
@@ -179,7 +179,7 @@ func TestBatchesNeedASocket(t *testing.T) {
 	}
 }
 
-func TestASocketAllocatesNothing(t *testing.T) {
+func TestSocket_allocatesNothing(t *testing.T) {
 	OnCreate(nil) // to trace allocates
 	defer OnCreate(testenv.TraceDescriptor)
 	a, b := socketPair(t)

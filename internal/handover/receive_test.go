@@ -15,9 +15,9 @@ import (
 	"scache/internal/testenv"
 )
 
-// TestDescriptionsOfOtherVersions reads them, in the order in which their
+// TestReceive_statesOfOtherVersions reads them, in the order in which their
 // descriptors come.
-func TestDescriptionsOfOtherVersions(t *testing.T) {
+func TestReceive_statesOfOtherVersions(t *testing.T) {
 	for _, g := range golden {
 		text, err := os.ReadFile("../../testdata/descriptions/" + g.file)
 		if err != nil {
@@ -88,8 +88,8 @@ func pair(t testing.TB) (a, b *fdpass.Socket) {
 
 func list(fields ...string) string { return strings.Join(fields, "\x00") + "\x00\x00" }
 
-// TestDescriptionsInBadOrder: what is lost is counted, and nothing stays open.
-func TestDescriptionsInBadOrder(t *testing.T) {
+// TestReceive_statesInBadOrder: what is lost is counted, and nothing stays open.
+func TestReceive_statesInBadOrder(t *testing.T) {
 	header := list("version", "3", "bindings", "1", "sessions", "2", "clients", "1", "news", "x")
 	aSession := list("entry", "session", "descriptors", "1", "label", "e", "property", "p", "deadline", "9000000000", "colour", "red")
 	aClient := list("entry", "client", "descriptors", "1")

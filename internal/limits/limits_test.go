@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
+func TestRules_firstMatchCounts(t *testing.T) {
 	t.Parallel()
 	rules, err := Parse("192.0.2.1=1, 192.0.2.0/24=2/5s\n2001:db8::/32=3/1m /run/lmtp=5 unix:x/y=6 lmtp=0 smtp=7", 9)
 	if err != nil {
@@ -38,7 +38,7 @@ func TestTheFirstRuleThatMatchesCounts(t *testing.T) {
 	}
 }
 
-func TestBadRules(t *testing.T) {
+func TestRules_bad(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"192.0.2.1":        "pattern=sessions",

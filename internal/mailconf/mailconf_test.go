@@ -107,7 +107,7 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-func TestErrorsNameTheLine(t *testing.T) {
+func TestErrors_nameTheLine(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"a=1\nb\n c\n":   `line 2: missing '=' after attribute name: "b c"`,

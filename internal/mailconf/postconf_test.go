@@ -145,7 +145,7 @@ func since(t *testing.T, level string) bool {
 	return order >= 0
 }
 
-func TestExpressionsAsPostconfHasThem(t *testing.T) {
+func TestExpand_asPostconf(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	levels := since(t, "3.6")
@@ -202,7 +202,7 @@ var domains = map[string]string{
 	"${domain_to_utf8{${domain_to_ascii{}}}}": "",
 }
 
-func TestFunctions(t *testing.T) {
+func TestExpand_functions(t *testing.T) {
 	t.Parallel()
 	for e, want := range domains {
 		c := parsed(t, "relay_domains = STRAßE.de\nmydestination = "+e+"\n")
@@ -212,11 +212,11 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
-func TestFunctionsAsPostconfHasThem(t *testing.T) {
+func TestExpand_functionsAsPostconf(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	if !since(t, "3.11") {
-		t.Skip("this Postfix knows no functions; TestFunctions has what a later one says")
+		t.Skip("this Postfix knows no functions; TestExpand_functions has what a later one says")
 	}
 	for i, e := range slices.Sorted(maps.Keys(domains)) {
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
@@ -226,8 +226,8 @@ func TestFunctionsAsPostconfHasThem(t *testing.T) {
 	}
 }
 
-// TestPostconfIsAskedForTheUnknown has a postconf of a version that does not exist.
-func TestPostconfIsAskedForTheUnknown(t *testing.T) {
+// TestPostconf_askedForTheUnknown has a postconf of a version that does not exist.
+func TestPostconf_askedForTheUnknown(t *testing.T) {
 	t.Parallel()
 	commands := t.TempDir()
 	c := parsed(t, "max_idle = ${seconds{3 minutes}}\ncommand_directory = "+commands+"\n")
@@ -265,9 +265,9 @@ esac
 	}
 }
 
-// TestPostconfItselfIsAsked has the real one asked, for what this package only
+// TestPostconf_realOneIsAsked has the real one asked, for what this package only
 // pretends not to understand.
-func TestPostconfItselfIsAsked(t *testing.T) {
+func TestPostconf_realOneIsAsked(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	c := parsed(t, "mydestination = x\nrelay_domains = ${mydestination?{$mydestination.$myorigin}}\nmyorigin = a\n")
@@ -282,9 +282,9 @@ func TestPostconfItselfIsAsked(t *testing.T) {
 	}
 }
 
-// TestRandomFilesAsPostconfHasThem makes files out of lines, comments,
+// TestExpand_randomFilesAsPostconf makes files out of lines, comments,
 // continuations and nested expressions, some of them broken.
-func TestRandomFilesAsPostconfHasThem(t *testing.T) {
+func TestExpand_randomFilesAsPostconf(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	seed := uint64(time.Now().UnixNano())

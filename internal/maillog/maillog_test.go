@@ -336,9 +336,9 @@ func TestExitOnPanic_logsBeforeTheProcessEnds(t *testing.T) {
 	}
 }
 
-// TestPostlogLine has the date as strftime(3) writes "%b %d %H:%M:%S", which is how all daemons
+// TestPostlog_line has the date as strftime(3) writes "%b %d %H:%M:%S", which is how all daemons
 // of Postfix write it.
-func TestPostlogLine(t *testing.T) {
+func TestPostlog_line(t *testing.T) {
 	t.Parallel()
 	names := strings.Fields("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 	for _, zone := range []string{"UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Kiritimati"} {

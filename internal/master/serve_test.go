@@ -115,9 +115,9 @@ func TestServe_endsWhenIdle(t *testing.T) {
 	}
 }
 
-// TestThoseWhoDoNotCountDoNotKeepTheProcess has one after another, and never none for
+// TestServe_operatorsDoNotKeepTheProcess has one after another, and never none for
 // the whole of the time.
-func TestThoseWhoDoNotCountDoNotKeepTheProcess(t *testing.T) {
+func TestServe_operatorsDoNotKeepTheProcess(t *testing.T) {
 	t.Parallel()
 	p, path, _ := newProcess(t, 300*time.Millisecond)
 	c := &clients{came: make(chan int, 1)}
@@ -141,9 +141,9 @@ func TestThoseWhoDoNotCountDoNotKeepTheProcess(t *testing.T) {
 	}
 }
 
-// TestAClientWhoComesAtTheLastMomentIsServed has one who comes when the time ran
+// TestServe_clientAtTheLastMoment has one who comes when the time ran
 // out before it was looked at.
-func TestAClientWhoComesAtTheLastMomentIsServed(t *testing.T) {
+func TestServe_clientAtTheLastMoment(t *testing.T) {
 	t.Parallel()
 	p, path, status := newProcess(t, time.Hour)
 	c := &clients{came: make(chan int, 2)}
@@ -193,9 +193,9 @@ func TestServe_acceptsUntilStopAccepting(t *testing.T) {
 	}
 }
 
-// TestServeWaitsForThoseItHasAccepted has a client who is not in other hands yet when
+// TestServe_waitsForAcceptedClients has a client who is not in other hands yet when
 // the reason to end comes: it would be lost.
-func TestServeWaitsForThoseItHasAccepted(t *testing.T) {
+func TestServe_waitsForAcceptedClients(t *testing.T) {
 	t.Parallel()
 	p, path, status := newProcess(t, time.Hour)
 	c := &clients{came: make(chan int)} // handle waits until it is taken
@@ -214,7 +214,7 @@ func TestServeWaitsForThoseItHasAccepted(t *testing.T) {
 	<-reasons
 }
 
-func TestRestartIsAReason(t *testing.T) {
+func TestEnd_restart(t *testing.T) {
 	t.Parallel()
 	p, path, _ := newProcess(t, time.Hour)
 	c := &clients{came: make(chan int, 1)}
@@ -247,8 +247,8 @@ func TestWatchdog(t *testing.T) {
 	close(stuck)
 }
 
-// TestListenTakesNothingFromTheLiving: not from a process that has no time either.
-func TestListenTakesNothingFromTheLiving(t *testing.T) {
+// TestListen_socketOfALivingProcess: not from a process that has no time either.
+func TestListen_socketOfALivingProcess(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "socket")
 	busy, err := listen(path)
@@ -277,7 +277,7 @@ func TestListenTakesNothingFromTheLiving(t *testing.T) {
 	next.Close()
 }
 
-func TestSocketIsRelativeToTheQueueDirectory(t *testing.T) {
+func TestSocket_relativeToTheQueueDirectory(t *testing.T) {
 	t.Parallel()
 	p, path, _ := newProcess(t, time.Hour)
 	if got := p.Socket(); got != path {

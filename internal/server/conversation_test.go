@@ -88,7 +88,7 @@ func (p *peer) play(turns []turn, fd, n, size int, listen bool) {
 	}
 }
 
-func TestAClientMayVanishAtAnyByte(t *testing.T) {
+func TestConversation_endsAtAnyByte(t *testing.T) {
 	w := newWorld(t)
 	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
@@ -109,7 +109,7 @@ func TestAClientMayVanishAtAnyByte(t *testing.T) {
 	}
 }
 
-func TestAClientMayLeaveBetweenRequests(t *testing.T) {
+func TestConversation_endsBetweenRequests(t *testing.T) {
 	t.Parallel()
 	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
@@ -148,7 +148,7 @@ func (w *world) stopped(t *testing.T, stop turn) *peer {
 	return p
 }
 
-func TestASlowClientDelaysNobody(t *testing.T) {
+func TestConversation_slowClientDelaysNoOther(t *testing.T) {
 	t.Parallel()
 	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
@@ -164,7 +164,7 @@ func TestASlowClientDelaysNobody(t *testing.T) {
 	}
 }
 
-func TestAClientThatStopsMidRequestIsDisconnected(t *testing.T) {
+func TestTimeout_inARequest(t *testing.T) {
 	t.Parallel()
 	for name, stop := range stops {
 		t.Run(name, func(t *testing.T) {
@@ -177,7 +177,7 @@ func TestAClientThatStopsMidRequestIsDisconnected(t *testing.T) {
 	}
 }
 
-func TestAClientThatDoesNotListenIsDisconnected(t *testing.T) {
+func TestTimeout_clientThatDoesNotRead(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Timeout = 50 * time.Millisecond
@@ -189,7 +189,7 @@ func TestAClientThatDoesNotListenIsDisconnected(t *testing.T) {
 	w.wantWarning(t, "timeout")
 }
 
-func TestAnIdleClientIsNotDisconnected(t *testing.T) {
+func TestTimeout_notOfIdleClients(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	w.Timeout = 50 * time.Millisecond

@@ -17,7 +17,7 @@ import (
 	"scache/internal/testenv"
 )
 
-func TestMalformedRequests(t *testing.T) {
+func TestRequest_malformed(t *testing.T) {
 	t.Parallel()
 	const noReply, bad, badEndpoint, badDestination = "", `status\01\0\0`, `status\01\0property\0\0\0`, `status\01\0property\0\0property\0\0\0`
 	for _, test := range []struct{ say, hear, warning string }{
@@ -125,7 +125,7 @@ func TestRequest_longProperty(t *testing.T) {
 	p.hear(`status\00\0property\0` + long + `\0property\0` + long + `\0\0`)
 }
 
-func TestLongPropertiesFitIntoAReply(t *testing.T) {
+func TestReply_longProperties(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connect(t)
@@ -137,7 +137,7 @@ func TestLongPropertiesFitIntoAReply(t *testing.T) {
 	p.hear(`status\00\0property\0` + long + `\0property\0` + long + `\0\0`)
 }
 
-func TestASessionIsClosedIfTheClientDoesNotAskForIt(t *testing.T) {
+func TestFind_closesASessionThatIsNotAskedFor(t *testing.T) {
 	t.Parallel()
 	for _, instead := range []string{`\0`, `request\0find_endp\0label\0e\0\0`, `dummy\0\0x\0\0\0`} {
 		w := newWorld(t)
@@ -153,7 +153,7 @@ func TestASessionIsClosedIfTheClientDoesNotAskForIt(t *testing.T) {
 	}
 }
 
-func TestDescriptorsNobodyAskedForAreClosed(t *testing.T) {
+func TestDescriptors_unexpectedOnesAreClosed(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ say, hear string }{
 		{`request\0find_endp\0label\0e\0\0`, `status\02\0property\0\0\0`},
@@ -182,7 +182,7 @@ func TestDescriptorsNobodyAskedForAreClosed(t *testing.T) {
 	}
 }
 
-func TestDescriptorsBesideDummiesAreClosed(t *testing.T) {
+func TestDescriptors_besideDummiesAreClosed(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connect(t)
@@ -214,7 +214,7 @@ func TestDescriptorsBesideDummiesAreClosed(t *testing.T) {
 	w.wantWarning(t, `unexpected attribute "dummy"`)
 }
 
-func TestSaveEndpointWantsExactlyOneDescriptor(t *testing.T) {
+func TestSaveEndpoint_wantsOneDescriptor(t *testing.T) {
 	t.Parallel()
 	for _, beside := range []struct{ request, byte int }{{0, 0}, {0, 2}, {0, 3}, {1, 1}, {2, 0}, {2, 1}} {
 		w := newWorld(t)

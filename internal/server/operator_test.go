@@ -89,7 +89,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-func TestListAndFlush(t *testing.T) {
+func TestList_andFlush(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.operator(t)
@@ -122,8 +122,8 @@ func TestListAndFlush(t *testing.T) {
 	}
 }
 
-// TestFlushOfManyLabels is one request, and one line in the log.
-func TestFlushOfManyLabels(t *testing.T) {
+// TestFlush_manyLabels is one request, and one line in the log.
+func TestFlush_manyLabels(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.operator(t)
@@ -217,8 +217,8 @@ func TestHits_evictedAndFlushedAreApart(t *testing.T) {
 	}
 }
 
-// TestManyHits are more than one step of a listing has.
-func TestManyHits(t *testing.T) {
+// TestHits_many are more than one step of a listing has.
+func TestHits_many(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.operator(t)
@@ -230,8 +230,8 @@ func TestManyHits(t *testing.T) {
 	}
 }
 
-// TestOperatorsDoNotCount has one who stays, and one who does what agents do.
-func TestOperatorsDoNotCount(t *testing.T) {
+// TestOperators_doNotCount has one who stays, and one who does what agents do.
+func TestOperators_doNotCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, test := range map[string]struct {
@@ -261,9 +261,9 @@ func TestOperatorsDoNotCount(t *testing.T) {
 	}
 }
 
-// TestOperatorsStayInStep has requests that are refused, and a descriptor where
+// TestOperators_stayInStep has requests that are refused, and a descriptor where
 // none belongs.
-func TestOperatorsStayInStep(t *testing.T) {
+func TestOperators_stayInStep(t *testing.T) {
 	t.Parallel()
 	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`, `flush\0label\0x\0y\0z\0\0`, `flush\0x\0y\0\0`, `hits\0\0`} {
 		w := newWorld(t)

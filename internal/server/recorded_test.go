@@ -22,10 +22,10 @@ import (
 	"scache/internal/testenv"
 )
 
-// TestRecordedConversations wants the answers of the stock server, to the byte, and
+// TestConversation_asRecorded wants the answers of the stock server, to the byte, and
 // each descriptor in the hands of the client who got it there: with the clients'
 // bytes as they came, and cut in two at every place.
-func TestRecordedConversations(t *testing.T) {
+func TestConversation_asRecorded(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("../../testdata/conversations/*/*")
 	if err != nil || len(files) == 0 {

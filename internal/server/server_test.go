@@ -179,7 +179,7 @@ func (p *peer) save(endpoint string, fd int) {
 	p.hear(`status\00\0\0`)
 }
 
-func TestRepliesToTheByte(t *testing.T) {
+func TestConversation_repliesToTheByte(t *testing.T) {
 	t.Parallel()
 	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
@@ -198,7 +198,7 @@ func TestRepliesToTheByte(t *testing.T) {
 	}
 }
 
-func TestTTLIsInSeconds(t *testing.T) {
+func TestTTL_isInSeconds(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	p := w.connect(t)
@@ -223,7 +223,7 @@ func stamp(t time.Time) string {
 	return fmt.Sprintf("%s %2d %02d:%02d:%02d", t.Month().String()[:3], t.Day(), t.Hour(), t.Minute(), t.Second())
 }
 
-func TestStatisticsOfIntervals(t *testing.T) {
+func TestStatistics_ofIntervals(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	var want []string

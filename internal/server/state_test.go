@@ -82,8 +82,8 @@ var states = []handover.Phase{
 	handover.BetweenRequests, // the acknowledgement and a miss
 }
 
-// TestAConversationInEveryState cuts each turn at every place.
-func TestAConversationInEveryState(t *testing.T) {
+// TestConversation_inEveryPhase cuts each turn at every place.
+func TestConversation_inEveryPhase(t *testing.T) {
 	t.Parallel()
 	longest := 0
 	for _, turn := range fullConversation {
@@ -132,7 +132,7 @@ func TestAConversationInEveryState(t *testing.T) {
 	}
 }
 
-func TestTheLimitOfAWaitIsExact(t *testing.T) {
+func TestTimeout_isExact(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c, p := still(t, w)
@@ -146,8 +146,8 @@ func TestTheLimitOfAWaitIsExact(t *testing.T) {
 	w.wantWarning(t, "timeout")
 }
 
-// TestAWaitThatIsOverAtTheHandOver is not begun anew.
-func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
+// TestHandOver_afterATimeout is not begun anew.
+func TestHandOver_afterATimeout(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	worker := stillWorker(t, w)
@@ -163,8 +163,8 @@ func TestAWaitThatIsOverAtTheHandOver(t *testing.T) {
 	w.wantWarning(t, "timeout")
 }
 
-// TestWhatCannotBeGoneOnWith, as another version may have left it, ends the conversation.
-func TestWhatCannotBeGoneOnWith(t *testing.T) {
+// TestResume_refusesWhatCannotContinue, as another version may have left it, ends the conversation.
+func TestResume_refusesWhatCannotContinue(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		state   handover.Phase
@@ -196,8 +196,8 @@ func TestWhatCannotBeGoneOnWith(t *testing.T) {
 	}
 }
 
-// TestMostRequestsOfATurn: others are served in between.
-func TestMostRequestsOfATurn(t *testing.T) {
+// TestConversation_mostRequestsOfATurn: others are served in between.
+func TestConversation_mostRequestsOfATurn(t *testing.T) {
 	t.Parallel()
 	c, p := still(t, newWorld(t))
 	const n = 3*requestsPerTurn + 1
@@ -211,8 +211,8 @@ func TestMostRequestsOfATurn(t *testing.T) {
 	}
 }
 
-// TestAReplyThatDoesNotFitWaits until the client reads.
-func TestAReplyThatDoesNotFitWaits(t *testing.T) {
+// TestReply_thatDoesNotFitWaits until the client reads.
+func TestReply_thatDoesNotFitWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i := range 2000 {
@@ -254,8 +254,8 @@ func TestAReplyThatDoesNotFitWaits(t *testing.T) {
 	}
 }
 
-// TestAllocationsOfARequest counts those of the server's side: a find makes none.
-func TestAllocationsOfARequest(t *testing.T) {
+// TestRequest_allocations counts those of the server's side: a find makes none.
+func TestRequest_allocations(t *testing.T) {
 	w := newWorld(t)
 	c, p := still(t, w)
 	buf, miss := make([]byte, 200), []byte(wire(`request\0find_endp\0label\0x\0\0`))

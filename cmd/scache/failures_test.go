@@ -39,9 +39,9 @@ func wantTakeovers(t *testing.T, m *postfixtest.Master, n int) {
 	}
 }
 
-// TestClientsInLineGoAlong reloads while more clients wait to be accepted than
+// TestReload_takesTheAcceptQueueAlong reloads while more clients wait to be accepted than
 // have room in the line.
-func TestClientsInLineGoAlong(t *testing.T) {
+func TestReload_takesTheAcceptQueueAlong(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "connection_cache_ttl_limit=1h")
@@ -112,8 +112,8 @@ func askOnce(path string) error {
 	return err
 }
 
-// TestNoDescriptorIsLeft reloads when clients have taken all that there are.
-func TestNoDescriptorIsLeft(t *testing.T) {
+// TestReload_withoutFreeDescriptors reloads when clients have taken all that there are.
+func TestReload_withoutFreeDescriptors(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startWithFiles(t, binary, 80)
@@ -144,8 +144,8 @@ func TestNoDescriptorIsLeft(t *testing.T) {
 	wantTakeovers(t, m, 1)
 }
 
-// TestManyBindingsOfOneDestination reloads with more than a list could bear.
-func TestManyBindingsOfOneDestination(t *testing.T) {
+// TestReload_manyBindingsOfOneDestination reloads with more than a list could bear.
+func TestReload_manyBindingsOfOneDestination(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	const n = 60_000
@@ -163,9 +163,9 @@ func TestManyBindingsOfOneDestination(t *testing.T) {
 	}
 }
 
-// TestLongProperties reloads with a lot to write and to read: it takes its time,
+// TestReload_longProperties reloads with a lot to write and to read: it takes its time,
 // and nothing else.
-func TestLongProperties(t *testing.T) {
+func TestReload_longProperties(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -183,9 +183,9 @@ func TestLongProperties(t *testing.T) {
 	wantNoWarnings(t, m)
 }
 
-// TestASilentTakeOverDelaysNobody has a client that says it is a predecessor, and
+// TestHandover_silentSenderDelaysNoClient has a client that says it is a predecessor, and
 // leaves nothing; and a reload while it is waited for.
-func TestASilentTakeOverDelaysNobody(t *testing.T) {
+func TestHandover_silentSenderDelaysNoClient(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -250,8 +250,8 @@ func TestHandover_notToAStranger(t *testing.T) {
 	}
 }
 
-// TestAStoppedProcessLives for longer than daemon_timeout.
-func TestAStoppedProcessLives(t *testing.T) {
+// TestWatchdog_processThatWasStopped for longer than daemon_timeout.
+func TestWatchdog_processThatWasStopped(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "daemon_timeout=1s\nmax_idle=1h")
@@ -266,9 +266,9 @@ func TestAStoppedProcessLives(t *testing.T) {
 	}
 }
 
-// TestMailOwnerIsServedByRoot has a daemon that stays root, with clients that do
+// TestReload_asRootWithClientsOfMailOwner has a daemon that stays root, with clients that do
 // not.
-func TestMailOwnerIsServedByRoot(t *testing.T) {
+func TestReload_asRootWithClientsOfMailOwner(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t) // that is, root
 	owner, err := user.Lookup("postfix")
@@ -327,9 +327,9 @@ func TestHandover_keepsCounts(t *testing.T) {
 	}
 }
 
-// TestReloadsInARow replaces processes that did not yet read what they were left:
+// TestReload_beforeTheStateIsRead replaces processes that did not yet read what they were left:
 // it must not come inside what they leave, again and again.
-func TestReloadsInARow(t *testing.T) {
+func TestReload_beforeTheStateIsRead(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -354,8 +354,8 @@ func TestReloadsInARow(t *testing.T) {
 	wantNoWarnings(t, m)
 }
 
-// TestRestart has an operator ask for a new process.
-func TestRestart(t *testing.T) {
+// TestRestart_byAnOperator has an operator ask for a new process.
+func TestRestart_byAnOperator(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -382,9 +382,9 @@ func TestRestart(t *testing.T) {
 	wantTakeovers(t, m, 1)
 }
 
-// TestTheHandOverDoesNotWaitForTheLog reloads with a log receiver that is stuck:
+// TestReload_doesNotWaitForTheLog reloads with a log receiver that is stuck:
 // lines may be lost, clients not.
-func TestTheHandOverDoesNotWaitForTheLog(t *testing.T) {
+func TestReload_doesNotWaitForTheLog(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
@@ -397,9 +397,9 @@ func TestTheHandOverDoesNotWaitForTheLog(t *testing.T) {
 	release()
 }
 
-// TestATakeOverIsRefusedWhereNothingMayBeTakenOver is about a server for one
+// TestHandover_refusedByAServerForOneClient is about a server for one
 // client.
-func TestATakeOverIsRefusedWhereNothingMayBeTakenOver(t *testing.T) {
+func TestHandover_refusedByAServerForOneClient(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
@@ -421,8 +421,8 @@ func TestATakeOverIsRefusedWhereNothingMayBeTakenOver(t *testing.T) {
 	}
 }
 
-// TestDescriptorsOfMasterAreCloseOnExec: commands get none of them.
-func TestDescriptorsOfMasterAreCloseOnExec(t *testing.T) {
+// TestDescriptors_ofMasterAreCloseOnExec: commands get none of them.
+func TestDescriptors_ofMasterAreCloseOnExec(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")
@@ -448,8 +448,8 @@ func TestDescriptorsOfMasterAreCloseOnExec(t *testing.T) {
 	}
 }
 
-// TestALogThatNobodyReadsIsNoReasonToEnd has a standard error that is broken.
-func TestALogThatNobodyReadsIsNoReasonToEnd(t *testing.T) {
+// TestLog_brokenStandardError has a standard error that is broken.
+func TestLog_brokenStandardError(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	r, w, err := os.Pipe()

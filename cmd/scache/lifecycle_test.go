@@ -115,7 +115,7 @@ func terminate(m *postfixtest.Master) error {
 	return m.Wait()
 }
 
-func TestStatisticsAreTheLastWords(t *testing.T) {
+func TestStatistics_atTheEnd(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for name, end := range map[string]func(*postfixtest.Master) error{
@@ -147,7 +147,7 @@ func TestStatisticsAreTheLastWords(t *testing.T) {
 	}
 }
 
-func TestSignalsThatDoNothing(t *testing.T) {
+func TestSignals_ignored(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
@@ -161,7 +161,7 @@ func TestSignalsThatDoNothing(t *testing.T) {
 	}
 }
 
-func TestNothingToLogAboutNothing(t *testing.T) {
+func TestStatistics_nothingWithoutClients(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")
@@ -172,7 +172,7 @@ func TestNothingToLogAboutNothing(t *testing.T) {
 	wantLog(t, m)
 }
 
-func TestEndsWhenIdle(t *testing.T) {
+func TestIdle_ends(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -204,8 +204,8 @@ func TestEndsWhenIdle(t *testing.T) {
 	}
 }
 
-// TestAskingDoesNotKeepIt has an operator who looks again and again.
-func TestAskingDoesNotKeepIt(t *testing.T) {
+// TestIdle_operatorsDoNotCount has an operator who looks again and again.
+func TestIdle_operatorsDoNotCount(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "max_idle = 1s")
@@ -227,7 +227,7 @@ func TestAskingDoesNotKeepIt(t *testing.T) {
 	t.Error("it stays for an operator")
 }
 
-func TestEndsWhenNobodyEverCame(t *testing.T) {
+func TestIdle_endsWithoutAnyClient(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "", "-i", "1")
@@ -241,10 +241,10 @@ func TestEndsWhenNobodyEverCame(t *testing.T) {
 	wantLog(t, m)
 }
 
-// TestStaysWhileAClientIsConnected measures time by a second daemon, which has
+// TestIdle_staysWhileAClientIsConnected measures time by a second daemon, which has
 // the same max_idle, starts later, and has no client. A short daemon_timeout is
 // nothing to a process that is well.
-func TestStaysWhileAClientIsConnected(t *testing.T) {
+func TestIdle_staysWhileAClientIsConnected(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m, clock := newMaster(t, "max_idle = 1s\ndaemon_timeout = 1s"), newMaster(t, "max_idle = 1s")
@@ -275,7 +275,7 @@ func statusPair(m *postfixtest.Master, generation uint32) [][]byte {
 	return pair
 }
 
-func TestOneStatusPairHoweverManyClients(t *testing.T) {
+func TestStatus_onePairForAllClients(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "") // with GENERATION=17
@@ -294,7 +294,7 @@ func TestOneStatusPairHoweverManyClients(t *testing.T) {
 	}
 }
 
-func TestGenerationIsOctal(t *testing.T) {
+func TestStatus_generationIsOctal(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for text, generation := range map[string]uint32{"0": 0, "10": 8, "37777777777": math.MaxUint32} {
@@ -311,7 +311,7 @@ func TestGenerationIsOctal(t *testing.T) {
 	}
 }
 
-func TestOneStatusPairForEachIdlePeriod(t *testing.T) {
+func TestStatus_onePairForEachIdlePeriod(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "")
@@ -333,7 +333,7 @@ func TestOneStatusPairForEachIdlePeriod(t *testing.T) {
 	}
 }
 
-func TestFullStatusChannelHoldsNobodyUp(t *testing.T) {
+func TestStatus_fullChannelDelaysNoClient(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "")
@@ -377,7 +377,7 @@ func parseStamp(t *testing.T, stamp string, zone *time.Location) time.Time {
 	return at
 }
 
-func TestStatisticsEveryInterval(t *testing.T) {
+func TestStatistics_everyInterval(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := newMaster(t, "connection_cache_status_update_time = 1s")
@@ -404,9 +404,9 @@ func TestStatisticsEveryInterval(t *testing.T) {
 	}
 }
 
-// TestVanishingClientsLeaveNothingBehind counts descriptors: of 1,000 clients
+// TestClients_thatVanishLeaveNothingBehind counts descriptors: of 1,000 clients
 // that leave in the middle of whatever they do.
-func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
+func TestClients_thatVanishLeaveNothingBehind(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1s")
@@ -452,9 +452,9 @@ func TestVanishingClientsLeaveNothingBehind(t *testing.T) {
 	wantAnswer(t, witness)
 }
 
-// TestSilentClientsCostNothing traces a daemon whose clients say nothing: after the
+// TestClients_silentOnesCostNothing traces a daemon whose clients say nothing: after the
 // moment in which the tracer stops its threads, it makes no system call.
-func TestSilentClientsCostNothing(t *testing.T) {
+func TestClients_silentOnesCostNothing(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	strace, err := exec.LookPath("strace")
