@@ -6,11 +6,9 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -155,11 +153,13 @@ func TestLog_strangeLines(t *testing.T) {
 	}
 }
 
-// TestSyslog_absent relies on tests that make a /dev/log not to run in
-// parallel with others. A machine's own syslogd does no harm.
+// TestSyslog_absent has a /dev without a socket for the log.
 func TestSyslog_absent(t *testing.T) {
-	testenv.SkipShort(t)
+	postfixtest.NeedPostfix(t)
 	t.Parallel()
+	if !postfixtest.InPrivateDev(t) {
+		return
+	}
 	m := newMaster(t, "maillog_file =", "-v")
 	c := startWithClient(t, m)
 	complainAbout(t, c, 2000)
@@ -172,14 +172,13 @@ func TestSyslog_absent(t *testing.T) {
 	}
 }
 
-// TestSyslog_linesAndReconnection is not parallel: for a while, it is the system's logger.
-func TestSyslog_linesAndReconnection(t *testing.T) {
+func TestSyslog_lines(t *testing.T) {
 	postfixtest.NeedPostfix(t)
-	if _, err := os.Lstat("/dev/log"); !errors.Is(err, os.ErrNotExist) {
-		t.Skip("SKIPPED: this machine has a /dev/log of its own")
+	t.Parallel()
+	if !postfixtest.InPrivateDev(t) {
+		return
 	}
 	log := receiveLog(t, "/dev/log")
-	defer os.Remove("/dev/log")
 	for name, test := range map[string]struct {
 		settings string
 		facility int
@@ -224,8 +223,8 @@ func TestSyslog_linesAndReconnection(t *testing.T) {
 	})
 }
 
-// readOwn returns the next line that the child of m has logged: others on the
-// machine may log, too.
+// readOwn returns the next line that the child of m has logged, and skips those of other
+// processes.
 func readOwn(t *testing.T, log *net.UnixConn, m *postfixtest.Master) string {
 	t.Helper()
 	for {
