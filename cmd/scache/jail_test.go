@@ -227,6 +227,7 @@ func zoneFile(t *testing.T, offset time.Duration) string {
 // TestJail_noNewPrivileges builds the daemon as it is installed: in pure Go, which can set this for
 // all threads.
 func TestJail_noNewPrivileges(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	pure := filepath.Join(t.TempDir(), "scache")
 	build := exec.Command("go", "build", "-o", pure, "scache/cmd/scache")

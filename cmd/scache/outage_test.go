@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // outageMessages is how much mail is sent while the cache fails.
@@ -52,6 +53,7 @@ func timeMail(t *testing.T, i *postfixtest.Instance, meanwhile func()) {
 }
 
 func TestMail_whenTheCacheWorks(t *testing.T) {
+	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, binary, "y")
 	timeMail(t, i, func() {})
@@ -59,12 +61,13 @@ func TestMail_whenTheCacheWorks(t *testing.T) {
 
 // TestMail_whenTheCacheIsKilled kills the daemon twice: master(8) starts it again at once.
 func TestMail_whenTheCacheIsKilled(t *testing.T) {
+	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, binary, "y")
 	timeMail(t, i, func() {
 		for _, after := range []int{outageMessages / 4, outageMessages / 2} {
 			var pid int
-			eventually(t, "part of the mail is delivered, and the cache runs", func() (running bool) {
+			testenv.Eventually(t, "part of the mail is delivered, and the cache runs", func() (running bool) {
 				messages, _ := i.Sent()
 				pid, running = findCache(i)
 				return running && messages >= after
@@ -79,6 +82,7 @@ func TestMail_whenTheCacheIsKilled(t *testing.T) {
 
 // TestMail_whenTheCacheCannotStart has a command that fails, which master(8) throttles.
 func TestMail_whenTheCacheCannotStart(t *testing.T) {
+	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, "/bin/false", "n")
 	timeMail(t, i, func() {})
@@ -87,6 +91,7 @@ func TestMail_whenTheCacheCannotStart(t *testing.T) {
 
 // TestMail_whenTheCacheHangs stops the daemon by a signal.
 func TestMail_whenTheCacheHangs(t *testing.T) {
+	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, binary, "y")
 	deliver(t, i, 1, "recipient@example.test") // starts the daemon

@@ -188,7 +188,7 @@ func TestKnows(t *testing.T) {
 	t.Parallel()
 	for output, want := range map[string]bool{
 		"echo 'scache: fatal: bad value of parameter connection_cache_receivers: entry' >&2; exit 1": true,
-		"echo 'scache: configuration OK'":                                          false,
+		"echo 'scache: configuration OK'":                                      false,
 		"echo 'scache: warning: unknown parameter connection_cache_receivers'": false,
 		"echo 'scache: fatal: bad value of parameter max_idle' >&2; exit 1":    false,
 	} {
