@@ -27,7 +27,8 @@ type contender struct {
 
 func newContender(t *testing.T, binary string, clients int) *contender {
 	t.Helper()
-	c := &contender{Master: startMaster(t, binary, "connection_cache_ttl_limit=1h\nconnection_cache_status_update_time=1h")}
+	c := &contender{Master: startMaster(t, binary,
+		"connection_cache_ttl_limit=1h\nconnection_cache_status_update_time=1h")}
 	for range clients {
 		c.clients = append(c.clients, dial(t, c.Master))
 	}
@@ -163,9 +164,11 @@ func TestStatistics_peaksAsStock(t *testing.T) {
 		"one binding":           {saveDestination(9, "d", "p", "e")},
 		"binding, then session": {saveDestination(9, "d", "p", "e"), saveEndpoint(9, "f", "p", fd)},
 		"session, then binding": {saveEndpoint(9, "f", "p", fd), saveDestination(9, "d", "p", "e")},
-		"given away":            {saveEndpoint(9, "f", "p", fd), findEndpoint("f"), saveDestination(9, "d", "p", "f")},
-		"misses":                {findEndpoint("f"), findDestination("d"), findDestination("e")},
-		"refreshed":             {saveDestination(9, "d", "p", "e"), saveDestination(9, "d", "p", "e"), saveDestination(9, "d", "q", "e")},
+		"given away": {saveEndpoint(9, "f", "p", fd), findEndpoint("f"),
+			saveDestination(9, "d", "p", "f")},
+		"misses": {findEndpoint("f"), findDestination("d"), findDestination("e")},
+		"refreshed": {saveDestination(9, "d", "p", "e"), saveDestination(9, "d", "p", "e"),
+			saveDestination(9, "d", "q", "e")},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -192,7 +195,8 @@ func statistics(t *testing.T, c *contender) []string {
 	c.DrainLog()
 	var lines []string
 	for _, text := range c.Texts() {
-		if strings.HasPrefix(text, "statistics: ") && !strings.HasPrefix(text, "statistics: start interval ") {
+		if strings.HasPrefix(text, "statistics: ") &&
+			!strings.HasPrefix(text, "statistics: start interval ") {
 			lines = append(lines, text)
 		}
 	}

@@ -82,7 +82,8 @@ func TestReload_takesTheAcceptQueueAlong(t *testing.T) {
 	wantTakeovers(t, m, 1)
 	wantNoWarnings(t, m)
 	if s, err := first.Status(); s.Connections != connections || err != nil {
-		t.Errorf("got %d connections, %v, want %d: each of a client, once", s.Connections, err, connections)
+		t.Errorf("got %d connections, %v, want %d: each of a client, once", s.Connections, err,
+			connections)
 	}
 }
 
@@ -152,7 +153,8 @@ func TestReload_manyBindingsOfOneDestination(t *testing.T) {
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)
 	for i := range n {
-		if status, err := c.SaveDestination(3600, "d", "p", fmt.Sprint("e", i)); err != nil || status != client.OK {
+		if status, err := c.SaveDestination(3600, "d", "p", fmt.Sprint("e", i)); err != nil ||
+			status != client.OK {
 			t.Fatal(status, err)
 		}
 	}
@@ -235,7 +237,8 @@ func TestHandover_notToAStranger(t *testing.T) {
 	}
 	defer stranger.Wait()
 	defer stranger.Process.Kill()
-	testenv.Eventually(t, "the stranger listens", func() bool { return askOnce(m.Socket+".new") == nil })
+	testenv.Eventually(t, "the stranger listens",
+		func() bool { return askOnce(m.Socket+".new") == nil })
 	if err := os.Rename(m.Socket+".new", m.Socket); err != nil {
 		t.Fatal(err)
 	}
@@ -310,12 +313,14 @@ func TestHandover_keepsCounts(t *testing.T) {
 	if after.PID == before.PID || after.Counted < before.Counted || after.Uptime > after.Counted {
 		t.Errorf("before: %+v\nafter: %+v", before, after)
 	}
-	if after.Saved != 2 || after.EndpointHits != 1 || after.EndpointMisses != 1 || after.PeakSessions != 2 ||
+	if after.Saved != 2 || after.EndpointHits != 1 || after.EndpointMisses != 1 ||
+		after.PeakSessions != 2 ||
 		after.Connections != before.Connections {
 		t.Errorf("before: %+v\nafter: %+v", before, after)
 	}
 	hits, err := c.Hits(control.LevelEndpoint)
-	if err != nil || len(hits) != 2 || hits[0].Label != "e" || hits[0].Hits != 1 || hits[0].Saves != 2 || hits[1].Misses != 1 || hits[0].Counted <= 0 {
+	if err != nil || len(hits) != 2 || hits[0].Label != "e" || hits[0].Hits != 1 ||
+		hits[0].Saves != 2 || hits[1].Misses != 1 || hits[0].Counted <= 0 {
 		t.Errorf("%+v, %v", hits, err)
 	}
 	if after.Waited.Count() != 1 || after.Took.Count() < before.Took.Count() {
@@ -409,7 +414,8 @@ func TestHandover_refusedByAServerForOneClient(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	if err := c.Conn.(*fdpass.Conn).SendWith([]byte(list("request", "take_over")), int(w.Fd())); err != nil {
+	if err := c.Conn.(*fdpass.Conn).SendWith([]byte(list("request", "take_over")),
+		int(w.Fd())); err != nil {
 		t.Fatal(err)
 	}
 	w.Close()

@@ -104,7 +104,8 @@ func acquire(p *master.Process, s *server.Server, sender *handover.Sender) (ende
 		}
 		if !logged {
 			logged = true
-			p.Log.Warning("prepare to hand over to the next process: %v; trying again for %v", err, acquireTime)
+			p.Log.Warning("prepare to hand over to the next process: %v; trying again for %v", err,
+				acquireTime)
 		}
 		if fdpass.Shortage(err) {
 			p.MakeRoom()

@@ -181,7 +181,9 @@ func readLog(t *testing.T, conn *net.UnixConn) string {
 func TestJail_localTime(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
-	for _, offset := range []time.Duration{5*time.Hour + 30*time.Minute, -3*time.Hour - 30*time.Minute} {
+	for _, offset := range []time.Duration{
+		5*time.Hour + 30*time.Minute, -3*time.Hour - 30*time.Minute,
+	} {
 		t.Run(offset.String(), func(t *testing.T) {
 			t.Parallel()
 			m := newMaster(t, "", "-c", "-u")
@@ -211,7 +213,8 @@ func TestJail_localTime(t *testing.T) {
 func zoneFile(t *testing.T, offset time.Duration) string {
 	t.Helper()
 	data := append([]byte("TZif"), make([]byte, 16)...)
-	for _, count := range []uint32{0, 0, 0, 0, 1, 4} { // one type of time, with four characters of names
+	// One type of time, with four characters of names.
+	for _, count := range []uint32{0, 0, 0, 0, 1, 4} {
 		data = encoding.BigEndian.AppendUint32(data, count)
 	}
 	data = encoding.BigEndian.AppendUint32(data, uint32(int32(offset.Seconds())))

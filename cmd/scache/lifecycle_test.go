@@ -103,8 +103,11 @@ func wantLog(t *testing.T, m *postfixtest.Master, patterns ...string) {
 	if err := m.DrainLog(); err != nil {
 		t.Fatal(err)
 	}
-	head := fmt.Sprintf(`^[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d test postfix/scache\[%d\]: `, m.Cmd.Process.Pid)
-	match := func(line, pattern string) bool { return regexp.MustCompile(head + pattern + "$").MatchString(line) }
+	head := fmt.Sprintf(`^[A-Z][a-z]{2} [ 1-3]\d \d\d:\d\d:\d\d test postfix/scache\[%d\]: `,
+		m.Cmd.Process.Pid)
+	match := func(line, pattern string) bool {
+		return regexp.MustCompile(head + pattern + "$").MatchString(line)
+	}
 	if lines := m.Log(); !slices.EqualFunc(lines, patterns, match) {
 		t.Errorf("logged:\n%s\nwant:\n%s", strings.Join(lines, "\n"), strings.Join(patterns, "\n"))
 	}
@@ -179,12 +182,14 @@ func TestIdle_ends(t *testing.T) {
 		settings string
 		options  []string
 	}{
-		"main.cf":                      {settings: "max_idle = 1s"},
-		"-i beats main.cf":             {"max_idle = 1h", []string{"-i", "1"}},
-		"-i with a unit":               {"max_idle = 1h", []string{"-i", "1s"}},
-		"-o beats main.cf":             {"max_idle = 1h", []string{"-o", "max_idle=1"}},
-		"the last -o counts":           {"max_idle = 1h", []string{"-o", "max_idle=1h", "-o", "max_idle=1s"}},
-		"a name in main.cf, set by -o": {"patience = 1h\nmax_idle = $patience", []string{"-o", "patience=1"}},
+		"main.cf":          {settings: "max_idle = 1s"},
+		"-i beats main.cf": {"max_idle = 1h", []string{"-i", "1"}},
+		"-i with a unit":   {"max_idle = 1h", []string{"-i", "1s"}},
+		"-o beats main.cf": {"max_idle = 1h", []string{"-o", "max_idle=1"}},
+		"the last -o counts": {"max_idle = 1h",
+			[]string{"-o", "max_idle=1h", "-o", "max_idle=1s"}},
+		"a name in main.cf, set by -o": {"patience = 1h\nmax_idle = $patience",
+			[]string{"-o", "patience=1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -221,7 +226,8 @@ func TestIdle_operatorsDoNotCount(t *testing.T) {
 			return
 		default:
 			// It may end while it is asked.
-			client.Ask(m.Socket, 200*time.Millisecond, func(c *client.Client) error { _, err := c.Status(); return err })
+			client.Ask(m.Socket, 200*time.Millisecond,
+				func(c *client.Client) error { _, err := c.Status(); return err })
 		}
 	}
 	t.Error("it stays for an operator")
@@ -304,7 +310,8 @@ func TestStatus_generationIsOctal(t *testing.T) {
 			m.Env = append(m.Env, "GENERATION="+text)
 			wantAnswer(t, startWithClient(t, m))
 			terminate(m)
-			if got, want := m.AllStatuses(), statusPair(m, generation); !slices.EqualFunc(got, want, bytes.Equal) {
+			if got, want := m.AllStatuses(), statusPair(m, generation); !slices.EqualFunc(got, want,
+				bytes.Equal) {
 				t.Errorf("got  %v\nwant %v", got, want)
 			}
 		})

@@ -29,7 +29,8 @@ func complainAbout(t *testing.T, c *client.Client, requests int) {
 	const batch = 100 // fits into the socket's buffers, so that neither side waits for the other
 	in := attr.NewDecoder(c.Conn)
 	for range requests / batch {
-		if _, err := io.Copy(c.Conn, bytes.NewReader(bytes.Repeat([]byte(list("request", "nonsense")), batch))); err != nil {
+		if _, err := io.Copy(c.Conn, bytes.NewReader(bytes.Repeat([]byte(list("request", "nonsense")),
+			batch))); err != nil {
 			t.Fatal(err)
 		}
 		for range batch {
@@ -217,7 +218,8 @@ func TestSyslog_lines(t *testing.T) {
 		m := newMaster(t, "maillog_file =\nsyslog_facility = user\ndaemon_timeout = x")
 		start(t, m)
 		m.Wait()
-		if line := readOwn(t, log, m); !strings.HasPrefix(line, "<10>") || !strings.Contains(line, "]: fatal: ") {
+		if line := readOwn(t, log, m); !strings.HasPrefix(line, "<10>") ||
+			!strings.Contains(line, "]: fatal: ") {
 			t.Errorf("logged %q", line)
 		}
 	})

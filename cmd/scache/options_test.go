@@ -85,7 +85,8 @@ func TestAnnouncement_byUnknownVersionOfPostfix(t *testing.T) {
 	} {
 		t.Run(script, func(t *testing.T) {
 			t.Parallel()
-			wantAnnounced(t, newMaster(t, "command_directory = "+fakePostconf(t, script)), true, unknownVersion)
+			wantAnnounced(t, newMaster(t, "command_directory = "+fakePostconf(t, script)), true,
+				unknownVersion)
 		})
 	}
 	t.Run("no postconf", func(t *testing.T) {
@@ -102,7 +103,8 @@ const hangInChild = `sleep 90 & echo $! > "$0.pid"; wait; echo 2.0`
 func fakePostconf(t *testing.T, script string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "postconf"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "postconf"), []byte("#!/bin/sh\n"+script+"\n"),
+		0o755); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -134,9 +136,11 @@ func TestPostconf_askedForUnknownSyntax(t *testing.T) {
 	if err := m.HangUp(); err != nil {
 		t.Error(err)
 	}
-	wantLog(t, m, `parameter max_idle: unknown function: "seconds" \(.*main.cf, line \d+\); the value "180s" is what postconf says`)
+	wantLog(t, m,
+		`parameter max_idle: unknown function: "seconds" \(.*main.cf, line \d+\); the value "180s" is what postconf says`)
 
-	m = newMaster(t, setting+fakePostconf(t, `echo "postconf: fatal: macro processing error" >&2; exit 1`))
+	m = newMaster(t,
+		setting+fakePostconf(t, `echo "postconf: fatal: macro processing error" >&2; exit 1`))
 	start(t, m)
 	if err := m.Wait(); err == nil {
 		t.Error("the daemon serves with a value that is not valid")
@@ -154,7 +158,8 @@ func TestCommands_getNoSockets(t *testing.T) {
 	t.Parallel()
 	out := t.TempDir()
 	script := "ls -l /proc/self/fd > " + out
-	m := newMaster(t, "command_directory = "+fakePostconf(t, script+"/postconf")+"\ndebugger_command = "+script+"/debugger", "-D")
+	m := newMaster(t, "command_directory = "+fakePostconf(t, script+"/postconf")+
+		"\ndebugger_command = "+script+"/debugger", "-D")
 	wantAnswer(t, startWithClient(t, m))
 	for _, name := range []string{"postconf", "debugger"} {
 		fds, err := os.ReadFile(filepath.Join(out, name))
@@ -172,7 +177,9 @@ func TestDebugger_command(t *testing.T) {
 			t.Parallel()
 			out := filepath.Join(t.TempDir(), "out")
 			// The shell's own process ID tells that it is the shell's work.
-			m := newMaster(t, "debugger_command = PATH=/bin:/usr/bin; echo $process_name $process_id $$PPID > "+out, options...)
+			m := newMaster(t,
+				"debugger_command = PATH=/bin:/usr/bin; echo $process_name $process_id $$PPID > "+out,
+				options...)
 			wantAnswer(t, startWithClient(t, m))
 			pid := m.Cmd.Process.Pid
 			want := ""
@@ -218,7 +225,8 @@ func TestDebugger_failureIsNoReasonToEnd(t *testing.T) {
 func TestVerbose_logsRequests(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	for name, options := range map[string][]string{"": nil, "-v": {"-v"}, "-v -v": {"-v", "-v"}, "-vv": {"-vv"}} {
+	for name, options := range map[string][]string{"": nil, "-v": {"-v"}, "-v -v": {"-v", "-v"},
+		"-vv": {"-vv"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			m := newMaster(t, "", options...)
@@ -227,7 +235,8 @@ func TestVerbose_logsRequests(t *testing.T) {
 				t.Errorf("the daemon ended with %v", err)
 			}
 			m.DrainLog()
-			verbose := slices.ContainsFunc(m.Texts(), func(s string) bool { return strings.Contains(s, "find_endp") })
+			verbose := slices.ContainsFunc(m.Texts(),
+				func(s string) bool { return strings.Contains(s, "find_endp") })
 			if verbose != (options != nil) {
 				t.Errorf("logged %q", m.Log())
 			}
@@ -353,7 +362,8 @@ func TestStandAlone(t *testing.T) {
 		t.Errorf("the daemon ended with %v", err)
 	}
 	m.DrainLog()
-	if lines := strings.Join(m.Log(), "\n"); !strings.Contains(lines, "scache["+strconv.Itoa(cmd.Process.Pid)+"]: statistics: address lookup hits=1 miss=0 success=100%") {
+	if lines := strings.Join(m.Log(), "\n"); !strings.Contains(lines,
+		"scache["+strconv.Itoa(cmd.Process.Pid)+"]: statistics: address lookup hits=1 miss=0 success=100%") {
 		t.Errorf("logged %s", lines)
 	}
 }

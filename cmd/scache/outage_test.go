@@ -67,11 +67,12 @@ func TestMail_whenTheCacheIsKilled(t *testing.T) {
 	timeMail(t, i, func() {
 		for _, after := range []int{outageMessages / 4, outageMessages / 2} {
 			var pid int
-			testenv.Eventually(t, "part of the mail is delivered, and the cache runs", func() (running bool) {
-				messages, _ := i.Sent()
-				pid, running = findCache(i)
-				return running && messages >= after
-			})
+			testenv.Eventually(t, "part of the mail is delivered, and the cache runs",
+				func() (running bool) {
+					messages, _ := i.Sent()
+					pid, running = findCache(i)
+					return running && messages >= after
+				})
 			syscall.Kill(pid, syscall.SIGKILL)
 		}
 	})

@@ -44,7 +44,8 @@ func TestRecorder_writesDownWhatIsSaid(t *testing.T) {
 	}
 	defer saved.Close()
 	defer rest.Close()
-	if status, err := clients[0].SaveEndpoint(2, "e\n", "p", int(rest.Fd())); status != client.OK || err != nil {
+	if status, err := clients[0].SaveEndpoint(2, "e\n", "p", int(rest.Fd())); status != client.OK ||
+		err != nil {
 		t.Fatal(status, err)
 	}
 	rest.Close()

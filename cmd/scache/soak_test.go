@@ -49,7 +49,8 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := startMaster(t, binary, "connection_cache_ttl_limit=5s\nconnection_cache_status_update_time=1s\nipc_timeout=2s\nconnection_cache_goodbye=QUIT")
+	m := startMaster(t, binary,
+		"connection_cache_ttl_limit=5s\nconnection_cache_status_update_time=1s\nipc_timeout=2s\nconnection_cache_goodbye=QUIT")
 	s := &soak{Master: m, end: time.Now().Add(duration), remotes: map[uint64]int{}}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("%v, seed %d", duration, seed)
@@ -83,7 +84,8 @@ func TestSoak(t *testing.T) {
 		t.Errorf("the first client: %+v, %v", f, err)
 	}
 	after := before + 1
-	for limit := time.Now().Add(time.Minute); after > before && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
+	limit := time.Now().Add(time.Minute)
+	for ; after > before && time.Now().Before(limit); time.Sleep(50 * time.Millisecond) {
 		after = descriptors(t, m) // until the last clients are gone
 	}
 	if after > before {
@@ -105,12 +107,14 @@ func TestSoak(t *testing.T) {
 	if goroutines == 0 || goroutines > 25 {
 		t.Errorf("%d goroutines with one client", goroutines)
 	}
-	if failures, operations := s.failures.Load(), s.operations.Load(); failures > 0 || operations == 0 {
+	if failures, operations := s.failures.Load(), s.operations.Load(); failures > 0 ||
+		operations == 0 {
 		t.Errorf("%d of %d operations failed", failures, operations)
 	}
 	wantTakeovers(t, m, 1) // the line of a reload may be lost, while the log stalls
 	t.Logf("%d operations: %d saves, %d hits, %d expired, %d broken clients, %d reloads, %d failures; %d descriptors, %d goroutines, %d KB resident",
-		s.operations.Load(), s.saves.Load(), s.hits.Load(), s.closed.Load()-s.hits.Load(), s.broken.Load(), reloads, s.failures.Load(), after, goroutines, memory>>10)
+		s.operations.Load(), s.saves.Load(), s.hits.Load(), s.closed.Load()-s.hits.Load(),
+		s.broken.Load(), reloads, s.failures.Load(), after, goroutines, memory>>10)
 }
 
 // wantAllAccountedFor compares what was saved, in all processes together, with
@@ -125,8 +129,10 @@ func (s *soak) wantAllAccountedFor(t *testing.T, c *client.Client) {
 		}
 		return st.Sessions == 0
 	})
-	if found, closed := st.DestinationHits+st.EndpointHits, st.Expired+st.Dead+st.Evicted+st.Flushed; st.Saved != found+closed || st.Dead > 0 || st.Saved < s.saves.Load() {
-		t.Errorf("%d sessions were saved, %d found, and %d closed, some for being dead: %+v", st.Saved, found, closed, st)
+	found, closed := st.DestinationHits+st.EndpointHits, st.Expired+st.Dead+st.Evicted+st.Flushed
+	if st.Saved != found+closed || st.Dead > 0 || st.Saved < s.saves.Load() {
+		t.Errorf("%d sessions were saved, %d found, and %d closed, some for being dead: %+v", st.Saved,
+			found, closed, st)
 	}
 	// The client that is stopped finds some, too, and takes no leave of them.
 	if want := s.closed.Load() - s.hits.Load(); s.farewells.Load() < want*9/10 {
@@ -240,7 +246,8 @@ func (s *soak) work(r *rand.Rand, slow bool) {
 }
 
 func (s *soak) operation(r *rand.Rand, c *client.Client) error {
-	endpoint, destination := fmt.Sprint("endpoint ", r.IntN(50)), fmt.Sprint("destination ", r.IntN(50))
+	endpoint := fmt.Sprint("endpoint ", r.IntN(50))
+	destination := fmt.Sprint("destination ", r.IntN(50))
 	switch r.IntN(4) {
 	case 0:
 		_, err := c.SaveDestination(int32(1+r.IntN(9)), destination, "property", endpoint)
@@ -267,7 +274,8 @@ func (s *soak) save(r *rand.Rand, c *client.Client, endpoint string) error {
 	if full {
 		return nil
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
+		0)
 	if err != nil {
 		return err
 	}
@@ -380,7 +388,8 @@ func TestSoak_client(t *testing.T) {
 		return // this is no test of its own
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	s := &soak{Master: &postfixtest.Master{Socket: path}, end: time.Now().Add(time.Hour), remotes: map[uint64]int{}}
+	s := &soak{Master: &postfixtest.Master{Socket: path}, end: time.Now().Add(time.Hour),
+		remotes: map[uint64]int{}}
 	s.client(r)
 }
 

@@ -75,10 +75,12 @@ func TestReload_repeatedUnderLoad(t *testing.T) {
 	c := dial(t, m)
 	var all []saved
 	for i := range sessions {
-		all = append(all, saveSession(t, c, 3600, fmt.Sprintf("endpoint\n%d\n", i%(sessions/5)), fmt.Sprint("property ", i)))
+		all = append(all, saveSession(t, c, 3600, fmt.Sprintf("endpoint\n%d\n", i%(sessions/5)),
+			fmt.Sprint("property ", i)))
 	}
 	for i := range bindings {
-		if status, err := c.SaveDestination(3600, fmt.Sprint("destination ", i/3), fmt.Sprint("property ", i), fmt.Sprint("nowhere ", i)); err != nil || status != client.OK {
+		if status, err := c.SaveDestination(3600, fmt.Sprint("destination ", i/3),
+			fmt.Sprint("property ", i), fmt.Sprint("nowhere ", i)); err != nil || status != client.OK {
 			t.Fatal(status, err)
 		}
 	}
@@ -125,7 +127,8 @@ func wantBindings(t *testing.T, c *client.Client, destination string, first int)
 	}
 	for i := range 3 {
 		f, err := c.FindDestination(destination)
-		if err != nil || f.Status != client.OK || f.DestinationProperty != fmt.Sprint("property ", first+i) {
+		if err != nil || f.Status != client.OK ||
+			f.DestinationProperty != fmt.Sprint("property ", first+i) {
 			t.Fatalf("%s: got %+v, %v", destination, f, err)
 		}
 		unix.Close(f.FD)
@@ -172,7 +175,8 @@ func TestReload_continuesRequests(t *testing.T) {
 	half.Conn.Write([]byte("request\x00find_endp\x00la"))
 	owesDescriptor := dial(t, m)
 	fd := testenv.NewDescriptor(t)
-	owesDescriptor.Conn.Write([]byte(list("request", "save_endp", "ttl", "60", "label", "g", "property", "p")))
+	owesDescriptor.Conn.Write([]byte(list("request", "save_endp", "ttl", "60", "label", "g",
+		"property", "p")))
 	wantBytes(t, owesDescriptor, list("dummy", ""))
 	owesDummy := dial(t, m)
 	owesDummy.Conn.Write([]byte(list("request", "find_endp", "label", "f")))

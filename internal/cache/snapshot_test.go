@@ -32,7 +32,8 @@ func TestFreeze_movesEverything(t *testing.T) {
 		t.Errorf("got %v released, want nothing: it was taken", from.told)
 	}
 
-	if got, want := all.Totals, (Totals{Endpoint: Lookups{0, 1}, Saved: 2, Peak: Size{1, 1, 2}}); got != want {
+	if got, want := all.Totals, (Totals{Endpoint: Lookups{0, 1}, Saved: 2,
+		Peak: Size{1, 1, 2}}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, b := range all.Bindings {

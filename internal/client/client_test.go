@@ -75,7 +75,8 @@ func TestClient_savesAndFinds(t *testing.T) {
 	c := Detect(converse(t, announced,
 		`<request\0save_endp\0ttl\05\0label\0e\0property\0p\0\0`, `>dummy\0\0\0`, `<fd`, `>status\00\0\0`,
 		`<request\0save_dest\0ttl\05\0label\0d\0property\0p\0label\0e\0\0`, `>status\00\0\0`,
-		`<request\0find_dest\0label\0d\0\0`, `>status\00\0property\0dp\0property\0ep\0\0`, `<dummy\0\0\0`, `>fd`, `<dummy\0\0\0`,
+		`<request\0find_dest\0label\0d\0\0`, `>status\00\0property\0dp\0property\0ep\0\0`, `<dummy\0\0\0`,
+		`>fd`, `<dummy\0\0\0`,
 		`<request\0find_endp\0label\0e\0\0`, `>status\02\0property\0\0\0`,
 	))
 	if s, err := c.SaveEndpoint(5, "e", "p", 0); s != OK || err != nil {
@@ -143,8 +144,10 @@ func TestClient_requestsOfOperators(t *testing.T) {
 	t.Parallel()
 	c := Detect(converse(t,
 		`<request\0status\0\0`, `>status\00\0version\01.2\0pid\017\0odd\0x\0\0`,
-		`<request\0list\0\0`, `>status\00\0\0entry\0session\0endpoint\0b\0\0entry\0binding\0destination\0d\0endpoint\0e\0\0entry\0session\0endpoint\0a\0\0entry\0end\0\0`,
-		`<request\0hits\0level\0endpoint\0\0`, `>status\00\0\0entry\0hits\0label\0y\0misses\03\0\0entry\0hits\0label\0x\0\0entry\0end\0\0`,
+		`<request\0list\0\0`,
+		`>status\00\0\0entry\0session\0endpoint\0b\0\0entry\0binding\0destination\0d\0endpoint\0e\0\0entry\0session\0endpoint\0a\0\0entry\0end\0\0`,
+		`<request\0hits\0level\0endpoint\0\0`,
+		`>status\00\0\0entry\0hits\0label\0y\0misses\03\0\0entry\0hits\0label\0x\0\0entry\0end\0\0`,
 		`<request\0flush\0label\0a\0label\0b\0\0`, `>status\00\0sessions\02\0bindings\01\0\0`,
 		`<request\0flush\0\0`, `>status\00\0sessions\07\0\0`,
 		`<request\0restart\0\0`, `>status\00\0\0`,

@@ -35,9 +35,11 @@ func TestClient_escapesAllThatAServerSays(t *testing.T) {
 	list := strings.NewReplacer("@", hostile)
 	c := Detect(converse(t,
 		`<request\0status\0\0`, list.Replace(`>status\00\0version\0@\0pid\017\0\0`),
-		`<request\0list\0\0`, list.Replace(`>status\00\0\0entry\0binding\0destination\0@\0endpoint\0@\0property\0@\0\0`+
+		`<request\0list\0\0`,
+		list.Replace(`>status\00\0\0entry\0binding\0destination\0@\0endpoint\0@\0property\0@\0\0`+
 			`entry\0session\0endpoint\0@\0property\0@\0remote\0@\0limit\0@\0\0entry\0end\0\0`),
-		`<request\0hits\0level\0endpoint\0\0`, list.Replace(`>status\00\0\0entry\0hits\0label\0@\0limit\0@\0\0entry\0end\0\0`),
+		`<request\0hits\0level\0endpoint\0\0`,
+		list.Replace(`>status\00\0\0entry\0hits\0label\0@\0limit\0@\0\0entry\0end\0\0`),
 		`<request\0status\0\0`, list.Replace(`>status\0@\0\0`),
 	))
 	s, err := c.Status()
@@ -65,7 +67,8 @@ func TestClient_escapesAllThatAServerSays(t *testing.T) {
 func TestClient_errorsAreHarmless(t *testing.T) {
 	t.Parallel()
 	for _, reply := range []string{
-		`>protocol\0@\0\0`, `>@\0x\0\0`, `>status\0@\0\0`, `>status\00\0\0entry\0@\0\0`, `>status\00\0\0@\0x\0\0`,
+		`>protocol\0@\0\0`, `>@\0x\0\0`, `>status\0@\0\0`, `>status\00\0\0entry\0@\0\0`,
+		`>status\00\0\0@\0x\0\0`,
 	} {
 		c := Detect(converse(t, `<request\0list\0\0`, strings.ReplaceAll(reply, "@", hostile)))
 		_, _, err := c.List()

@@ -13,8 +13,9 @@ func TestEscape(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		"": "", "plain text ~": "plain text ~", "a\nb\\": `a\nb\\`, "größe 東京": "größe 東京",
-		"\x1b[31m\x7f": `\x1b[31m\x7f`, "\u009b": `\xc2\x9b`, "\u202e\u2066\u200f": `\xe2\x80\xae\xe2\x81\xa6\xe2\x80\x8f`,
-		"\u2028\ufeff": `\xe2\x80\xa8\xef\xbb\xbf`, "\xff\xc3": `\xff\xc3`, "\ufffd": "\ufffd",
+		"\x1b[31m\x7f": `\x1b[31m\x7f`, "\u009b": `\xc2\x9b`,
+		"\u202e\u2066\u200f": `\xe2\x80\xae\xe2\x81\xa6\xe2\x80\x8f`,
+		"\u2028\ufeff":       `\xe2\x80\xa8\xef\xbb\xbf`, "\xff\xc3": `\xff\xc3`, "\ufffd": "\ufffd",
 	} {
 		if got := Escape(text); got != want {
 			t.Errorf("%q: got %s, want %s", text, got, want)

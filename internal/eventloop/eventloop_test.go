@@ -315,7 +315,8 @@ func TestPost_keepsTheOrder(t *testing.T) {
 	}
 	w.do(func() {})
 	w.do(func() {
-		if len(got) != 1010 || !slices.IsSorted(slices.DeleteFunc(got, func(i int) bool { return i >= 1000 })) {
+		small := slices.DeleteFunc(slices.Clone(got), func(i int) bool { return i >= 1000 })
+		if len(got) != 1010 || !slices.IsSorted(small) {
 			t.Errorf("%d calls: %v", len(got), got)
 		}
 	})

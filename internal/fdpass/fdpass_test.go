@@ -45,7 +45,8 @@ func TestSend_andTake(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil ||
+		flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("flags %#x, %v: not close-on-exec", flags, err)
 	}
 	if _, err := unix.Write(fd, []byte("x")); err != nil {

@@ -46,7 +46,8 @@ func TestSocket_passesBytesAndDescriptors(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != nil ||
+		flags&unix.FD_CLOEXEC == 0 {
 		t.Errorf("flags %#x, %v: not close-on-exec", flags, err)
 	}
 	unix.Close(fd)
@@ -131,12 +132,14 @@ func TestConnect_andAccept(t *testing.T) {
 	if _, err := connect(path); !errors.Is(err, unix.ENOENT) || !strings.Contains(err.Error(), path) {
 		t.Errorf("without a listener: %v", err)
 	}
-	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	listener, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
+		0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(listener)
-	if err := errors.Join(unix.Bind(listener, &unix.SockaddrUnix{Name: path}), unix.Listen(listener, 1)); err != nil {
+	if err := errors.Join(unix.Bind(listener, &unix.SockaddrUnix{Name: path}),
+		unix.Listen(listener, 1)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Accept(listener); err != ErrAgain {
@@ -159,7 +162,8 @@ func TestConnect_andAccept(t *testing.T) {
 	}
 	defer unix.Close(fd)
 	me := Peer{os.Getpid(), os.Geteuid()}
-	for what, fd := range map[string]int{"accepted": fd, "connected": conns[0].FD(), "listening": listener} {
+	for what, fd := range map[string]int{"accepted": fd, "connected": conns[0].FD(),
+		"listening": listener} {
 		if got, err := PeerOf(fd); got != me || err != nil {
 			t.Errorf("%s: %+v, %v", what, got, err)
 		}

@@ -42,11 +42,13 @@ func newPlace(t testing.TB) place {
 	t.Helper()
 	p := place{path: filepath.Join(t.TempDir(), "socket")}
 	var err error
-	if p.listener, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
+	if p.listener, err = unix.Socket(unix.AF_UNIX,
+		unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(p.listener) })
-	if err := errors.Join(unix.Bind(p.listener, &unix.SockaddrUnix{Name: p.path}), unix.Listen(p.listener, 3)); err != nil {
+	if err := errors.Join(unix.Bind(p.listener, &unix.SockaddrUnix{Name: p.path}),
+		unix.Listen(p.listener, 3)); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -60,7 +62,8 @@ func (p place) sender(t testing.TB) *Sender {
 		t.Fatal(err)
 	}
 	return &Sender{
-		Path: p.path, Owner: owner, Now: func() time.Duration { return time.Hour }, Pause: func(time.Duration) {},
+		Path: p.path, Owner: owner, Now: func() time.Duration { return time.Hour },
+		Pause:        func(time.Duration) {},
 		AcceptQueued: func() (Client, error) { return Client{}, fdpass.ErrAgain },
 	}
 }
@@ -135,19 +138,24 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 		inodes = append(inodes, inode)
 		return fd
 	}
-	s = &State{Counts: Counts{Values: stats.Values{Saved: 7, PeakSessions: 3, Connections: 9, Dead: 4}, Age: time.Minute}}
+	s = &State{Counts: Counts{Values: stats.Values{Saved: 7, PeakSessions: 3, Connections: 9, Dead: 4},
+		Age: time.Minute}}
 	s.Counts.Took.Counts[3], s.Counts.Took.Sum = 5, time.Second
-	s.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n", Counts: topk.Counts{1, 2, 3, 4, 5, 6, 7}, Error: 7}, Age: 30 * time.Minute}}
+	s.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n",
+		Counts: topk.Counts{1, 2, 3, 4, 5, 6, 7}, Error: 7}, Age: 30 * time.Minute}}
 	for i := range clients {
-		c := Client{FD: next(), Phase: BetweenRequests, Session: fdpass.None, AckDue: i%2 == 1, Unread: fmt.Appendf(nil, "req\x00%d", i)}
+		c := Client{FD: next(), Phase: BetweenRequests, Session: fdpass.None, AckDue: i%2 == 1,
+			Unread: fmt.Appendf(nil, "req\x00%d", i)}
 		if i%3 == 0 {
 			c.Phase, c.Session, c.Unwritten, c.Timeout = DummyDue, next(), []byte("reply\x00"), time.Second
 		}
 		s.Clients = append(s.Clients, c)
 	}
-	s.Bindings = []cache.SavedBinding{{Age: time.Second, TTL: time.Minute, Label: "d\n", Property: "p", Endpoint: "e\n"}}
+	s.Bindings = []cache.SavedBinding{{Age: time.Second, TTL: time.Minute, Label: "d\n", Property: "p",
+		Endpoint: "e\n"}}
 	for i := range sessions {
-		s.Sessions = append(s.Sessions, cache.SavedSession{Age: time.Second, TTL: time.Minute, Label: fmt.Sprint("e", i), Property: "p\n", FD: next()})
+		s.Sessions = append(s.Sessions, cache.SavedSession{Age: time.Second, TTL: time.Minute,
+			Label: fmt.Sprint("e", i), Property: "p\n", FD: next()})
 	}
 	return s, inodes
 }
@@ -178,7 +186,8 @@ func (s *State) forget() {
 
 // receiver returns one whose clock stands still.
 func receiver(now time.Duration) Receiver {
-	return Receiver{Now: func() time.Duration { return now }, Announcement: []byte("hello"), Stop: make(chan struct{})}
+	return Receiver{Now: func() time.Duration { return now }, Announcement: []byte("hello"),
+		Stop: make(chan struct{})}
 }
 
 // receive receives a state.
@@ -202,7 +211,8 @@ func (r Receiver) receive(fd int) (*State, Received, error) {
 }
 
 func TestSend_allArrives(t *testing.T) {
-	for _, size := range []struct{ clients, sessions int }{{0, 0}, {1, 0}, {0, 1}, {5, 3}, {300, 600}} {
+	for _, size := range []struct{ clients, sessions int }{{0, 0}, {1, 0}, {0, 1}, {5, 3},
+		{300, 600}} {
 		before := testenv.OpenDescriptors(t)
 		p := newPlace(t)
 		want, inodes := newState(t, size.clients, size.sessions)
@@ -255,7 +265,8 @@ var golden = []struct {
 func BenchmarkWriteState(b *testing.B) {
 	s := &State{Sessions: make([]cache.SavedSession, 1000)}
 	for i := range s.Sessions {
-		s.Sessions[i] = cache.SavedSession{TTL: time.Hour, Label: strings.Repeat("l", 50), Property: strings.Repeat("p", 200)}
+		s.Sessions[i] = cache.SavedSession{TTL: time.Hour, Label: strings.Repeat("l", 50),
+			Property: strings.Repeat("p", 200)}
 	}
 	var out bytes.Buffer
 	for b.Loop() {

@@ -27,11 +27,13 @@ func TestReceive_statesOfOtherVersions(t *testing.T) {
 		if r != g.want || err != nil {
 			t.Fatalf("%s: %+v, %v", g.file, r, err)
 		}
-		if b := h.Bindings[0]; b.Label != "smtp\nexample.test\n" || b.Property != "dest property\n" || b.Endpoint != "smtp\n192.0.2.1\n25\n" || b.TTL < 999*time.Second || b.TTL > 1000*time.Second {
+		if b := h.Bindings[0]; b.Label != "smtp\nexample.test\n" || b.Property != "dest property\n" ||
+			b.Endpoint != "smtp\n192.0.2.1\n25\n" || b.TTL < 999*time.Second || b.TTL > 1000*time.Second {
 			t.Errorf("%s: %+v", g.file, b)
 		}
 		last := h.Sessions[len(h.Sessions)-1]
-		if last.Label != "smtp\n192.0.2.1\n25\n" || last.Property != "reuse_count=2\n" || last.TTL < 999*time.Second || last.TTL > 1000*time.Second {
+		if last.Label != "smtp\n192.0.2.1\n25\n" || last.Property != "reuse_count=2\n" ||
+			last.TTL < 999*time.Second || last.TTL > 1000*time.Second {
 			t.Errorf("%s: %+v", g.file, last)
 		}
 		if !slices.ContainsFunc(h.Clients, func(c Client) bool { return c.AckDue }) {
@@ -91,7 +93,8 @@ func list(fields ...string) string { return strings.Join(fields, "\x00") + "\x00
 // TestReceive_statesInBadOrder: what is lost is counted, and nothing stays open.
 func TestReceive_statesInBadOrder(t *testing.T) {
 	header := list("version", "3", "bindings", "1", "sessions", "2", "clients", "1", "news", "x")
-	aSession := list("entry", "session", "descriptors", "1", "label", "e", "property", "p", "deadline", "9000000000", "colour", "red")
+	aSession := list("entry", "session", "descriptors", "1", "label", "e", "property", "p", "deadline",
+		"9000000000", "colour", "red")
 	aClient := list("entry", "client", "descriptors", "1")
 	for name, test := range map[string]struct {
 		description string
@@ -99,22 +102,36 @@ func TestReceive_statesInBadOrder(t *testing.T) {
 		want        Received
 		fails       bool
 	}{
-		"attributes, entries and versions that are not known": {header + list("entry", "song", "descriptors", "2", "title", "x") + aClient + list("entry", "binding") + aSession + aSession, 5, Received{2, 1, 1, 0}, false},
-		"nothing":                     {"", 0, Received{}, true},
-		"no version":                  {list("bindings", "1"), 0, Received{}, true},
-		"a version that is no number": {list("version", "new", "sessions", "1"), 0, Received{0, 0, 0, 1}, true},
-		"the end comes too early":     {header + aClient + aSession, 4, Received{1, 0, 1, 1}, false},
-		"the end in an entry":         {header + aClient + aSession[:20], 4, Received{0, 0, 1, 2}, true},
-		"more descriptors in an entry than are known": {list("version", "3", "sessions", "1", "clients", "1") + list("entry", "client", "descriptors", "4") + list("entry", "session", "descriptors", "3", "deadline", "9000000000"), 7, Received{1, 0, 1, 0}, false},
-		"too few descriptors":                         {header + aClient + aSession + aSession, 2, Received{1, 0, 1, 1}, true},
-		"too many descriptors":                        {header + aClient + aSession + aSession, 9, Received{2, 0, 1, 0}, false},
-		"a session without one":                       {header + aClient + list("entry", "session", "label", "e") + aSession, 2, Received{1, 0, 1, 1}, false},
-		"a number that is none":                       {header + aClient + list("entry", "session", "descriptors", "x") + aSession, 3, Received{0, 0, 1, 2}, true},
-		"a deadline that is none":                     {header + aClient + list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3, Received{0, 0, 1, 2}, true},
-		"an entry of a million":                       {header + list("entry", "x", "descriptors", "1000000"), 3, Received{0, 0, 0, 3}, true},
+		"attributes, entries and versions that are not known": {header +
+			list("entry", "song", "descriptors", "2", "title", "x") + aClient + list("entry", "binding") +
+			aSession + aSession, 5, Received{2, 1, 1, 0}, false},
+		"nothing":    {"", 0, Received{}, true},
+		"no version": {list("bindings", "1"), 0, Received{}, true},
+		"a version that is no number": {list("version", "new", "sessions", "1"), 0, Received{0, 0, 0, 1},
+			true},
+		"the end comes too early": {header + aClient + aSession, 4, Received{1, 0, 1, 1}, false},
+		"the end in an entry":     {header + aClient + aSession[:20], 4, Received{0, 0, 1, 2}, true},
+		"more descriptors in an entry than are known": {list("version", "3", "sessions", "1", "clients",
+			"1") + list("entry", "client", "descriptors", "4") +
+			list("entry", "session", "descriptors", "3", "deadline", "9000000000"), 7, Received{1, 0, 1, 0},
+			false},
+		"too few descriptors": {header + aClient + aSession + aSession, 2,
+			Received{1, 0, 1, 1}, true},
+		"too many descriptors": {header + aClient + aSession + aSession, 9,
+			Received{2, 0, 1, 0}, false},
+		"a session without one": {header + aClient +
+			list("entry", "session", "label", "e") + aSession, 2, Received{1, 0, 1, 1}, false},
+		"a number that is none": {header + aClient +
+			list("entry", "session", "descriptors", "x") + aSession, 3, Received{0, 0, 1, 2}, true},
+		"a deadline that is none": {header + aClient +
+			list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3,
+			Received{0, 0, 1, 2}, true},
+		"an entry of a million": {header +
+			list("entry", "x", "descriptors", "1000000"), 3, Received{0, 0, 0, 3}, true},
 	} {
 		before := testenv.OpenDescriptors(t)
-		h, r, err := receiver(time.Second).receive(craft(t, []byte(test.description), false, test.descriptors))
+		h, r, err := receiver(time.Second).receive(craft(t, []byte(test.description), false,
+			test.descriptors))
 		if r != test.want || (err != nil) != test.fails {
 			t.Errorf("%s: %+v, %v", name, r, err)
 		}
@@ -130,17 +147,23 @@ func TestReceive_refusesCountsThatCannotBe(t *testing.T) {
 		entry string
 		fails bool
 	}{
-		"true counts":              {list("entry", "counts", "saved", "5000000000", "endpoint_hits", "4000000000", "later", "-1"), false},
-		"a negative count":         {list("entry", "counts", "saved", "5", "endpoint_misses", "-1"), true},
-		"more hits than sessions":  {list("entry", "counts", "saved", "5", "endpoint_hits", "3", "destination_hits", "3"), true},
-		"more than 64 bits":        {list("entry", "counts", "saved", "9223372036854775808"), true},
-		"near the end of 64 bits":  {list("entry", "counts", "saved", "9223372036854775807"), true},
-		"no number":                {list("entry", "counts", "saved", "x"), true},
-		"a moment to come":         {list("entry", "counts", "saved", "5", "since", "-9000000000"), true},
-		"negative times":           {list("entry", "counts", "took", "5 -1"), true},
-		"hits of a label":          {list("entry", "hits", "level", "endpoint", "label", "e", "counts", "1 0 0 0 0 0 5 -1"), false},
-		"negative hits of a label": {list("entry", "hits", "level", "endpoint", "label", "e", "counts", "1 2 -1"), true},
-		"a negative error":         {list("entry", "hits", "level", "endpoint", "label", "e", "counts", "1", "error", "-1"), true},
+		"true counts": {list("entry", "counts", "saved", "5000000000", "endpoint_hits",
+			"4000000000", "later", "-1"), false},
+		"a negative count": {list("entry", "counts", "saved", "5", "endpoint_misses", "-1"),
+			true},
+		"more hits than sessions": {list("entry", "counts", "saved", "5", "endpoint_hits", "3",
+			"destination_hits", "3"), true},
+		"more than 64 bits":       {list("entry", "counts", "saved", "9223372036854775808"), true},
+		"near the end of 64 bits": {list("entry", "counts", "saved", "9223372036854775807"), true},
+		"no number":               {list("entry", "counts", "saved", "x"), true},
+		"a moment to come":        {list("entry", "counts", "saved", "5", "since", "-9000000000"), true},
+		"negative times":          {list("entry", "counts", "took", "5 -1"), true},
+		"hits of a label": {list("entry", "hits", "level", "endpoint", "label", "e", "counts",
+			"1 0 0 0 0 0 5 -1"), false},
+		"negative hits of a label": {list("entry", "hits", "level", "endpoint", "label", "e", "counts",
+			"1 2 -1"), true},
+		"a negative error": {list("entry", "hits", "level", "endpoint", "label", "e", "counts",
+			"1", "error", "-1"), true},
 	} {
 		description := list("version", "2", "sessions", "1") + test.entry + session
 		h, r, err := receiver(time.Second).receive(craft(t, []byte(description), false, 1))
@@ -164,7 +187,8 @@ func TestReceive_doesNotWaitForLong(t *testing.T) {
 		}
 		start := time.Now()
 		_, _, err := Receiver{Now: zero, Stop: stop}.receive(theirs.FD())
-		if took := time.Since(start); err == nil || stopped && took > maxWaitForData/2 || took > 20*maxWaitForData {
+		if took := time.Since(start); err == nil || stopped && took > maxWaitForData/2 ||
+			took > 20*maxWaitForData {
 			t.Errorf("stopped: %v: got %v after %v", stopped, err, took)
 		}
 		ours.Close()

@@ -29,7 +29,8 @@ func TestSend_manySessions(t *testing.T) {
 	}
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
 	n := 80_000
-	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100_000, Max: max(limit.Max, 100_000)}) != nil {
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100_000,
+		Max: max(limit.Max, 100_000)}) != nil {
 		n = int(limit.Cur) - 100
 		t.Logf("only %d sessions: root is required to have more open files", n)
 	}
@@ -52,7 +53,8 @@ func TestSend_manySessions(t *testing.T) {
 	s.close()
 	got, r, err := receiver(time.Hour).receive(p.message(t))
 	defer got.close()
-	if r.Sessions+len(result.Unsent) != n || r.Lost != 0 || got.Counts.Lost != int64(len(result.Unsent)) || err != nil {
+	if r.Sessions+len(result.Unsent) != n || r.Lost != 0 ||
+		got.Counts.Lost != int64(len(result.Unsent)) || err != nil {
 		t.Fatalf("got %+v, %v, and %d of %d were not sent", r, err, len(result.Unsent), n)
 	}
 	for _, session := range got.Sessions {
@@ -75,7 +77,8 @@ func TestSend_othersHaveDescriptorsInFlight(t *testing.T) {
 	defer unix.Close(fd)
 	s, _ := newState(t, clients, 0)
 	for range sessions {
-		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 2*limit) // out of the way of the limit
+		// Out of the way of the limit.
+		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 2*limit)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,12 +111,14 @@ func TestSend_othersHaveDescriptorsInFlight(t *testing.T) {
 		t.Errorf("all or nothing: got %v, want %v", strict, unix.ETOOMANYREFS)
 	}
 	const room = limit - 2*fdpass.BatchSize
-	if partial != nil || !errors.Is(result.Err, unix.ETOOMANYREFS) || result.Sessions < room-2*fdpass.BatchSize || result.Sessions > room {
+	if partial != nil || !errors.Is(result.Err, unix.ETOOMANYREFS) ||
+		result.Sessions < room-2*fdpass.BatchSize || result.Sessions > room {
 		t.Errorf("got %d sessions, %v, %v, want about %d", result.Sessions, partial, result.Err, room)
 	}
 	got, r, err := receiver(time.Hour).receive(p.message(t))
 	defer got.close()
-	if r.Clients != clients || r.Sessions != result.Sessions || r.Lost != 0 || err != nil || got.Counts.Lost != int64(sessions-result.Sessions) {
+	if r.Clients != clients || r.Sessions != result.Sessions || r.Lost != 0 || err != nil ||
+		got.Counts.Lost != int64(sessions-result.Sessions) {
 		t.Errorf("got %+v, %v, and %d lost", r, err, got.Counts.Lost)
 	}
 }
@@ -128,7 +133,8 @@ func asAnotherUser(f func()) {
 		const other = 64999
 		unix.RawSyscall(unix.SYS_SETRESUID, other, 0, 0)
 		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		rights := [2]unix.CapUserData{{Effective: 1 << unix.CAP_DAC_OVERRIDE, Permitted: 1 << unix.CAP_DAC_OVERRIDE}}
+		rights := [2]unix.CapUserData{{Effective: 1 << unix.CAP_DAC_OVERRIDE,
+			Permitted: 1 << unix.CAP_DAC_OVERRIDE}}
 		unix.Capset(&header, &rights[0])
 		f()
 	}()
@@ -158,7 +164,8 @@ func (p place) acceptQueued() (Client, error) {
 	if err != nil {
 		return Client{}, err
 	}
-	return Client{FD: fd, Phase: BetweenRequests, Session: fdpass.None, Unwritten: []byte("hello")}, nil
+	greeting := []byte("hello")
+	return Client{FD: fd, Phase: BetweenRequests, Session: fdpass.None, Unwritten: greeting}, nil
 }
 
 // TestSend_takesTheAcceptQueueAlong has a full one. Its clients come last.
@@ -170,12 +177,14 @@ func TestSend_takesTheAcceptQueueAlong(t *testing.T) {
 	sender := p.sender(t)
 	sender.AcceptQueued = p.acceptQueued
 	sent := *s
-	if result, _, err := sender.Send(&sent, false); err != nil || result.Err != nil || result.Clients != 1+waiting {
+	if result, _, err := sender.Send(&sent, false); err != nil || result.Err != nil ||
+		result.Clients != 1+waiting {
 		t.Fatalf("got %+v, %v, want %d clients", result, err, 1+waiting)
 	}
 	got, r, err := receiver(0).receive(p.message(t))
 	defer got.close()
-	if r.Clients != 1+waiting || r.Sessions != 1 || r.Lost != 0 || err != nil || string(got.Clients[1].Unwritten) != "hello" {
+	if r.Clients != 1+waiting || r.Sessions != 1 || r.Lost != 0 || err != nil ||
+		string(got.Clients[1].Unwritten) != "hello" {
 		t.Errorf("%d in the queue: got %+v, %v", waiting, r, err)
 	}
 	if want := s.Counts.Connections + int64(waiting); got.Counts.Connections != want {
@@ -222,7 +231,8 @@ func TestSend_changesNothingWhenItFails(t *testing.T) {
 	}
 	sender.Owner.PID--
 	sent = *s
-	if result, _, err := sender.Send(&sent, false); err != nil || result.Clients != 2 || result.Sessions != 3 {
+	if result, _, err := sender.Send(&sent, false); err != nil || result.Clients != 2 ||
+		result.Sessions != 3 {
 		t.Errorf("the next attempt: got %+v, %v", result, err)
 	}
 	got, r, err := receiver(0).receive(p.message(t))

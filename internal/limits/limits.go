@@ -42,8 +42,8 @@ type rule struct {
 
 // Parse reads rules, separated by commas or white space: pattern=sessions or
 // pattern=sessions/ttl. A pattern is a line of a label, such as an address, a network
-// such as 192.0.2.0/24, or *. Endpoints without a rule of their own may have so many
-// sessions, unless that is 0.
+// such as 192.0.2.0/24, or *. Endpoints without a rule of their own may have this number of
+// sessions, unless it is 0.
 func Parse(text string, sessions int) (Rules, error) {
 	var all Rules
 	for _, field := range mailconf.Fields(text) {

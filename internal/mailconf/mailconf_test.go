@@ -52,7 +52,8 @@ func TestDefaults(t *testing.T) {
 
 func TestPrecedenceAndSource(t *testing.T) {
 	t.Parallel()
-	c := parsed(t, "max_idle = 1\nmax_idle = 2\nipc_timeout = 3\nconfig_directory = /elsewhere\nprocess_name = x\n")
+	c := parsed(t,
+		"max_idle = 1\nmax_idle = 2\nipc_timeout = 3\nconfig_directory = /elsewhere\nprocess_name = x\n")
 	if err := c.Override(" max_idle = 4 "); err != nil {
 		t.Fatal(err)
 	}
@@ -86,8 +87,9 @@ func TestTypes(t *testing.T) {
 	t.Parallel()
 	for value, want := range map[string]time.Duration{
 		"5": 5 * time.Second, "5s": 5 * time.Second, "5m": 5 * time.Minute, "5h": 5 * time.Hour,
-		"1d": 24 * time.Hour, "1w": 7 * 24 * time.Hour, "$five": 5 * time.Second, "2147483647": 2147483647 * time.Second,
-		"": 0, "s": 0, "0": 0, "-1": 0, "+1": 0, "5x": 0, "5ss": 0, "1.5": 0, "5 s": 0,
+		"1d": 24 * time.Hour, "1w": 7 * 24 * time.Hour, "$five": 5 * time.Second,
+		"2147483647": 2147483647 * time.Second,
+		"":           0, "s": 0, "0": 0, "-1": 0, "+1": 0, "5x": 0, "5ss": 0, "1.5": 0, "5 s": 0,
 		"2147483648": 0, "3551w": 0, "99999999999999999999": 0, "${": 0,
 	} {
 		c := parsed(t, "five=5\nmax_idle = "+value+"\n")
@@ -95,12 +97,15 @@ func TestTypes(t *testing.T) {
 		if got != want && err == nil || (err == nil) != (want > 0) {
 			t.Errorf("max_idle = %s: got %v, %v", value, got, err)
 		}
-		if err != nil && (!strings.Contains(err.Error(), "max_idle") || !strings.Contains(err.Error(), "line 2")) {
+		if err != nil && (!strings.Contains(err.Error(), "max_idle") ||
+			!strings.Contains(err.Error(), "line 2")) {
 			t.Errorf("max_idle = %s: the error does not say where: %v", value, err)
 		}
 	}
-	for value, want := range map[string]string{"yes": "yes", "NO": "no", "auto": "auto", "": "", "maybe": ""} {
-		got, err := parsed(t, "connection_cache_announce_protocol="+value).Choice("connection_cache_announce_protocol")
+	for value, want := range map[string]string{"yes": "yes", "NO": "no", "auto": "auto", "": "",
+		"maybe": ""} {
+		got, err := parsed(t,
+			"connection_cache_announce_protocol="+value).Choice("connection_cache_announce_protocol")
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("%q: got %q, %v", value, got, err)
 		}
@@ -159,7 +164,8 @@ func TestWarnings(t *testing.T) {
 		if !strings.Contains(warnings, want) || want == "" && warnings != "" {
 			t.Errorf("%q: got %q, want %q", text, warnings, want)
 		}
-		if value, err := c.Time("max_idle"); strings.Contains(text, "max_idle") && value != 5*time.Second {
+		if value, err := c.Time("max_idle"); strings.Contains(text, "max_idle") &&
+			value != 5*time.Second {
 			t.Errorf("%q: max_idle is %v, %v", text, value, err)
 		}
 	}

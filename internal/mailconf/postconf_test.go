@@ -20,7 +20,8 @@ import (
 )
 
 // names are parameters that postconf knows, accepts any value for, and shows.
-var names = []string{"mydestination", "relay_domains", "mynetworks", "myorigin", "relayhost", "mail_name"}
+var names = []string{"mydestination", "relay_domains", "mynetworks", "myorigin", "relayhost",
+	"mail_name"}
 
 // postconf returns what Postfix makes of all names, and false if it finds the
 // file or any value in it in error.
@@ -42,7 +43,8 @@ func postconf(t *testing.T, dir string) ([]string, bool) {
 // compare asks both about every name in a main.cf.
 func compare(t *testing.T, dir, text string) {
 	t.Helper()
-	text = "myhostname=host.example\n" + strings.Join(names, "=\n") + "=\n" + text // or postconf has defaults of its own
+	// Without them, postconf has defaults of its own.
+	text = "myhostname=host.example\n" + strings.Join(names, "=\n") + "=\n" + text
 	for name, data := range map[string]string{"main.cf": text, "master.cf": ""} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
 			t.Fatal(err)
@@ -239,7 +241,9 @@ func TestPostconf_askedForTheUnknown(t *testing.T) {
 	}
 	var log []string
 	c.AskPostconf(func(format string, args ...any) { log = append(log, fmt.Sprintf(format, args...)) })
-	if _, err := c.Time("max_idle"); err == nil || !strings.Contains(err.Error(), "unknown function") || !strings.Contains(err.Error(), "no such file") {
+	if _, err := c.Time("max_idle"); err == nil ||
+		!strings.Contains(err.Error(), "unknown function") ||
+		!strings.Contains(err.Error(), "no such file") {
 		t.Errorf("with no such command: %v", err)
 	}
 	script := `#!/bin/sh
@@ -260,7 +264,9 @@ esac
 		t.Errorf("log: %q", log)
 	}
 	c.set("mail_owner", "${x", "test")
-	if _, err := c.String("mail_owner"); err == nil || !strings.Contains(err.Error(), "truncated macro") || !strings.Contains(err.Error(), "postconf: fatal: ") {
+	if _, err := c.String("mail_owner"); err == nil ||
+		!strings.Contains(err.Error(), "truncated macro") ||
+		!strings.Contains(err.Error(), "postconf: fatal: ") {
 		t.Errorf("where postconf fails, too: %v", err)
 	}
 }
@@ -270,8 +276,10 @@ esac
 func TestPostconf_realOneIsAsked(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	c := parsed(t, "mydestination = x\nrelay_domains = ${mydestination?{$mydestination.$myorigin}}\nmyorigin = a\n")
-	if err := os.WriteFile(filepath.Join(c.settings["config_directory"].value, "master.cf"), nil, 0o600); err != nil {
+	c := parsed(t,
+		"mydestination = x\nrelay_domains = ${mydestination?{$mydestination.$myorigin}}\nmyorigin = a\n")
+	if err := os.WriteFile(filepath.Join(c.settings["config_directory"].value, "master.cf"), nil,
+		0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := c.Override("myorigin = b"); err != nil {
@@ -325,7 +333,8 @@ func (g *generator) file() string {
 			}
 		default:
 			g.names = append(names[:setting:setting], "undefined_name")
-			fmt.Fprintf(&b, "%s%s=%s%s%s", names[setting], g.pick("", " ", "\t"), g.pick("", " ", "  "), g.text(3), g.pick("\n", " \n", "\r\n", "\n\n"))
+			fmt.Fprintf(&b, "%s%s=%s%s%s", names[setting], g.pick("", " ", "\t"), g.pick("", " ", "  "),
+				g.text(3), g.pick("\n", " \n", "\r\n", "\n\n"))
 		}
 	}
 	return b.String()
@@ -363,12 +372,14 @@ func (g *generator) part(depth int) string {
 	case 7:
 		return "${" + name + "?" + braced() + ":" + g.text(depth-1) + "}"
 	case 8, 9, 10:
-		return "${" + braced() + g.pick("==", "!=", "<", "<=", ">", ">=") + braced() + g.pick("?", ":") + braced() + "}"
+		return "${" + braced() + g.pick("==", "!=", "<", "<=", ">", ">=") + braced() + g.pick("?", ":") +
+			braced() + "}"
 	case 11:
 		if !g.levels {
 			break
 		}
-		return "${{" + g.pick("3.6", "3.10", "2", "x") + "}" + sp() + g.pick("==", "<", ">=") + "level {" + g.pick("3.5", "3.10") + "} ?" + braced() + ":" + braced() + "}"
+		return "${{" + g.pick("3.6", "3.10", "2", "x") + "}" + sp() + g.pick("==", "<", ">=") +
+			"level {" + g.pick("3.5", "3.10") + "} ?" + braced() + ":" + braced() + "}"
 	case 12:
 		return "$$"
 	case 13:

@@ -341,13 +341,15 @@ func TestExitOnPanic_logsBeforeTheProcessEnds(t *testing.T) {
 func TestPostlog_line(t *testing.T) {
 	t.Parallel()
 	names := strings.Fields("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
-	for _, zone := range []string{"UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu", "Pacific/Kiritimati"} {
+	for _, zone := range []string{"UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kathmandu",
+		"Pacific/Kiritimati"} {
 		location, err := time.LoadLocation(zone)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, year := range []int{1999, 2000, 2024, 2026, 2038, 2100} {
-			for day := time.Date(year, 1, 1, 0, 7, 8, 9, location); day.Year() == year; day = day.AddDate(0, 0, 1) {
+			day := time.Date(year, 1, 1, 0, 7, 8, 9, location)
+			for ; day.Year() == year; day = day.AddDate(0, 0, 1) {
 				want := fmt.Sprintf("%s %02d %02d:%02d:%02d host postfix/scache[1]: text",
 					names[day.Month()-1], day.Day(), day.Hour(), day.Minute(), day.Second())
 				if got := postlogLine(day, "host postfix/scache[1]", "text"); got != want {

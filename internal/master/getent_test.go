@@ -14,7 +14,8 @@ func TestLookup(t *testing.T) {
 	bin := t.TempDir()
 	getent := func(script string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(bin, "getent"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		if err := os.WriteFile(filepath.Join(bin, "getent"), []byte("#!/bin/sh\n"+script+"\n"),
+			0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -41,12 +42,14 @@ func TestLookup(t *testing.T) {
 		"sleep 100":                       "no answer within",
 	} {
 		getent(script)
-		if _, _, err := lookup("no-such-user"); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "mail_owner") {
+		if _, _, err := lookup("no-such-user"); err == nil || !strings.Contains(err.Error(), want) ||
+			!strings.Contains(err.Error(), "mail_owner") {
 			t.Errorf("%s: got %v, want %q", script, err, want)
 		}
 	}
 	getentDirectories = nil
-	if _, _, err := lookup("no-such-user"); err == nil || !strings.Contains(err.Error(), "unknown user") {
+	if _, _, err := lookup("no-such-user"); err == nil ||
+		!strings.Contains(err.Error(), "unknown user") {
 		t.Errorf("without getent: %v", err)
 	}
 }

@@ -28,7 +28,8 @@ func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, t
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
+		0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +37,8 @@ func newProcess(t *testing.T, maxIdle time.Duration) (p *Process, path string, t
 	t.Cleanup(func() { theirs.Close() })
 	p = &Process{
 		Options: &Options{}, Config: mailconf.New("test"), Log: maillog.New(),
-		listeners: []*os.File{l}, maxIdle: maxIdle, signals: make(chan os.Signal, 1), parent: os.Getppid(),
+		listeners: []*os.File{l}, maxIdle: maxIdle, signals: make(chan os.Signal, 1),
+		parent: os.Getppid(),
 	}
 	channel, err := watched(pair[1], "status channel")
 	if err != nil {

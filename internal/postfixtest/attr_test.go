@@ -100,7 +100,8 @@ func TestAttr_inAnotherProgram(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	out, err := exec.CommandContext(ctx, filepath.Join(dir, "program"), filepath.Join(i.Dir, "queue/private/verify"), speaks).CombinedOutput()
+	out, err := exec.CommandContext(ctx, filepath.Join(dir, "program"),
+		filepath.Join(i.Dir, "queue/private/verify"), speaks).CombinedOutput()
 	if want := "status=0, 3: Address verification in progress\n"; err != nil || string(out) != want {
 		t.Errorf("%v: %s, want %s", err, strings.TrimSpace(string(out)), want)
 	}

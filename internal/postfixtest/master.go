@@ -98,7 +98,8 @@ func (m *Master) prepare(settings string) error {
 		}
 	}
 	defaults := ""
-	for _, d := range [][2]string{{"queue_directory", m.dir}, {"data_directory", m.dir}, {"myhostname", "test.example"}, {"maillog_file", "/var/log/test"}} {
+	for _, d := range [][2]string{{"queue_directory", m.dir}, {"data_directory", m.dir},
+		{"myhostname", "test.example"}, {"maillog_file", "/var/log/test"}} {
 		if !regexp.MustCompile(`(?m)^` + d[0] + `\s*=`).MatchString(settings) {
 			defaults += d[0] + "=" + d[1] + "\n"
 		}
@@ -113,10 +114,12 @@ func (m *Master) prepare(settings string) error {
 		return err
 	}
 	postlog := filepath.Join(m.dir, "public", "postlog")
-	m.Env = []string{"MAIL_CONFIG=" + m.dir, "GENERATION=17", "MAIL_LOGTAG=postfix", "POSTLOG_SERVICE=" + postlog, "POSTLOG_HOSTNAME=test.example"}
+	m.Env = []string{"MAIL_CONFIG=" + m.dir, "GENERATION=17", "MAIL_LOGTAG=postfix",
+		"POSTLOG_SERVICE=" + postlog, "POSTLOG_HOSTNAME=test.example"}
 	m.Env = append(m.Env, environment()...)
 	var err error
-	if m.postlog, err = net.ListenUnixgram("unixgram", &net.UnixAddr{Name: postlog, Net: "unixgram"}); err != nil {
+	if m.postlog, err = net.ListenUnixgram("unixgram",
+		&net.UnixAddr{Name: postlog, Net: "unixgram"}); err != nil {
 		return err
 	}
 	go m.readLog(m.postlog)

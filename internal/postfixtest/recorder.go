@@ -38,7 +38,8 @@ func StartRecorder(path string, server *Master) (*Recorder, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Recorder{server: server, listener: l, open: map[*fdpass.Conn]bool{}, names: map[uint64]string{}}
+	r := &Recorder{server: server, listener: l, open: map[*fdpass.Conn]bool{},
+		names: map[uint64]string{}}
 	if err := os.Chmod(path, 0o666); err != nil {
 		l.Close()
 		return nil, err

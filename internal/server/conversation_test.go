@@ -28,19 +28,25 @@ type turn struct {
 // fullConversation has all requests, with and without success, in the bytes of
 // smtp(8).
 var fullConversation = []turn{
-	{say: `request\0find_dest\0label\0smtp\n[127.0.0.1]:3074\n\0\0`, hear: `status\02\0property\0\0property\0\0\0`},
+	{say: `request\0find_dest\0label\0smtp\n[127.0.0.1]:3074\n\0\0`,
+		hear: `status\02\0property\0\0property\0\0\0`},
 	{say: `request\0save_dest\0ttl\02\0label\0smtp\n[127.0.0.1]:3074\n\0property\0destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\n\n\0label\0smtp\n127.0.0.1\n3074\n0\n\0\0`, hear: `status\00\0\0`},
 	{say: `request\0save_endp\0ttl\02\0label\0smtp\n127.0.0.1\n3074\n0\n\0property\0reuse_count=1\n\0\0`, hear: `dummy\0\0\0`},
 	{say: `\0`, sends: true, hear: `status\00\0\0`},
-	{say: `request\0find_dest\0label\0smtp\n[127.0.0.1]:3074\n\0\0`, hear: `status\00\0property\0destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\n\n\0property\0reuse_count=1\n\0\0`},
+	{say: `request\0find_dest\0label\0smtp\n[127.0.0.1]:3074\n\0\0`,
+		hear: `status\00\0property\0destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\n\n\0property\0reuse_count=1\n\0\0`},
 	{say: `dummy\0\0\0`, hear: `\0`, receives: true},
 	{say: `dummy\0\0\0`},
-	{say: `request\0find_endp\0label\0smtp\n127.0.0.1\n3074\n0\n\0\0`, hear: `status\02\0property\0\0\0`},
-	{say: `request\0save_endp\0ttl\02\0label\0smtp\n127.0.0.1\n3074\n0\n\0property\0\0\0`, hear: `dummy\0\0\0`},
+	{say: `request\0find_endp\0label\0smtp\n127.0.0.1\n3074\n0\n\0\0`,
+		hear: `status\02\0property\0\0\0`},
+	{say: `request\0save_endp\0ttl\02\0label\0smtp\n127.0.0.1\n3074\n0\n\0property\0\0\0`,
+		hear: `dummy\0\0\0`},
 	{say: `\0`, sends: true, hear: `status\00\0\0`},
-	{say: `request\0find_endp\0label\0smtp\n127.0.0.1\n3074\n0\n\0\0`, hear: `status\00\0property\0\0\0`},
+	{say: `request\0find_endp\0label\0smtp\n127.0.0.1\n3074\n0\n\0\0`,
+		hear: `status\00\0property\0\0\0`},
 	{say: `dummy\0\0\0`, hear: `\0`, receives: true},
-	{say: `dummy\0\0\0request\0find_endp\0label\0gone\0\0`, hear: `status\02\0property\0\0\0`}, // glued
+	// The acknowledgement comes with the next request.
+	{say: `dummy\0\0\0request\0find_endp\0label\0gone\0\0`, hear: `status\02\0property\0\0\0`},
 }
 
 const everything = math.MaxInt
@@ -78,7 +84,8 @@ func (p *peer) play(turns []turn, fd, n, size int, listen bool) {
 		if listen {
 			p.hear(turn.hear)
 			got, err := p.Take()
-			if (err == nil) != turn.receives || err == nil && testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
+			if (err == nil) != turn.receives || err == nil &&
+				testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
 				p.t.Errorf("after %q: descriptor %d, %v", turn.hear, got, err)
 			}
 			if err == nil {
@@ -130,11 +137,15 @@ func TestConversation_endsBetweenRequests(t *testing.T) {
 // stops are the ways to stop in the middle of a request: what a client says and
 // hears before. There must be a session of the endpoint e.
 var stops = map[string]turn{
-	"in a list":           {say: `request\0find_endp\0lab`},
-	"before the byte":     {say: `request\0save_endp\0ttl\09\0label\0f\0property\0\0\0`, hear: `dummy\0\0\0`},
-	"before the dummy":    {say: `request\0find_endp\0label\0e\0\0`, hear: `status\00\0property\0\0\0`},
-	"in the dummy":        {say: `request\0find_endp\0label\0e\0\0dum`, hear: `status\00\0property\0\0\0`},
-	"in a second request": {say: `request\0find_endp\0label\0f\0\0requ`, hear: `status\02\0property\0\0\0`},
+	"in a list": {say: `request\0find_endp\0lab`},
+	"before the byte": {say: `request\0save_endp\0ttl\09\0label\0f\0property\0\0\0`,
+		hear: `dummy\0\0\0`},
+	"before the dummy": {say: `request\0find_endp\0label\0e\0\0`,
+		hear: `status\00\0property\0\0\0`},
+	"in the dummy": {say: `request\0find_endp\0label\0e\0\0dum`,
+		hear: `status\00\0property\0\0\0`},
+	"in a second request": {say: `request\0find_endp\0label\0f\0\0requ`,
+		hear: `status\02\0property\0\0\0`},
 }
 
 // stopped returns a peer that has stopped in the middle of a request.
@@ -236,7 +247,8 @@ func FuzzConversation(f *testing.F) {
 		runtime.ReadMemStats(&end)
 		before.WantSame(t, "at the end")
 		if used, limit := end.TotalAlloc-start.TotalAlloc, uint64(1<<20+1000*len(said)); used > limit {
-			t.Errorf("%d bytes of conversation took %d bytes of memory, more than %d", len(said), used, limit)
+			t.Errorf("%d bytes of conversation took %d bytes of memory, more than %d", len(said), used,
+				limit)
 		}
 	})
 }

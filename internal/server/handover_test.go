@@ -141,7 +141,8 @@ func TestPanic_endsOneConversation(t *testing.T) {
 	victim.say(`request\0find_endp\0label\0bad\0\0`)
 	victim.wantEnd()
 	<-panicked
-	if lines := from.logged(); len(lines) < 3 || lines[0] != "panic: a bug" || !strings.Contains(strings.Join(lines, "\n"), "TestPanic_endsOneConversation") {
+	if lines := from.logged(); len(lines) < 3 || lines[0] != "panic: a bug" ||
+		!strings.Contains(strings.Join(lines, "\n"), "TestPanic_endsOneConversation") {
 		t.Errorf("got %q, want the reason and the stack", lines)
 	}
 	other.miss()
@@ -170,7 +171,8 @@ func TestHandOver_keepsTheRestOfTheTTL(t *testing.T) {
 	if got := to.Cache.Size(); got.Sessions != 1 || got.Destinations != 1 {
 		t.Fatalf("the successor holds %+v; %q", got, to.logged())
 	}
-	if got, _ := to.Cache.Sessions(&cache.SessionCursor{}, 1, remoteAddress); got[0].Age < 4*time.Second || got[0].Age > 5*time.Second {
+	if got, _ := to.Cache.Sessions(&cache.SessionCursor{}, 1,
+		remoteAddress); got[0].Age < 4*time.Second || got[0].Age > 5*time.Second {
 		t.Errorf("%+v", got)
 	}
 	to.now.Add(int64(6*time.Second + 50*time.Millisecond)) // and the precision of the wheel
@@ -194,7 +196,8 @@ func TestHandover_connectionsAreThoseOfClients(t *testing.T) {
 	for i, to := range worlds[1:] {
 		handOver(t, worlds[i], to)
 		p.miss()
-		if got := to.status(); got.Connections != 1 || got.Clients != 1 || got.EndpointMisses != int64(i)+2 {
+		if got := to.status(); got.Connections != 1 || got.Clients != 1 ||
+			got.EndpointMisses != int64(i)+2 {
 			t.Errorf("handover %d: got %d connections, %d clients, %d misses, want 1, 1, %d",
 				i+1, got.Connections, got.Clients, got.EndpointMisses, i+2)
 		}
@@ -217,7 +220,8 @@ func TestHandOver_inEveryPhase(t *testing.T) {
 		p.miss()
 		unix.Close(fd)
 		for i, w := range worlds {
-			if lines := w.logged(); len(lines) != min(i, 1) || i > 0 && !strings.HasSuffix(lines[0], "clients=1 lost=0") {
+			if lines := w.logged(); len(lines) != min(i, 1) || i > 0 &&
+				!strings.HasSuffix(lines[0], "clients=1 lost=0") {
 				t.Fatalf("after %d bytes, server %d: %q", n, i, lines)
 			}
 			w.Stop()
@@ -268,7 +272,8 @@ func (p *peer) playOn(turns []turn, fd int) {
 		}
 		p.hear(turn.hear)
 		got, err := p.Take()
-		if (err == nil) != turn.receives || err == nil && testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
+		if (err == nil) != turn.receives || err == nil &&
+			testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
 			p.t.Errorf("after %q: descriptor %d, %v", turn.hear, got, err)
 		}
 		if err == nil {

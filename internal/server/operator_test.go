@@ -44,11 +44,13 @@ func (w *world) save(t *testing.T, c *client.Client) (remote string) {
 		t.Fatal(err)
 	}
 	raw.Control(func(fd uintptr) {
-		if status, err := c.SaveEndpoint(100, "smtp\ne\n", "ep\n", int(fd)); status != client.OK || err != nil {
+		if status, err := c.SaveEndpoint(100, "smtp\ne\n", "ep\n", int(fd)); status != client.OK ||
+			err != nil {
 			t.Errorf("status %d, %v", status, err)
 		}
 	})
-	if status, err := c.SaveDestination(100, "smtp\nd\n", "dp\n", "smtp\ne\n"); status != client.OK || err != nil {
+	if status, err := c.SaveDestination(100, "smtp\nd\n", "dp\n", "smtp\ne\n"); status != client.OK ||
+		err != nil {
 		t.Errorf("status %d, %v", status, err)
 	}
 	return l.Addr().String()
@@ -68,13 +70,15 @@ func TestStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if time.Duration(got.Uptime) < time.Hour || got.Counted < got.Uptime || got.PID == 0 || got.SessionLimit == 0 {
+	if time.Duration(got.Uptime) < time.Hour || got.Counted < got.Uptime || got.PID == 0 ||
+		got.SessionLimit == 0 {
 		t.Errorf("%+v", got)
 	}
 	if got.Waited.Count() != 1 || got.Took.Count() != 4 {
 		t.Errorf("%d waited, %d took", got.Waited.Count(), got.Took.Count())
 	}
-	got.Uptime, got.Counted, got.PID, got.SessionLimit, got.Waited, got.Took = 0, 0, 0, 0, histogram.Values{}, histogram.Values{}
+	got.Uptime, got.Counted, got.PID, got.SessionLimit, got.Waited, got.Took = 0, 0, 0, 0,
+		histogram.Values{}, histogram.Values{}
 	want := control.Status{
 		Version: "1.2",
 		Values: stats.Values{
@@ -98,10 +102,12 @@ func TestList_andFlush(t *testing.T) {
 	if err != nil || len(bindings) != 1 || len(sessions) != 2 {
 		t.Fatalf("%+v, %+v, %v", bindings, sessions, err)
 	}
-	if got, want := bindings[0], (control.Binding{Destination: `smtp\nd\n`, Endpoint: `smtp\ne\n`, Property: `dp\n`, Left: control.Seconds(100 * time.Second)}); got != want {
+	if got, want := bindings[0], (control.Binding{Destination: `smtp\nd\n`, Endpoint: `smtp\ne\n`,
+		Property: `dp\n`, Left: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
-	if got, want := sessions[0], (control.Session{Endpoint: `smtp\ne\n`, Property: `ep\n`, Remote: remotes[0], Left: control.Seconds(100 * time.Second)}); got != want {
+	if got, want := sessions[0], (control.Session{Endpoint: `smtp\ne\n`, Property: `ep\n`,
+		Remote: remotes[0], Left: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, step := range []struct {
@@ -130,7 +136,8 @@ func TestFlush_manyLabels(t *testing.T) {
 	for range 3 {
 		w.save(t, c)
 	}
-	if got, err := c.Flush("nothing", "smtp\nd\n", "smtp\ne\n", "smtp\nd\n"); got != (control.Flushed{Sessions: 3, Bindings: 1}) || err != nil {
+	if got, err := c.Flush("nothing", "smtp\nd\n", "smtp\ne\n",
+		"smtp\nd\n"); got != (control.Flushed{Sessions: 3, Bindings: 1}) || err != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 	long := make([]string, 3)
@@ -177,8 +184,10 @@ func TestHits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for level, want := range map[string][]control.Hits{
-		control.LevelDestination: {{Label: `smtp\nd\n`, Hits: 2, Misses: 1, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)}},
-		control.LevelEndpoint: {{Label: `smtp\ne\n`, Hits: 2, Saves: 4, Expired: 1, Flushed: 1, Counted: control.Seconds(time.Hour)},
+		control.LevelDestination: {{Label: `smtp\nd\n`, Hits: 2, Misses: 1, Saves: 4, Expired: 1,
+			Flushed: 1, Counted: control.Seconds(time.Hour)}},
+		control.LevelEndpoint: {{Label: `smtp\ne\n`, Hits: 2, Saves: 4, Expired: 1, Flushed: 1,
+			Counted: control.Seconds(time.Hour)},
 			{Label: `smtp\nx\n`, Misses: 3, Counted: control.Seconds(time.Hour)}},
 	} {
 		if got, err := c.Hits(level); !slices.Equal(got, want) || err != nil {
@@ -265,7 +274,8 @@ func TestOperators_doNotCount(t *testing.T) {
 // none belongs.
 func TestOperators_stayInStep(t *testing.T) {
 	t.Parallel()
-	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`, `flush\0label\0x\0y\0z\0\0`, `flush\0x\0y\0\0`, `hits\0\0`} {
+	for _, request := range []string{`status\0label\0x\0\0`, `list\0x\0y\0\0`,
+		`flush\0label\0x\0y\0z\0\0`, `flush\0x\0y\0\0`, `hits\0\0`} {
 		w := newWorld(t)
 		p := w.connect(t)
 		p.say(`request\0` + request)

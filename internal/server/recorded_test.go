@@ -37,7 +37,8 @@ func TestConversation_asRecorded(t *testing.T) {
 		t.Run(version+"/"+scenario, func(t *testing.T) {
 			t.Parallel()
 			var major, minor int
-			if _, err := fmt.Sscanf(version[strings.Index(version, "-")+1:], "%d.%d", &major, &minor); err != nil {
+			if _, err := fmt.Sscanf(version[strings.Index(version, "-")+1:], "%d.%d", &major,
+				&minor); err != nil {
 				t.Fatal(err)
 			}
 			text, err := os.ReadFile(file)
@@ -53,7 +54,8 @@ func TestConversation_asRecorded(t *testing.T) {
 			worker := stillWorker(t, w)
 			longest := 0
 			for cut := 0; cut <= longest; cut++ {
-				r := &replay{t: t, w: w, worker: worker, cut: cut, clients: map[int]*replayed{}, pipes: map[string]*replayedPipe{}}
+				r := &replay{t: t, w: w, worker: worker, cut: cut, clients: map[int]*replayed{},
+					pipes: map[string]*replayedPipe{}}
 				r.play(lines)
 				longest = max(longest, r.longest)
 			}
@@ -105,7 +107,8 @@ func (r *replay) play(lines []postfixtest.Line) {
 			r.send()
 		default:
 			said := l.Text
-			for ; i+1 < len(lines) && lines[i+1].Side == 'C' && lines[i+1].Client == l.Client && lines[i+1].Text != ""; i++ {
+			for ; i+1 < len(lines) && lines[i+1].Side == 'C' && lines[i+1].Client == l.Client &&
+				lines[i+1].Text != ""; i++ {
 				said += lines[i+1].Text // an acknowledgement may be glued to the next request
 			}
 			r.say(said)

@@ -220,7 +220,8 @@ func TestTTL_isInSeconds(t *testing.T) {
 
 // stamp is a moment as syslog has it.
 func stamp(t time.Time) string {
-	return fmt.Sprintf("%s %2d %02d:%02d:%02d", t.Month().String()[:3], t.Day(), t.Hour(), t.Minute(), t.Second())
+	return fmt.Sprintf("%s %2d %02d:%02d:%02d", t.Month().String()[:3], t.Day(), t.Hour(), t.Minute(),
+		t.Second())
 }
 
 func TestStatistics_ofIntervals(t *testing.T) {
@@ -236,8 +237,10 @@ func TestStatistics_ofIntervals(t *testing.T) {
 			{"e", "address lookup hits=0 miss=1 success=0%"},
 			{"", ""},
 			{"D", "max simultaneous domains=1 addresses=0 connection=0"},
-			{"EEeee", "address lookup hits=2 miss=1 success=66%|max simultaneous domains=0 addresses=1 connection=2"},
-			{"edEDddEe", "domain lookup hits=1 miss=2 success=33%|address lookup hits=1 miss=1 success=50%|max simultaneous domains=1 addresses=1 connection=1"},
+			{"EEeee",
+				"address lookup hits=2 miss=1 success=66%|max simultaneous domains=0 addresses=1 connection=2"},
+			{"edEDddEe",
+				"domain lookup hits=1 miss=2 success=33%|address lookup hits=1 miss=1 success=50%|max simultaneous domains=1 addresses=1 connection=1"},
 			{"d", "domain lookup hits=0 miss=1 success=0%"},
 		} {
 			if interval.want != "" {
@@ -251,10 +254,12 @@ func TestStatistics_ofIntervals(t *testing.T) {
 			time.Sleep(10 * time.Minute)
 		}
 		w.do(t, 'd')
-		want = append(want, "start interval "+stamp(time.Now().Add(-time.Second)), "domain lookup hits=0 miss=1 success=0%")
+		want = append(want, "start interval "+stamp(time.Now().Add(-time.Second)),
+			"domain lookup hits=0 miss=1 success=0%")
 		stop()
 	})
-	if got, want := strings.Join(w.logged(), "\n"), "statistics: "+strings.Join(want, "\nstatistics: "); got != want {
+	if got, want := strings.Join(w.logged(), "\n"),
+		"statistics: "+strings.Join(want, "\nstatistics: "); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

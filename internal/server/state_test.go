@@ -172,7 +172,8 @@ func TestResume_refusesWhatCannotContinue(t *testing.T) {
 		unread  string
 		warning string
 	}{
-		{handover.DescriptorDue, false, "request\x00save_endp", "request that waits for a descriptor is missing"},
+		{handover.DescriptorDue, false, "request\x00save_endp",
+			"request that waits for a descriptor is missing"},
 		{handover.DescriptorDue, false, "\x00\x00", "request that waits for a descriptor is missing"},
 		{handover.DescriptorDue, true, "request\x00save_endp\x00\x00", "does not fit its descriptors"},
 		{handover.DummyDue, false, "", "does not fit its descriptors"},
@@ -207,7 +208,8 @@ func TestConversation_mostRequestsOfATurn(t *testing.T) {
 		if c.morePending != (turn < 4) {
 			t.Errorf("turn %d: there is more: %v", turn, c.morePending)
 		}
-		p.hear(strings.Repeat(`status\02\0property\0\0\0`, min(requestsPerTurn, n-(turn-1)*requestsPerTurn)))
+		p.hear(strings.Repeat(`status\02\0property\0\0\0`,
+			min(requestsPerTurn, n-(turn-1)*requestsPerTurn)))
 	}
 }
 
@@ -216,7 +218,8 @@ func TestReply_thatDoesNotFitWaits(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for i := range 2000 {
-		w.Cache.SaveBinding(time.Hour, fmt.Append(nil, "d", i), []byte(strings.Repeat("p", 1000)), []byte("e"))
+		w.Cache.SaveBinding(time.Hour, fmt.Append(nil, "d", i), []byte(strings.Repeat("p", 1000)),
+			[]byte("e"))
 	}
 	c, p := still(t, w)
 	p.say(`request\0list\0\0request\0find_endp\0label\0x\0\0`)
@@ -226,7 +229,8 @@ func TestReply_thatDoesNotFitWaits(t *testing.T) {
 			break
 		}
 	}
-	if len(c.unwritten) == 0 || len(c.unwritten) > 4*maxOut || c.watch.Remaining() != w.Timeout || c.listing == nil {
+	if len(c.unwritten) == 0 || len(c.unwritten) > 4*maxOut || c.watch.Remaining() != w.Timeout ||
+		c.listing == nil {
 		t.Fatalf("%d bytes wait, for %v", len(c.unwritten), c.watch.Remaining())
 	}
 	heard := make(chan int)

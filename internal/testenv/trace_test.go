@@ -25,7 +25,8 @@ func TestLeaked_namesTheOrigin(t *testing.T) {
 	if err != nil || strings.Count(got, "testenv.create") != 1 {
 		t.Errorf("got %q, %v, want the function that has created it", got, err)
 	}
-	if got := OpenDescriptors(t).since(before); !strings.Contains(got, "pipe:") || !strings.Contains(got, "testenv.create") {
+	if got := OpenDescriptors(t).since(before); !strings.Contains(got, "pipe:") ||
+		!strings.Contains(got, "testenv.create") {
 		t.Errorf("got %q, want a pipe and the function that has created it", got)
 	}
 	unix.Close(fd)

@@ -121,7 +121,10 @@ func TestCount_doesNotAllocate(t *testing.T) {
 		labels[i] = fmt.Appendf(nil, "smtp\n192.0.2.%d\n25\n", i)
 		table.Count(labels[i], Hit)
 	}
-	if n := testing.AllocsPerRun(1000, func() { table.Count(labels[rand.IntN(len(labels))], Miss) }); n > 0.1 {
+	if n := testing.AllocsPerRun(1000, func() {
+		table.Count(labels[rand.IntN(len(labels))],
+			Miss)
+	}); n > 0.1 {
 		t.Errorf("%v allocations", n)
 	}
 }

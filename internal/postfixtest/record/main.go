@@ -22,7 +22,8 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM,
+		syscall.SIGHUP)
 	defer stop()
 	if len(os.Args) != 2 {
 		fmt.Fprintln(os.Stderr, "usage: record DIRECTORY")
@@ -71,7 +72,8 @@ func (s *scenario) record(ctx context.Context, dir string) (err error) {
 		text += line.String() + "\n"
 	}
 	text = moment.ReplaceAllString(text, "${1}1000000000")
-	text = fingerprint.ReplaceAllStringFunc(text, func(s string) string { return hexadecimal.ReplaceAllString(s, "00") })
+	text = fingerprint.ReplaceAllStringFunc(text,
+		func(s string) string { return hexadecimal.ReplaceAllString(s, "00") })
 	return os.WriteFile(filepath.Join(dir, s.name), []byte(text), 0o644)
 }
 
@@ -134,7 +136,8 @@ func (f *fixture) build() (err error) {
 	if err := f.instance.Start(); err != nil {
 		return err
 	}
-	f.recorder, err = postfixtest.StartRecorder(filepath.Join(f.instance.Dir, "queue/private/scache"), f.server)
+	f.recorder, err = postfixtest.StartRecorder(filepath.Join(f.instance.Dir, "queue/private/scache"),
+		f.server)
 	return err
 }
 
@@ -194,7 +197,8 @@ func (f *fixture) waitForMiss() error {
 		if err != nil {
 			return err
 		}
-		if n := len(lines); n > 1 && strings.HasPrefix(lines[n-2].Text, "request\x00find_endp") && lines[n-1].Side == 'S' {
+		if n := len(lines); n > 1 && strings.HasPrefix(lines[n-2].Text, "request\x00find_endp") &&
+			lines[n-1].Side == 'S' {
 			return nil
 		}
 		select {

@@ -45,27 +45,30 @@ var scenarios = []scenario{
 	},
 	{
 		name:  "miss",
-		about: "What is there is for somebody else.",
+		about: "What is there is for another destination.",
 		steps: []string{"mail one.test", "mail other.test"},
 	},
 	{
 		name: "many",
 		about: "A destination with two endpoints, one of which goes down for a while: its session is found dead. Then\n" +
 			"another destination has a session of that endpoint, too: it is found by the binding that is older.",
-		steps: []string{"mail both.test", "stop first", "mail both.test", "start first", "mail alias.test", "mail both.test"},
+		steps: []string{"mail both.test", "stop first", "mail both.test", "start first",
+			"mail alias.test", "mail both.test"},
 	},
 	{
 		name:     "clients",
 		about:    "Two messages at once, and so two sessions of an endpoint; then two more, one after the other. Each\nhas a client of its own.",
 		settings: map[string]string{"max_use": "1"},
 		sink:     []string{"-w", "2"}, // in seconds of the clock
-		steps:    []string{"begin one.test", "wait 1s", "mail one.test", "mail one.test", "mail one.test"},
+		steps: []string{"begin one.test", "wait 1s", "mail one.test", "mail one.test",
+			"mail one.test"},
 	},
 	{
-		name:     "tls",
-		about:    "A session with TLS is a connection to tlsproxy(8).",
-		settings: map[string]string{"smtp_tls_security_level": "encrypt", "smtp_tls_connection_reuse": "yes"},
-		steps:    []string{"mail tls.test", "mail tls.test"},
+		name:  "tls",
+		about: "A session with TLS is a connection to tlsproxy(8).",
+		settings: map[string]string{"smtp_tls_security_level": "encrypt",
+			"smtp_tls_connection_reuse": "yes"},
+		steps: []string{"mail tls.test", "mail tls.test"},
 	},
 	{
 		name:  "lmtp",
