@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"testing"
 	"unicode"
+
+	"scache/internal/testenv"
 )
 
 // A falseServer has an answer for each request. NUL is written as "|".
@@ -111,6 +113,7 @@ func TestFalseServer_cannotReachTheTerminal(t *testing.T) {
 var endless = "entry|session|endpoint|e|property|" + strings.Repeat("x", 60_000) + "||"
 
 func TestFalseServer_cannotFillTheMemory(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	socket := falseServer{
 		"status": {begin: "status|0|version|1|pid|1||"},
@@ -147,6 +150,7 @@ func TestContents_sayThatTheyAreTruncated(t *testing.T) {
 
 // TestFalseServer_listIsStreamed reads the beginning of a list that has no end.
 func TestFalseServer_listIsStreamed(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	socket := falseServer{"list": {"status|0||", endless}}.start(t)
 	cmd := exec.Command(tool, "--socket", socket, "list", "--sort", "none", "-v")

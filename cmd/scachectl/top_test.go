@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // A screen is a terminal, emulated by tmux: by default of 80 columns and 24 rows.
@@ -78,6 +79,7 @@ func (s *screen) wait(texts ...string) {
 }
 
 func TestTop(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startServer(t, server)
 	remote := saveConnection(t, m.Socket)
@@ -108,6 +110,7 @@ func TestTop(t *testing.T) {
 }
 
 func TestTop_sorts(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startServer(t, server)
 	for label, ttl := range map[string]string{"short": "100", "long": "1000"} {
@@ -145,6 +148,7 @@ func TestTop_sorts(t *testing.T) {
 
 // TestTop_fitsTheScreen: any size, and wide characters.
 func TestTop_fitsTheScreen(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startServer(t, server)
 	for i := range 40 {

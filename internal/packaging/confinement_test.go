@@ -13,6 +13,7 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // TestAppArmor_compiles has the parser read the profile.
@@ -241,6 +242,7 @@ func (rules fileRules) allow(a access) bool {
 // TestSELinux_module builds the module, links it with Debian's policy, and asks what the
 // server may do with and without it.
 func TestSELinux_module(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for _, tool := range []string{
 		"checkmodule", "semodule_package", "semodule_link", "semodule_expand", "semodule_unpackage",

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/testenv"
 )
 
 // systemWith returns a system with these files.
@@ -310,6 +312,7 @@ func TestRestore(t *testing.T) {
 
 // TestRestore_torn has master.cf written in place, and interrupted behind each byte.
 func TestRestore_torn(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	s := systemWith(t, "", odd)
 	e, err := s.findEntry([]byte(odd))

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/testenv"
 )
 
 func TestLog(t *testing.T) {
@@ -114,6 +116,7 @@ func TestLog_rotated(t *testing.T) {
 
 // TestLog_journal has no log file, and a journalctl that answers, fails or hangs.
 func TestLog_journal(t *testing.T) {
+	testenv.SkipShort(t)
 	former := syslogFiles
 	syslogFiles = [][]string{{filepath.Join(t.TempDir(), "none")}}
 	t.Cleanup(func() { syslogFiles = former })
