@@ -39,12 +39,6 @@ func newCache(
 		Release:      closer.Close,
 		Freed:        memoryReturner(debug.FreeOSMemory),
 	}
-	if len(params.limits) > 0 {
-		config.EndpointLimit = func(label string) (int, time.Duration) {
-			limit := params.limits.For(label)
-			return limit.Sessions, limit.TTL
-		}
-	}
 	c = cache.New(config)
 	return c
 }

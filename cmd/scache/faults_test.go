@@ -262,45 +262,56 @@ func TestGoodbye(t *testing.T) {
 	}
 }
 
-// TestLimits_ofEndpoints has receivers that allow few idle connections, or for a
-// short time, by main.cf and by an option.
-func TestLimits_ofEndpoints(t *testing.T) {
+// TestReceivers_limitSessions saves sessions for receivers that allow few idle connections,
+// or for a short time, or few messages.
+func TestReceivers_limitSessions(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	m := newMaster(t, "connection_cache_goodbye = QUIT\nconnection_cache_ttl_limit = 1h\nconnection_cache_endpoint_session_limit = 3\nconnection_cache_endpoint_limits = 192.0.2.0/24=1, lmtp=0/2m",
+	m := newMaster(t, `connection_cache_goodbye = QUIT
+connection_cache_ttl_limit = 1h
+connection_cache_receivers = { few, 192.0.2.0/24, idle=1 }
+  { none, 192.0.3.0/24, idle=0, time=1m },
+  { short, lmtp, time=2m }, { used, 203.0.113.7, messages=5 }
+  { *, idle=3 }`,
 		"-o", "max_idle=1h")
 	c := startWithClient(t, m)
 	for label, want := range map[string]struct {
 		sessions int
-		limit    string
+		receiver string
 		left     time.Duration
 	}{
-		"smtp\n192.0.2.1\n25\n0\n":    {1, "1", time.Hour},
-		"smtp\n198.51.100.1\n25\n0\n": {3, "3", time.Hour},
-		"lmtp\n198.51.100.1\n25\n0\n": {5, "0/120s", 2 * time.Minute},
+		"smtp\n192.0.2.1\n25\n0\n":    {1, "few", time.Hour},
+		"smtp\n192.0.3.1\n25\n0\n":    {0, "none", time.Hour},
+		"smtp\n198.51.100.1\n25\n0\n": {3, "*", time.Hour},
+		"lmtp\n198.51.100.1\n25\n0\n": {5, "short", 2 * time.Minute},
+		"smtp\n203.0.113.7\n25\n0\n":  {4, "used", time.Hour},
 	} {
 		var remotes []int
-		for range 5 {
+		for i := range 5 {
 			pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if status, err := c.SaveEndpoint(3600, label, "p", pair[0]); err != nil || status != client.OK {
+			property := fmt.Sprintf("reuse_count=%d\n", i)
+			if status, err := c.SaveEndpoint(3600, label, property, pair[0]); err != nil || status != client.OK {
 				t.Fatal(status, err)
 			}
 			unix.Close(pair[0])
 			remotes = append(remotes, pair[1])
 		}
-		polite := 0
-		for _, remote := range remotes {
-			buf := make([]byte, 10)
-			if n, _, _ := unix.Recvfrom(remote, buf, unix.MSG_DONTWAIT); string(buf[:max(n, 0)]) == "QUIT\r\n" {
-				polite++
+		testenv.Eventually(t, fmt.Sprintf("%q: the rest is sent QUIT", label), func() bool {
+			polite := 0
+			for _, remote := range remotes {
+				buf := make([]byte, 10)
+				n, _, _ := unix.Recvfrom(remote, buf, unix.MSG_DONTWAIT|unix.MSG_PEEK)
+				if string(buf[:max(n, 0)]) == "QUIT\r\n" {
+					polite++
+				}
 			}
+			return polite == 5-want.sessions
+		})
+		for _, remote := range remotes {
 			unix.Close(remote)
-		}
-		if polite != 5-want.sessions {
-			t.Errorf("%q: %d were sent QUIT", label, polite)
 		}
 		_, sessions, err := c.List()
 		if err != nil {
@@ -312,17 +323,19 @@ func TestLimits_ofEndpoints(t *testing.T) {
 				continue
 			}
 			n++
-			if left := time.Duration(s.Left); s.Limit != want.limit || left > want.left || left < want.left-time.Minute {
-				t.Errorf("%q: limit %q, left %v", label, s.Limit, left)
+			left := time.Duration(s.Left)
+			if s.Receiver != want.receiver || left > want.left || left < want.left-time.Minute {
+				t.Errorf("%q: got receiver %q and %v left, want %q and %v",
+					label, s.Receiver, left, want.receiver, want.left)
 			}
 		}
 		if n != want.sessions {
-			t.Errorf("%q: %d sessions", label, n)
+			t.Errorf("%q: got %d sessions, want %d", label, n, want.sessions)
 		}
 	}
 	replace(t, m)
-	if s, err := c.Status(); s.Sessions != 9 || err != nil {
-		t.Errorf("after a reload: %d sessions, %v", s.Sessions, err)
+	if s, err := c.Status(); s.Sessions != 13 || err != nil {
+		t.Errorf("after a reload: got %d sessions, %v, want 13", s.Sessions, err)
 	}
 }
 

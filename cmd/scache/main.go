@@ -12,9 +12,9 @@ import (
 	"time"
 
 	"scache/internal/handover"
-	"scache/internal/limits"
 	"scache/internal/mailconf"
 	"scache/internal/master"
+	"scache/internal/receivers"
 	"scache/internal/server"
 )
 
@@ -70,8 +70,11 @@ type parameters struct {
 	goodbye       string
 	livenessCheck bool
 	sessionLimit  int
-	memoryLimit   int64        // of the cache
-	limits        limits.Rules // of endpoints
+	memoryLimit   int64 // of the cache
+
+	receivers       receivers.Rules
+	receiverWaiters int
+	protocolTimeout time.Duration // of clients
 }
 
 func readParameters(conf *mailconf.Config) (parameters, error) {
@@ -85,14 +88,18 @@ func readParameters(conf *mailconf.Config) (parameters, error) {
 		livenessCheck: r.Bool("connection_cache_liveness_check"),
 		sessionLimit:  r.Int("connection_cache_session_limit"),
 		memoryLimit:   int64(r.Int("connection_cache_memory_limit")),
+
+		receiverWaiters: r.Int("connection_cache_receiver_waiters"),
+		protocolTimeout: r.Time("connection_cache_protocol_timeout"),
 	}
-	rules, perEndpoint := r.String("connection_cache_endpoint_limits"), r.Int("connection_cache_endpoint_session_limit")
+	const name = "connection_cache_receivers"
+	rules := r.String(name)
 	if r.Err != nil {
 		return p, r.Err
 	}
 	var err error
-	if p.limits, err = limits.Parse(rules, perEndpoint); err != nil {
-		err = fmt.Errorf("bad value of parameter connection_cache_endpoint_limits: %w (set by %s)", err, conf.Source("connection_cache_endpoint_limits"))
+	if p.receivers, err = receivers.Parse(rules); err != nil {
+		err = fmt.Errorf("bad value of parameter %s: %w (set by %s)", name, err, conf.Source(name))
 	}
 	return p, err
 }
@@ -128,8 +135,12 @@ func run(p *master.Process) error {
 		Started:       start,
 		LivenessCheck: params.livenessCheck,
 		Goodbye:       params.goodbye,
-		Limits:        params.limits,
+
+		Receivers:        newReceivers(params),
+		CountConnections: countConnections(),
+		Discard:          closer.Discard,
 	}
+	closer.Ended = s.SessionEnded
 	p.MakeRoom = func() {
 		s.Cache.Evict(ownDescriptors)
 		closer.Wait(closeLimit)

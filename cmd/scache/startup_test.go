@@ -109,8 +109,11 @@ func TestFatal_settings(t *testing.T) {
 		"max_idle = $max_idle":                        {"max_idle", "nesting"},
 		"no equals sign":                              {"main.cf, line 4", "no equals sign"},
 		"queue_directory = /nonexistent":              {"/nonexistent"},
-		"connection_cache_endpoint_limits = a=1, b":   {"connection_cache_endpoint_limits", `"b"`, "pattern=sessions", "main.cf, line"},
-		"connection_cache_endpoint_session_limit = x": {"connection_cache_endpoint_session_limit", "x"},
+
+		"connection_cache_receivers = {a, 192.0.2.1, conections=1}": {
+			"connection_cache_receivers", "{ a, 192.0.2.1, conections=1 }", `"conections=1"`,
+			"want one of connections", "main.cf, line"},
+		"connection_cache_receiver_waiters = x": {"connection_cache_receiver_waiters", "x"},
 	} {
 		t.Run(settings, func(t *testing.T) {
 			t.Parallel()

@@ -10,8 +10,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"scache/internal/limits"
 	"scache/internal/mailconf"
+	"scache/internal/receivers"
 )
 
 // A setting is a parameter as the server reads it.
@@ -66,10 +66,10 @@ func readSettings(conf *mailconf.Config) (settings []setting, problems error) {
 		}
 		settings = append(settings, one)
 	}
-	if rules, err := conf.String("connection_cache_endpoint_limits"); err == nil {
-		if _, err := limits.Parse(rules, 0); err != nil {
-			problems = errors.Join(problems,
-				fmt.Errorf("bad value of parameter connection_cache_endpoint_limits: %w", err))
+	const name = "connection_cache_receivers"
+	if text, err := conf.String(name); err == nil {
+		if _, err := receivers.Parse(text); err != nil {
+			problems = errors.Join(problems, fmt.Errorf("bad value of parameter %s: %w", name, err))
 		}
 	}
 	return settings, problems

@@ -90,7 +90,7 @@ func (all contents) destinations() int {
 // An endpoint is one with the sum of its sessions.
 type endpoint struct {
 	label, remote string // the remote address of the oldest session
-	limit         string
+	receiver      string
 	sessions      int
 	age, left     control.Seconds // of the session that was saved first, and of the one that ends last
 }
@@ -99,7 +99,7 @@ type endpoint struct {
 func (all contents) endpoints() (list []endpoint) {
 	for _, s := range all.Sessions { // in the order of the labels
 		if len(list) == 0 || list[len(list)-1].label != s.Endpoint {
-			list = append(list, endpoint{label: s.Endpoint, remote: s.Remote, limit: s.Limit})
+			list = append(list, endpoint{label: s.Endpoint, remote: s.Remote, receiver: s.Receiver})
 		}
 		e := &list[len(list)-1]
 		e.sessions++

@@ -107,14 +107,14 @@ func hitsTable(level string, shown []control.Hits, names naming) *table {
 	heading := strings.ToUpper(level) +
 		"|>LOOKUPS|>HITS|>MISSES|>HIT RATE|>SAVES|>EXPIRED|>DEAD|>EVICTED|>FLUSHED|>ERROR|>COUNTED"
 	if level == control.LevelEndpoint {
-		heading += "|LIMIT"
+		heading += "|RECEIVER"
 	}
 	t := newTable(heading)
 	for _, h := range shown {
 		cells := []any{names.of(h.Label), lookups(h), h.Hits, h.Misses, percent(h.Hits, lookups(h)),
 			h.Saves, h.Expired, h.Dead, h.Evicted, h.Flushed, h.Error, age(h.Counted)}
 		if level == control.LevelEndpoint {
-			cells = append(cells, cmp.Or(h.Limit, "-"))
+			cells = append(cells, cmp.Or(h.Receiver, "-"))
 		}
 		t.add(cells...)
 	}

@@ -107,9 +107,9 @@ func (l listing) print(w io.Writer, all contents) error {
 		}
 		t.print(w, len(all.Sessions)-len(t.rows))
 	} else {
-		t := newTable("ENDPOINT|>SESSIONS|LIMIT|REMOTE|>AGE|>LEFT")
+		t := newTable("ENDPOINT|>SESSIONS|RECEIVER|REMOTE|>AGE|>LEFT")
 		for _, e := range arrange(endpoints, l.order, l.limit, keyOfEndpoint) {
-			t.add(l.of(e.label), e.sessions, cmp.Or(e.limit, "-"), remote(e.remote), age(e.age), age(e.left))
+			t.add(l.of(e.label), e.sessions, cmp.Or(e.receiver, "-"), remote(e.remote), age(e.age), age(e.left))
 		}
 		t.print(w, len(endpoints)-len(t.rows))
 	}

@@ -48,7 +48,7 @@ func TestManualPageExplainsEachLogLine(t *testing.T) {
 	for _, dir := range []string{"../scache", "../../internal/server", "../../internal/master", "../../internal/maillog", "../../internal/mailconf"} {
 		look(dir, func(call string) bool { return loggers[call[strings.LastIndexByte(call, '.')+1:]] })
 	}
-	for _, dir := range []string{"../scache", "../../internal/master", "../../internal/limits"} {
+	for _, dir := range []string{"../scache", "../../internal/master", "../../internal/receivers"} {
 		look(dir, func(call string) bool { return makers[call] })
 	}
 	if lines < 40 {

@@ -63,11 +63,6 @@ type Config struct {
 	// an entry takes is estimated: its strings, and a fixed cost.
 	MemoryLimit int64
 
-	// EndpointLimit returns how many sessions an endpoint may have, and for how long
-	// at most; zero means no limit. It is called with the cache locked. If it is nil,
-	// endpoints have no limits of their own.
-	EndpointLimit func(label string) (sessions int, ttl time.Duration)
-
 	// Now returns the time since some fixed moment.
 	Now func() time.Duration
 
@@ -164,10 +159,6 @@ type endpoint struct {
 	number   int            // of sessions
 	bound    int            // bindings that lead here
 	waiting  queue[binding] // those of them that are not ready
-
-	limited bool          // limit and ttl are known
-	limit   int           // of number, if not zero
-	ttl     time.Duration // at most, if not zero
 }
 
 // A binding is in the heap of its destination or waits at its endpoint.
@@ -215,7 +206,7 @@ func New(config Config) *Cache {
 func (c *Cache) TTLLimit() time.Duration { return c.config.TTLLimit }
 
 // SaveSession adds a session to an endpoint and takes ownership of its descriptor.
-// At a limit, another one makes room: at the limit of the endpoint, its oldest one.
+// At a limit, another one makes room.
 func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	now := c.lock()
 	defer c.unlock()
@@ -227,13 +218,6 @@ func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte
 	c.evictTo(c.limit - 1)
 	c.evictMemory(sessionCost(len(property)) + endpointCost(len(label)))
 	ep := c.endpoint(label)
-	if !ep.limited && c.config.EndpointLimit != nil {
-		ep.limit, ep.ttl = c.config.EndpointLimit(ep.label)
-		ep.limited = true
-	}
-	if ep.ttl > 0 {
-		ttl = min(ttl, ep.ttl)
-	}
 	s := c.freeSessions.get()
 	s.cache, s.endpoint, s.property, s.fd = c, ep, string(property), fd
 	s.link.entry, s.timer.Owner = s, s
@@ -245,9 +229,6 @@ func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte
 	}
 	c.sessions++
 	c.grow(sessionCost(len(property)))
-	for ep.limit > 0 && ep.number > ep.limit {
-		ep.sessions.first.entry.drop(Evicted)
-	}
 	s.saved, s.end = saved, c.start(c.sessionWheel, &s.timer, now, ttl)
 	c.stats.sawSession(c.connected, c.sessions)
 }

@@ -70,31 +70,51 @@ func TestBindingLimit_evictsNearestToItsEnd(t *testing.T) {
 	}
 }
 
-func TestEndpointLimit_ofSessionsAndTTL(t *testing.T) {
+func TestEvictOldest(t *testing.T) {
 	t.Parallel()
-	w := newWorldWith(Config{EndpointLimit: func(label string) (int, time.Duration) {
-		return map[string]int{"one": 1, "two": 2}[label],
-			map[string]time.Duration{"two": time.Minute}[label]
-	}})
-	a, b := w.session(time.Hour, "one"), w.session(time.Hour, "one")
-	w.wantClosed(t, a)
-	c, d := w.session(time.Hour, "two"), w.session(time.Second, "two")
-	e := w.session(time.Hour, "two")
-	w.wantClosed(t, a, c)
-	if w.ends[c] != Evicted {
-		t.Errorf("got reason %v, want %v", w.ends[c], Evicted)
+	w := newWorldWith(Config{})
+	a, b := w.session(time.Second, "e"), w.session(time.Hour, "e")
+	if !w.EvictOldest("e") || w.EvictOldest("none") {
+		t.Error("got another answer than whether there was a session")
 	}
-	for range 5 {
-		w.session(time.Hour, "any")
+	w.wantClosed(t, a)
+	if w.ends[a] != Evicted {
+		t.Errorf("got reason %v, want %v", w.ends[a], Evicted)
+	}
+	if !w.EvictOldest("e") || w.EvictOldest("e") {
+		t.Error("got another answer than whether there was a session")
+	}
+	w.wantClosed(t, a, b)
+	w.wantSize(t, 0, 0, 0)
+}
+
+func TestFindBound(t *testing.T) {
+	t.Parallel()
+	w := newWorldWith(Config{})
+	w.binding(time.Second, "d", "p1", "e1")
+	w.binding(time.Hour, "d", "p2", "e2")
+	a, b, c := w.session(time.Hour, "e1"), w.session(time.Hour, "e2"), w.session(time.Hour, "e3")
+	for _, no := range [][2]string{{"d", "e3"}, {"d", "none"}, {"none", "e1"}} {
+		if s, ok := w.FindBound([]byte(no[0]), no[1]); ok {
+			t.Errorf("%q: got %v, want nothing", no, s)
+		}
+	}
+	s, ok := w.FindBound([]byte("d"), "e2")
+	if !ok || s.FD != b || s.DestinationProperty != "p2" || s.Endpoint != "e2" {
+		t.Errorf("got %v, %t, want %d", s, ok, b)
+	}
+	if s, ok = w.FindBound([]byte("d"), "e2"); ok {
+		t.Errorf("got %v, want nothing", s)
 	}
 	w.sleep(2 * time.Second)
-	w.wantClosed(t, a, c, d)
-	w.sleep(time.Minute) // the limit of time shortens, and does not lengthen
-	w.wantClosed(t, a, c, d, e)
-	if got := w.endpoint(t, "one"); got != b {
-		t.Errorf("got %d, want %d", got, b)
+	if s, ok = w.FindBound([]byte("d"), "e1"); ok {
+		t.Errorf("got %v by a binding that has ended, want nothing", s)
 	}
-	w.wantSize(t, 0, 1, 5)
+	if got := w.Totals().Destination.Hits; got != 1 {
+		t.Errorf("got %d hits, want 1", got)
+	}
+	w.Clear()
+	w.wantClosed(t, a, c)
 }
 
 func TestMemoryLimit_evictsNearestToItsEndOfBothKinds(t *testing.T) {

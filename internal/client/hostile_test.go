@@ -35,11 +35,9 @@ func TestClient_escapesAllThatAServerSays(t *testing.T) {
 	list := strings.NewReplacer("@", hostile)
 	c := Detect(converse(t,
 		`<request\0status\0\0`, list.Replace(`>status\00\0version\0@\0pid\017\0\0`),
-		`<request\0list\0\0`,
-		list.Replace(`>status\00\0\0entry\0binding\0destination\0@\0endpoint\0@\0property\0@\0\0`+
-			`entry\0session\0endpoint\0@\0property\0@\0remote\0@\0limit\0@\0\0entry\0end\0\0`),
-		`<request\0hits\0level\0endpoint\0\0`,
-		list.Replace(`>status\00\0\0entry\0hits\0label\0@\0limit\0@\0\0entry\0end\0\0`),
+		`<request\0list\0\0`, list.Replace(`>status\00\0\0entry\0binding\0destination\0@\0endpoint\0@\0property\0@\0\0`+
+			`entry\0session\0endpoint\0@\0property\0@\0remote\0@\0receiver\0@\0\0entry\0end\0\0`),
+		`<request\0hits\0level\0endpoint\0\0`, list.Replace(`>status\00\0\0entry\0hits\0label\0@\0receiver\0@\0\0entry\0end\0\0`),
 		`<request\0status\0\0`, list.Replace(`>status\0@\0\0`),
 	))
 	s, err := c.Status()
@@ -52,12 +50,12 @@ func TestClient_escapesAllThatAServerSays(t *testing.T) {
 		t.Fatalf("got %+v, %+v, %v, want one of each", b, ss, err)
 	}
 	wantHarmless(t, b[0].Destination, b[0].Endpoint, b[0].Property)
-	wantHarmless(t, ss[0].Endpoint, ss[0].Property, ss[0].Remote, ss[0].Limit)
+	wantHarmless(t, ss[0].Endpoint, ss[0].Property, ss[0].Remote, ss[0].Receiver)
 	h, err := c.Hits(control.LevelEndpoint)
 	if err != nil || len(h) != 1 {
 		t.Fatalf("got %+v, %v, want one", h, err)
 	}
-	wantHarmless(t, h[0].Label, h[0].Limit)
+	wantHarmless(t, h[0].Label, h[0].Receiver)
 	if _, err := c.Status(); err == nil || strings.ContainsAny(err.Error(), "\x1b\u009b\u202e\n") {
 		t.Errorf("got %q, want an escaped error", err)
 	}

@@ -109,8 +109,8 @@ type Binding struct {
 type Session struct {
 	Endpoint string  `json:"endpoint"`
 	Property string  `json:"property"`
-	Remote   string  `json:"remote"` // the address of the remote end, or ""
-	Limit    string  `json:"limit"`  // number and time to live of the endpoint's sessions, or ""
+	Remote   string  `json:"remote"`   // the address of the remote end, or ""
+	Receiver string  `json:"receiver"` // its name in connection_cache_receivers, or ""
 	Age      Seconds `json:"age_seconds"`
 	Left     Seconds `json:"left_seconds"`
 }
@@ -118,17 +118,17 @@ type Session struct {
 // Hits are the counts of one of the busiest destinations or endpoints. Up to Error events
 // may be missing, from before it was one of the busiest.
 type Hits struct {
-	Label   string  `json:"label"`
-	Hits    int64   `json:"hits"`
-	Misses  int64   `json:"misses"`
-	Saves   int64   `json:"saves"`
-	Expired int64   `json:"expired"`
-	Dead    int64   `json:"dead"`
-	Evicted int64   `json:"evicted"` // dropped to make room for others
-	Flushed int64   `json:"flushed"` // dropped because an operator asked for it
-	Error   int64   `json:"error"`
-	Limit   string  `json:"limit"`           // of an endpoint, as in Session
-	Counted Seconds `json:"counted_seconds"` // since it became one of the busiest
+	Label    string  `json:"label"`
+	Hits     int64   `json:"hits"`
+	Misses   int64   `json:"misses"`
+	Saves    int64   `json:"saves"`
+	Expired  int64   `json:"expired"`
+	Dead     int64   `json:"dead"`
+	Evicted  int64   `json:"evicted"` // dropped to make room for others
+	Flushed  int64   `json:"flushed"` // dropped because an operator asked for it
+	Error    int64   `json:"error"`
+	Receiver string  `json:"receiver"`        // of an endpoint, as in Session
+	Counted  Seconds `json:"counted_seconds"` // since it became one of the busiest
 }
 
 // End ends the reply to a list or hits request.
@@ -293,6 +293,8 @@ func EncodeEntry(e *attr.Encoder, x any) {
 		e.String("entry", "session")
 	case Hits:
 		e.String("entry", "hits")
+	case Receiver:
+		e.String("entry", "receiver")
 	case End:
 		e.String("entry", "end")
 	}
@@ -316,6 +318,10 @@ func DecodeEntry(list attr.List) (any, error) {
 		var h Hits
 		err := Decode(list, &h)
 		return h, err
+	case "receiver":
+		var r Receiver
+		err := Decode(list, &r)
+		return r, err
 	case "end":
 		return End{}, nil
 	}

@@ -32,6 +32,12 @@ const (
 	kindBinding = "binding"
 	kindSession = "session"
 	kindHits    = "hits"
+
+	// See receivers.go.
+	kindReceiverName        = "receiver_name"
+	kindReceiverDestination = "receiver_destination"
+	kindReceiverBegun       = "receiver_begun"
+	kindReceiverTotal       = "receiver_total"
 )
 
 // Bounds of a description. They are far above what a server writes: any process that can connect
@@ -63,6 +69,9 @@ func writeState(w io.Writer, s *State, queued []Client, now time.Duration) error
 		return err
 	}
 	if err := e.counts(&s.Counts); err != nil {
+		return err
+	}
+	if err := e.receivers(&s.Receivers); err != nil {
 		return err
 	}
 	if err := writeEach(s.Clients, e.client); err != nil {
@@ -119,6 +128,9 @@ func (e entryWriter) client(c *Client) error {
 	}
 	if c.Timeout > 0 {
 		e.time("deadline", e.now+c.Timeout)
+	}
+	if c.Wait != nil {
+		e.wait(c.Wait)
 	}
 	return e.End()
 }
@@ -268,6 +280,7 @@ func readClient(f fields, announcement []byte) (Client, error) {
 	if f.bool("to_announce") { // version 1
 		c.Unwritten = announcement
 	}
+	c.Wait = readWait(&f)
 	return c, f.err
 }
 

@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"scache/internal/cache"
+	"scache/internal/receivers"
 	"scache/internal/stats"
 	"scache/internal/topk"
 )
@@ -36,11 +37,12 @@ const Request = "take_over"
 
 // A State is what a server hands over.
 type State struct {
-	Counts   Counts
-	Clients  []Client
-	Bindings []cache.SavedBinding
-	Sessions []cache.SavedSession
-	Hits     []Hits
+	Counts    Counts
+	Receivers receivers.State
+	Clients   []Client
+	Bindings  []cache.SavedBinding
+	Sessions  []cache.SavedSession
+	Hits      []Hits
 }
 
 // Hits are the counts of a label, of one level.
@@ -77,4 +79,14 @@ type Client struct {
 	Unwritten []byte        // output that comes first
 	TooLong   bool          // the list that is arriving is too long, and only its end is kept
 	Timeout   time.Duration // what remains of the wait for the client, if not zero
+	Wait      *Wait         // for a connection to a receiver, or nil
+}
+
+// A Wait is what is known of a client as one of a receiver.
+type Wait struct {
+	receivers.ClientState
+
+	// Pending is set if the request at the head of the unread bytes is one that waits for a
+	// connection. A process that knows no receivers answers it at once.
+	Pending bool
 }

@@ -58,8 +58,8 @@ type Reception struct {
 }
 
 // Receive returns the entries of a state, whose first descriptor has come with the request:
-// *Counts, *Client, *cache.SavedBinding, *cache.SavedSession, *Hits. Their descriptors belong
-// to the caller. Descriptors of all else are closed.
+// *Counts, *receivers.State (a part of it), *Client, *cache.SavedBinding, *cache.SavedSession,
+// *Hits. Their descriptors belong to the caller. Descriptors of all else are closed.
 //
 // When Stop is closed, nothing is waited for any more, but what is there is read.
 func (r Receiver) Receive(fd int) *Reception {
@@ -238,6 +238,9 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 		}
 		r.Clients++
 		return &c, used, nil
+	}
+	if s, err := readReceivers(kind, f); s != nil {
+		return r.orRefuse(s, err), 0, nil
 	}
 	return nil, 0, nil
 }

@@ -46,7 +46,7 @@ func (s *System) Probe(server string, e Entry, uses ...func(Trial) error) error 
 	defer m.listener.Close()
 	// What is saved must live until the next process has it.
 	args = append(args, "-V", "-o", "syslog_name="+s.trialTag(), "-o", "connection_cache_ttl_limit=1h",
-		"-o", "connection_cache_endpoint_limits=")
+		"-o", "connection_cache_receivers=")
 	for _, use := range uses {
 		p, err := m.start(s.server(ctx, server, args))
 		if err != nil {

@@ -109,10 +109,16 @@ func (s *Set) room(r *receiver, now time.Duration) (room int, isKnown bool) {
 		return math.MaxInt, true
 	}
 	room = r.limits.Connections - s.openConnections(r) - len(r.promises)
-	if s.isFresh(now) {
+	if s.isFresh(now) && s.mayPromise(r) {
 		return room, true
 	}
 	return min(room, 0), room <= 0 && s.counted && now-s.countedAt <= recentCount
+}
+
+// mayPromise reports whether no other server may promise a connection at the same time.
+func (s *Set) mayPromise(r *receiver) bool {
+	return !s.config.Shared || s.estimate ||
+		s.applying != nil && s.applying.Claimed[s.sharedName(r)]
 }
 
 // isFresh reports whether the last count can be relied upon.
@@ -138,12 +144,27 @@ func (s *Set) openConnections(r *receiver) int {
 	return n
 }
 
-// tokens returns how many connections may begin now. prune has been called.
+// tokens returns how many connections may begin now. prune has been called. Promised
+// connections count until they have begun, which may take a while.
 func (r *receiver) tokens() int {
 	if r.limits.New == 0 {
 		return math.MaxInt
 	}
-	return max(0, r.limits.New-len(r.begun))
+	return max(0, r.limits.New-len(r.begun)-len(r.promises))
+}
+
+// begin notes that a connection has begun.
+func (r *receiver) begin(at time.Duration) {
+	if r.limits.New > 0 {
+		i, _ := slices.BinarySearch(r.begun, at)
+		r.begun = slices.Insert(r.begun, i, at)
+	}
+}
+
+// newTime returns for how long a connection counts that has begun. The remote end may see one
+// connection later than another one.
+func (r *receiver) newTime() time.Duration {
+	return r.limits.NewTime + min(r.limits.NewTime/10, maxNewMargin)
 }
 
 // prune forgets what is too old to count.
@@ -151,7 +172,6 @@ func (r *receiver) prune(now time.Duration) {
 	old := func(interval time.Duration) func(time.Duration) bool {
 		return func(at time.Duration) bool { return at+interval <= now }
 	}
-	r.begun = slices.DeleteFunc(r.begun, old(r.limits.NewTime))
 	r.closes = slices.DeleteFunc(r.closes, old(closeTime))
 	for _, e := range r.endpoints {
 		if len(e.closing) > 0 {
@@ -167,13 +187,20 @@ func (r *receiver) prune(now time.Duration) {
 		}
 		r.breakPromise(p)
 	}
+	r.begun = slices.DeleteFunc(r.begun, old(r.newTime()))
 }
 
-// breakPromise forgets a promise that no count has shown.
+// breakPromise forgets a promise that no count has shown. The connection may have begun, and
+// ended before a count.
 func (r *receiver) breakPromise(p *promise) {
 	if !p.saved {
 		r.state.counts.Refused++
 	}
+	at := p.at + promiseTime
+	if p.done {
+		at = p.doneAt
+	}
+	r.begin(at)
 	r.removePromise(p)
 }
 
@@ -306,10 +333,8 @@ func (s *Set) connect(r *receiver, c *Client, now time.Duration, d *Decisions) {
 	c.settled = true
 	r.state.counts.New++
 	r.state.countBegun(now)
-	if r.limits.New > 0 {
-		r.begun = append(r.begun, now)
-	}
 	if s.estimate || c.hidden {
+		r.begin(now)
 		s.hold(c, r, true, d)
 		return
 	}
@@ -318,6 +343,7 @@ func (s *Set) connect(r *receiver, c *Client, now time.Duration, d *Decisions) {
 	}
 	c.promise = &promise{receiver: r, client: c, at: now}
 	r.addPromise(c.promise)
+	s.notePromise(r)
 }
 
 // overflow answers a client whose time is over, or for which there is no place in the
@@ -370,15 +396,16 @@ func (s *Set) schedule(now time.Duration, d *Decisions) {
 			wake = min(wake, c.until)
 		}
 		if n := len(r.begun) - r.limits.New; r.limits.New > 0 && n >= 0 {
-			wake = min(wake, r.begun[n]+r.limits.NewTime)
+			wake = min(wake, r.begun[n]+r.newTime())
 		}
-		if len(r.promises) > 0 && r.limits.Connections > 0 {
+		if len(r.promises) > 0 {
 			wake = min(wake, r.promises[0].at+promiseTime)
 		}
 		if len(r.closes) > 0 {
 			wake = min(wake, r.closes[0]+closeTime)
 		}
-		count = count || r.limits.Connections > 0 && !s.estimate
+		needsCount := r.limits.Connections > 0 || len(r.promises) > 0
+		count = count || needsCount && !s.estimate
 	}
 	if len(s.prompts) > 0 {
 		wake = min(wake, s.prompts[0].promptedAt+promptTime)
@@ -412,6 +439,10 @@ type Snapshot struct {
 	// Ports are the remote ports of the connections to be added.
 	Ports []uint16
 
+	// Claimed has the names, as in Shared, of receivers to which connections may be promised
+	// when this snapshot is applied, if Config.Shared is set.
+	Claimed map[string]bool
+
 	set   *Set
 	begun time.Duration
 	found map[key]map[uint64]struct{}
@@ -425,6 +456,57 @@ func (s *Set) Ports() []uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.ports)
+}
+
+// Shared is a receiver to which other servers may promise connections, too.
+type Shared struct {
+	Name     string // the same in each server
+	Limit    int    // of connections
+	Promised int    // connections that this Set has promised and that no count has shown
+}
+
+// Shared returns the receivers that are to be claimed before a count: those for which clients
+// wait, or to which connections are promised. A claim may end when none is promised.
+func (s *Set) Shared(now time.Duration) (all []Shared) {
+	if s == nil {
+		return nil
+	}
+	now = s.lock(now)
+	defer s.mu.Unlock()
+	for r := range s.promising {
+		r.prune(now)
+		if len(r.promises) == 0 {
+			delete(s.promising, r)
+		}
+	}
+	add := func(r *receiver) {
+		if r.limits.Connections > 0 {
+			all = append(all, Shared{s.sharedName(r), r.limits.Connections, len(r.promises)})
+		}
+	}
+	for r := range s.waiting {
+		add(r)
+	}
+	for r := range s.promising {
+		if _, isWaiting := s.waiting[r]; !isWaiting {
+			add(r)
+		}
+	}
+	return all
+}
+
+// notePromise remembers that a receiver has promises, for Shared.
+func (s *Set) notePromise(r *receiver) {
+	if s.config.Shared {
+		s.promising[r] = struct{}{}
+	}
+}
+
+func (s *Set) sharedName(r *receiver) string {
+	if r.address.IsValid() {
+		return s.name(r) + r.address.String()
+	}
+	return s.name(r)
 }
 
 // NewSnapshot begins a count. The kernel must be asked after this call.
@@ -448,7 +530,7 @@ func (n *Snapshot) Add(remote netip.AddrPort, cookie uint64) {
 }
 
 func (n *Snapshot) add(rule int, remote netip.AddrPort, cookie uint64) {
-	if rule == none || n.set.config.Rules[rule].Limits.Connections == 0 {
+	if rule == none || !n.set.config.Rules[rule].Limits.limitsConnections() {
 		return
 	}
 	k := n.set.key(rule, remote.Addr())
@@ -490,9 +572,11 @@ func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
 		s.interval = countInterval
 	}
 	s.minInterval = countShare * (now - n.begun)
+	s.applying = n
 	for r := range s.waiting {
 		s.serve(r, now, &d)
 	}
+	s.applying = nil
 	s.schedule(now, &d)
 	return d
 }
@@ -505,7 +589,7 @@ func (s *Set) count(r *receiver, found map[uint64]struct{}) (changed bool) {
 		for cookie := range found {
 			if _, seen := r.seen[cookie]; !seen {
 				changed = true
-				r.keepPromise()
+				r.keepPromise(s.now)
 			}
 		}
 	}
@@ -516,7 +600,10 @@ func (s *Set) count(r *receiver, found map[uint64]struct{}) (changed bool) {
 // keepPromise finds the promise that a new connection has kept: one whose client has
 // connected by now, as no other connection will keep it. Else it is the oldest one, so
 // that those that are left last longest. If that is a mistake, endPromise corrects it.
-func (r *receiver) keepPromise() {
+func (r *receiver) keepPromise(now time.Duration) {
+	if len(r.promises) > 0 {
+		r.begin(now)
+	}
 	i := slices.IndexFunc(r.promises, func(p *promise) bool { return p.done })
 	switch {
 	case i >= 0:

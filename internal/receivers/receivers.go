@@ -69,6 +69,9 @@ const (
 	// connect meanwhile.
 	nextTime = 50 * time.Millisecond
 
+	// maxNewMargin bounds what is added to the time within which connections may begin.
+	maxNewMargin = 100 * time.Millisecond
+
 	// countInterval is the least time between two counts, and slowCountInterval if the
 	// last ones have not changed anything. countShare bounds the share of the time that
 	// counting takes.
@@ -94,6 +97,14 @@ type Config struct {
 	// Waiters bounds how many clients wait for one receiver, if not zero.
 	Waiters int
 
+	// FirstPlace is greater than the places in the line of earlier processes, so that their
+	// clients come first.
+	FirstPlace uint64
+
+	// Shared is set if there may be other servers with the same receivers. Then, connections
+	// are promised in Apply only, to receivers that are claimed.
+	Shared bool
+
 	// Estimate is set if the kernel does not count connections.
 	Estimate bool
 }
@@ -112,6 +123,8 @@ type Set struct {
 	rules     []ruleState
 	receivers map[key]*receiver
 	waiting   map[*receiver]struct{} // those with waiters
+	promising map[*receiver]struct{} // those with promises, and others
+	applying  *Snapshot              // while Apply runs
 	sweepAt   int                    // when receivers without state are removed
 	place     uint64                 // of the last one who began to wait
 	serial    int                    // of the last client whose process is unknown
@@ -260,9 +273,11 @@ func New(config Config) *Set {
 		matcher:   newMatcher(config.Rules),
 		known:     newKnown(),
 		estimate:  config.Estimate,
+		place:     config.FirstPlace,
 		rules:     make([]ruleState, len(config.Rules)),
 		receivers: map[key]*receiver{},
 		waiting:   map[*receiver]struct{}{},
+		promising: map[*receiver]struct{}{},
 		sweepAt:   capacity,
 		holds:     map[int]*receiver{},
 		interval:  countInterval,
@@ -362,7 +377,9 @@ func (r *receiver) isUnused(now time.Duration) bool {
 }
 
 // limitsConnections reports whether clients may have to wait for this receiver.
-func (r *receiver) limitsConnections() bool { return r.limits.Connections > 0 || r.limits.New > 0 }
+func (r *receiver) limitsConnections() bool { return r.limits.limitsConnections() }
+
+func (l *Limits) limitsConnections() bool { return l.Connections > 0 || l.New > 0 }
 
 // endpoint returns the state of an endpoint.
 func (r *receiver) endpoint(label string, hidden bool) *endpoint {
@@ -408,6 +425,9 @@ func (r *receiver) idle() (n int) {
 	}
 	return n
 }
+
+// Given returns the endpoint of the session that the client is to take.
+func (c *Client) Given() string { return c.givenLabel }
 
 // Begin tells that a client begins another delivery: it asks by destination.
 func (s *Set) Begin(c *Client, now time.Duration) (d Decisions) {
@@ -660,9 +680,6 @@ func (s *Set) settle(c *Client) (changed []*receiver) {
 		s.unprompt(c)
 	}
 	if p := c.promise; p != nil {
-		if !p.kept {
-			p.receiver.unbegin(p.at)
-		}
 		p.receiver.removePromise(p)
 		changed = append(changed, p.receiver)
 		c.promise = nil
@@ -703,13 +720,6 @@ func (r *receiver) removePromise(p *promise) {
 	r.promises, r.kept = slices.DeleteFunc(r.promises, is), slices.DeleteFunc(r.kept, is)
 	if p.client != nil {
 		p.client.promise = nil
-	}
-}
-
-// unbegin takes back a connection that did not begin.
-func (r *receiver) unbegin(at time.Duration) {
-	if i := slices.Index(r.begun, at); i >= 0 {
-		r.begun = slices.Delete(r.begun, i, i+1)
 	}
 }
 

@@ -214,6 +214,7 @@ func (s *Set) Resume(c *Client, now time.Duration, state ClientState) (Verdict, 
 	if isPromise && r.limitsConnections() && !s.estimate {
 		c.promise = &promise{receiver: r, client: c, at: now - state.PromiseAge}
 		r.addPromise(c.promise)
+		s.notePromise(r)
 		return NotFound, d
 	}
 	if !state.Waiting {

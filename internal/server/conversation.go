@@ -15,6 +15,7 @@ import (
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
+	"scache/internal/receivers"
 )
 
 // A conversation is a client and all that the server knows about it. It is data: whatever it
@@ -42,6 +43,9 @@ type conversation struct {
 	morePending bool          // there may be another request in unread
 	gotInput    bool          // the client has sent something
 	timeout     time.Duration // what remained of the wait for the client in another process
+
+	client *receivers.Client // for the limiter, if there is one
+	waited *handover.Wait    // what the limiter of another process knew, or nil
 }
 
 func newConversation(fd int) *conversation {
@@ -105,7 +109,7 @@ func (c *conversation) read() error {
 	switch {
 	case err == fdpass.ErrAgain:
 		return nil
-	case err == io.EOF && c.inRequest():
+	case err == io.EOF && c.inRequest() && c.phase != waitsForConnection:
 		return errCutOff
 	case err != nil:
 		return err
@@ -134,6 +138,10 @@ func (c *conversation) read() error {
 //	│   S status     │            ▼                                     │
 //	└────────────────┘     DescriptorGoing ── S descriptor; C dummy ────┘
 //
+// Where a receiver has all connections that it allows, a client that asks with find_endp or
+// find_dest, and for which there is no session, comes to waitsForConnection first. An answer
+// of the limiter moves it on from there: see endWait.
+//
 // All other requests are answered at once. The last dummy of the client can come glued to its
 // next request: ackDue remembers it.
 func (c *conversation) advance() (err error) {
@@ -152,6 +160,8 @@ func (c *conversation) advance() (err error) {
 			more, err = c.hearDummy()
 		case c.phase == handover.DescriptorGoing:
 			more, err = c.sendDescriptor()
+		case c.phase == waitsForConnection:
+			more, err = false, c.checkWait()
 		}
 		if err == nil && len(c.worker.out) > maxOut {
 			err = c.flush()
@@ -193,11 +203,11 @@ func (c *conversation) answerNext() (more bool, err error) {
 	} else {
 		err = c.answer(list)
 	}
-	if c.phase == handover.DescriptorDue {
+	if c.phase == handover.DescriptorDue || c.phase == waitsForConnection {
 		c.request, consumed = size, 0
 	}
 	c.unread = c.unread[consumed:]
-	return true, err
+	return c.phase != waitsForConnection, err
 }
 
 // takeDescriptor does what a request to save asks for, once the descriptor has
@@ -353,7 +363,7 @@ func (c *conversation) flush() error {
 // wait says what to wait for, and for how long. Only a client that has begun a
 // request is waited for with a limit.
 func (c *conversation) wait() error {
-	if c.inRequest() {
+	if c.inRequest() && c.phase != waitsForConnection {
 		c.watch.SetTimeout(c.worker.Timeout)
 	} else {
 		c.watch.ClearTimeout()
@@ -385,6 +395,7 @@ func (c *conversation) end(err error) {
 		c.warn(err)
 	}
 	w.remove(c)
+	c.endClient()
 	c.drop()
 	c.socket.Close()
 	c.buffer = nil

@@ -18,6 +18,7 @@ import (
 	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/handover"
+	"scache/internal/receivers"
 )
 
 // takeOver receives a state from the process that served before. That process has exited, so
@@ -98,14 +99,18 @@ func (s *Server) receive(fd int) {
 			h.add(e)
 		case *cache.SavedBinding:
 			s.Cache.RestoreBinding(*e)
+		case *receivers.State:
+			s.restoreReceivers(e)
 		case *cache.SavedSession:
 			s.Cache.RestoreSession(*e)
+			s.restoredSession(e.Label)
 		case *handover.Hits:
 			h.release() // all sessions are there, and nothing waits for these
 			s.Hits.restore(e)
 		}
 	}
 	h.release()
+	s.limiter.stateReceived()
 	if r.Err != nil {
 		s.Log.Warning("take over from the previous process: %v", r.Err)
 	}
@@ -156,7 +161,7 @@ func (s *Server) resume(saved *handover.Client) {
 	c.phase, c.session, c.ackDue = saved.Phase, saved.Session, saved.AckDue
 	c.unread, c.unwritten = saved.Unread, slices.Clip(saved.Unwritten)
 	c.gotInput, c.morePending = true, true // what is unread comes before what arrives
-	c.timeout, c.tooLong = saved.Timeout, saved.TooLong
+	c.timeout, c.tooLong, c.waited = saved.Timeout, saved.TooLong, saved.Wait
 	if err := s.checkPeer(saved.FD); err != nil {
 		s.Log.Warning("%v", err)
 		c.drop()
@@ -215,6 +220,7 @@ func (s *Server) HandOver(sender *handover.Sender, whatCanBe bool) (result hando
 	for _, w := range s.workers {
 		<-w.ended
 	}
+	s.stopLimiter()
 	s.closeUnsent(result.Unsent)
 	return result, nil
 }
@@ -277,7 +283,7 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 		conversations = slices.AppendSeq(conversations, maps.Keys(w.clients))
 	}
 	slices.SortFunc(conversations, func(a, b *conversation) int { return cmp.Compare(a.number, b.number) })
-	state := &handover.State{Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
+	state := &handover.State{Receivers: s.savedReceivers(), Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
 	for _, c := range conversations {
 		state.Clients = append(state.Clients, c.saved())
 	}
@@ -290,8 +296,12 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 // saved returns a conversation as data.
 func (c *conversation) saved() handover.Client {
 	c.refuseDescriptor()
+	phase := c.phase
+	if phase == waitsForConnection {
+		phase = handover.BetweenRequests
+	}
 	return handover.Client{
-		FD: c.socket.FD(), Phase: c.phase, Session: c.session, AckDue: c.ackDue,
+		FD: c.socket.FD(), Phase: phase, Wait: c.savedWait(), Session: c.session, AckDue: c.ackDue,
 		Unread: c.unread, Unwritten: c.unwritten, Timeout: c.watch.Remaining(), TooLong: c.tooLong,
 	}
 }

@@ -106,22 +106,22 @@ func (c *conversation) tellHits(list attr.List) {
 func (w *worker) listHits(all []topk.Entry, byEndpoint bool) {
 	now := w.Hits.now()
 	for _, e := range all {
-		limit := ""
+		receiver := ""
 		if byEndpoint {
-			limit = w.Limits.For(e.Label).String()
+			receiver = w.receiverOf(e.Label)
 		}
 		control.EncodeEntry(w.encode, control.Hits{
-			Label:   e.Label,
-			Hits:    e.Counts[topk.Hit],
-			Misses:  e.Counts[topk.Miss],
-			Saves:   e.Counts[topk.Save],
-			Expired: e.Counts[topk.Expired],
-			Dead:    e.Counts[topk.Dead],
-			Evicted: e.Counts[topk.Evicted],
-			Flushed: e.Counts[topk.Flushed],
-			Error:   e.Error,
-			Limit:   limit,
-			Counted: control.Seconds(now - e.Since),
+			Label:    e.Label,
+			Hits:     e.Counts[topk.Hit],
+			Misses:   e.Counts[topk.Miss],
+			Saves:    e.Counts[topk.Save],
+			Expired:  e.Counts[topk.Expired],
+			Dead:     e.Counts[topk.Dead],
+			Evicted:  e.Counts[topk.Evicted],
+			Flushed:  e.Counts[topk.Flushed],
+			Error:    e.Error,
+			Receiver: receiver,
+			Counted:  control.Seconds(now - e.Since),
 		})
 		w.encode.End()
 	}

@@ -77,8 +77,8 @@ func (w *worker) listSessions(at *cache.SessionCursor) bool {
 	for _, s := range list {
 		control.EncodeEntry(w.encode, control.Session{
 			Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description,
-			Limit: w.Limits.For(s.Endpoint).String(),
-			Age:   control.Seconds(s.Age), Left: control.Seconds(s.Left),
+			Receiver: w.receiverOf(s.Endpoint),
+			Age:      control.Seconds(s.Age), Left: control.Seconds(s.Left),
 		})
 		w.encode.End()
 	}

@@ -20,6 +20,8 @@ var operatorRequests = map[string]func(*conversation, attr.List){
 	control.RequestFlush:   (*conversation).flushCache,
 	control.RequestRestart: (*conversation).restart,
 	control.RequestHits:    (*conversation).tellHits,
+
+	control.RequestReceivers: (*conversation).tellReceivers,
 }
 
 // tellStatus answers an operator who asks how the server is doing.

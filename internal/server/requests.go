@@ -93,7 +93,7 @@ func (c *conversation) save(list attr.List) {
 		c.reply(control.Bad)
 		return
 	}
-	c.worker.Cache.SaveSession(ttl, list[1].Value, list[2].Value, fd)
+	c.saveSession(ttl, list[1].Value, list[2].Value, fd)
 	c.worker.Hits.endpoints.Count(list[1].Value, topk.Save)
 	c.reply(control.OK)
 }
@@ -106,6 +106,7 @@ func (c *conversation) saveDestination(list attr.List) {
 		return
 	}
 	c.worker.Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
+	c.savedBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
 	c.worker.Hits.destinations.Count(list[1].Value, topk.Save)
 	c.reply(control.OK)
 }
@@ -129,14 +130,7 @@ func (c *conversation) findEndpoint(list attr.List) {
 		c.reply(control.Bad, "")
 		return
 	}
-	s, found := c.worker.Cache.FindEndpoint(list[0].Value)
-	c.worker.Hits.found(c.worker.Hits.endpoints, list[0].Value, s, found)
-	if !found {
-		c.reply(control.NotFound, "")
-		return
-	}
-	c.give(s)
-	c.reply(control.OK, s.Property)
+	c.find(question{label: list[0].Value})
 }
 
 func (c *conversation) findDestination(list attr.List) {
@@ -145,14 +139,54 @@ func (c *conversation) findDestination(list attr.List) {
 		c.reply(control.Bad, "", "")
 		return
 	}
-	s, found := c.worker.Cache.FindDestination(list[0].Value)
-	c.worker.Hits.found(c.worker.Hits.destinations, list[0].Value, s, found)
-	if !found {
-		c.reply(control.NotFound, "", "")
+	c.find(question{label: list[0].Value, byDestination: true})
+}
+
+// A question is what a client looks for: an endpoint or a destination with a session.
+type question struct {
+	label         []byte
+	byDestination bool
+}
+
+// find looks into the cache and answers, unless the client has to wait.
+func (c *conversation) find(q question) {
+	s, found, waits := cache.Session{}, false, false
+	if c.worker.limiter == nil {
+		s, found = c.worker.lookUp(q)
+	} else {
+		s, found, waits = c.findLimited(q)
+	}
+	if waits {
+		c.phase = waitsForConnection
 		return
 	}
-	c.give(s)
-	c.reply(control.OK, s.DestinationProperty, s.Property)
+	c.answerFind(q, s, found)
+}
+
+func (w *worker) lookUp(q question) (s cache.Session, found bool) {
+	if q.byDestination {
+		return w.Cache.FindDestination(q.label)
+	}
+	return w.Cache.FindEndpoint(q.label)
+}
+
+func (c *conversation) answerFind(q question, s cache.Session, found bool) {
+	hits := c.worker.Hits
+	table := hits.endpoints
+	if q.byDestination {
+		table = hits.destinations
+	}
+	hits.found(table, q.label, s, found)
+	status := control.NotFound
+	if found {
+		status = control.OK
+		c.give(s)
+	}
+	if q.byDestination {
+		c.reply(status, s.DestinationProperty, s.Property)
+	} else {
+		c.reply(status, s.Property)
+	}
 }
 
 // give takes a session in hand until the client asks for it.

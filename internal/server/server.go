@@ -11,6 +11,7 @@ package server
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -24,8 +25,8 @@ import (
 	"scache/internal/eventloop"
 	"scache/internal/fdpass"
 	"scache/internal/histogram"
-	"scache/internal/limits"
 	"scache/internal/maillog"
+	"scache/internal/receivers"
 	"scache/internal/stats"
 )
 
@@ -70,10 +71,20 @@ type Server struct {
 	Started       time.Time
 	LivenessCheck bool
 	Goodbye       string
-	Limits        limits.Rules // of endpoints
+
+	// Receivers has the limits of receivers, or is nil. With it, the other two are needed.
+	Receivers *receivers.Set
+
+	// CountConnections calls add with each connection of this machine to one of these remote
+	// ports, and a number that no other connection has. See ErrCannotCount.
+	CountConnections func(ports []uint16, add func(netip.AddrPort, uint64)) error
+
+	// Discard closes sessions that are not to be cached.
+	Discard func([]cache.Ended)
 
 	workers    []*worker
 	receptions receptions
+	limiter    *limiter     // nil without Receivers
 	begun      atomic.Int64 // conversations, so far
 	copies     closeQueue   // descriptors that conversations close
 
@@ -113,6 +124,11 @@ func (s *Server) Start(loops int, clock func() time.Duration) error {
 		}
 		w := newWorker(s, loop)
 		s.workers = append(s.workers, w)
+	}
+	if s.Receivers != nil {
+		s.limiter = newLimiter(s, clock)
+	}
+	for _, w := range s.workers {
 		go w.run()
 	}
 	return nil
@@ -205,9 +221,13 @@ func (w *worker) begin(c *conversation) {
 	c.worker = w
 	defer c.endOnPanic()
 	w.clients[c] = struct{}{}
+	c.beginClient()
 	err := w.loop.Add(&c.watch, c.socket.FD(), c)
 	if err == nil {
 		err = c.check()
+	}
+	if err == nil {
+		err = c.resumeWait()
 	}
 	if err == nil {
 		err = c.turn() // there may be something to say, or to go on with
@@ -256,6 +276,13 @@ func (s *Server) Stop() {
 	s.all((*worker).stop)
 	for _, w := range s.workers {
 		<-w.ended
+	}
+	s.stopLimiter()
+}
+
+func (s *Server) stopLimiter() {
+	if s.limiter != nil {
+		s.limiter.stop()
 	}
 }
 

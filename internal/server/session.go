@@ -41,6 +41,9 @@ type Closer struct {
 	Goodbye string // sent to a remote end that listens, if not empty
 	Hits    *Hits  // counts what has ended
 
+	// Ended hears of the endpoint of each session that was in the cache, if not nil.
+	Ended func(endpoint string)
+
 	sockets, others closeQueue
 }
 
@@ -51,6 +54,18 @@ const maxInlineClose = 16
 
 // Close closes connections. It returns before they are closed.
 func (c *Closer) Close(all []cache.Ended) {
+	c.Discard(all)
+	if c.Ended != nil {
+		for _, e := range all {
+			if e.FD != fdpass.None {
+				c.Ended(e.Endpoint)
+			}
+		}
+	}
+}
+
+// Discard closes connections that were not in the cache.
+func (c *Closer) Discard(all []cache.Ended) {
 	for _, e := range all {
 		c.Hits.ended(e)
 	}

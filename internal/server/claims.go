@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: EPL-2.0
+
+//go:build linux
+
+package server
+
+import (
+	"fmt"
+	"hash/fnv"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
+	"scache/internal/receivers"
+)
+
+// Several instances of Postfix may share a receiver. Each has a server, and the kernel shows
+// the connections of all of them. It does not show connections that a server has promised to
+// a client, and that the client has yet to open. So a server promises connections only while
+// it has claimed the receiver:
+//
+//  1. it claims the receivers for which clients wait,
+//  2. counts connections,
+//  3. promises connections to those that it has claimed, as far as there is room,
+//  4. and gives up each claim when a count has shown all that it has promised.
+//
+// A claim is a socket that is bound to a name in the abstract namespace: that is the same in
+// each chroot, belongs to the network namespace, as connections do, and a process that ends
+// leaves nothing there.
+type claims map[string]int // sockets, by receiver
+
+// claim claims receivers, and returns the names of those that this server has.
+func (c claims) claim(all []receivers.Shared) map[string]bool {
+	claimed := map[string]bool{}
+	for _, r := range all {
+		if _, isOurs := c[r.Name]; !isOurs {
+			fd, err := bindName(claimName(r.Name))
+			switch {
+			case err == nil:
+				c[r.Name] = fd
+			case err == unix.EADDRINUSE && isServer(claimName(r.Name)):
+				continue
+			}
+			// Where it cannot be claimed, a connection too many is better than none.
+		}
+		claimed[r.Name] = true
+	}
+	return claimed
+}
+
+// release gives up the claims of receivers to which no connection is promised.
+func (c claims) release(all []receivers.Shared) {
+	promised := map[string]int{}
+	for _, r := range all {
+		promised[r.Name] = r.Promised
+	}
+	for name, fd := range c {
+		if promised[name] == 0 {
+			unix.Close(fd)
+			delete(c, name)
+		}
+	}
+}
+
+func claimName(receiver string) string {
+	h := fnv.New64a()
+	h.Write([]byte(receiver))
+	return fmt.Sprintf("@scache-receiver-%016x", h.Sum64())
+}
+
+// bindName returns a socket with a name in the abstract namespace. It listens, so that others
+// see who has it.
+func bindName(name string) (fd int, err error) {
+	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	if fd, err = unix.Socket(unix.AF_UNIX, kind, 0); err != nil {
+		return fdpass.None, err
+	}
+	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return fdpass.None, err
+	}
+	return fd, nil
+}
+
+// isServer reports whether it may be a server that has bound a name: root or this user.
+func isServer(name string) bool {
+	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd)
+	if unix.Connect(fd, &unix.SockaddrUnix{Name: name}) != nil {
+		return true // gone again, or another one is asking
+	}
+	peer, err := fdpass.PeerOf(fd)
+	return err != nil || peer.UID == 0 || peer.UID == os.Geteuid()
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: EPL-2.0
+
+//go:build linux
+
+package server
+
+import (
+	"errors"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/cache"
+	"scache/internal/eventloop"
+	"scache/internal/fdpass"
+	"scache/internal/maillog"
+	"scache/internal/receivers"
+)
+
+// A limiter carries out what a [receivers.Set] decides: it counts connections, wakes the Set
+// in time, closes sessions, watches processes, and gives answers to the loops of the clients
+// who wait for them. Its methods are safe for concurrent use.
+//
+// Decisions come from event loops, from the cache and from the goroutines below. Answers are
+// posted at once. Sessions are closed by one goroutine, because the cache tells the Set of
+// each session that it closes, from which further decisions follow.
+type limiter struct {
+	*receivers.Set
+	clock func() time.Duration
+	count func(ports []uint16, add func(netip.AddrPort, uint64)) error
+	log   *maillog.Logger
+	cache *cache.Cache
+	loop  *eventloop.Loop // watches processes
+
+	running  sync.WaitGroup
+	restored chan struct{} // has an element when a state has been received
+	stopping chan struct{}
+	counts   chan struct{} // a count is wanted
+	closes   chan struct{} // there is something in closing
+
+	mu      sync.Mutex
+	timer   *time.Timer
+	wake    time.Duration // when the timer ends, or 0
+	claims  claims        // of the goroutine that counts
+	closing []string      // endpoints with a session to be closed
+	watched map[int]*processWatch
+}
+
+func newLimiter(s *Server, clock func() time.Duration) *limiter {
+	l := &limiter{
+		Set: s.Receivers, clock: clock, count: s.CountConnections, log: s.Log, cache: s.Cache,
+		loop: s.workers[0].loop, stopping: make(chan struct{}),
+		restored: make(chan struct{}, 1), counts: make(chan struct{}, 1), closes: make(chan struct{}, 1),
+		watched: map[int]*processWatch{}, claims: claims{},
+	}
+	l.timer = time.AfterFunc(time.Hour, l.tick)
+	l.timer.Stop()
+	l.running.Go(l.keepCounting)
+	l.running.Go(l.keepClosing)
+	return l
+}
+
+// stop returns when nothing is carried out any more.
+func (l *limiter) stop() {
+	close(l.stopping)
+	l.running.Wait()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.timer.Stop()
+	l.wake = 1 // earlier than all that may come
+}
+
+// stateReceived tells that the state of another process is there.
+func (l *limiter) stateReceived() {
+	if l != nil {
+		select {
+		case l.restored <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// carryOut carries out decisions. It does not wait, and may be called with no lock held.
+func (l *limiter) carryOut(d receivers.Decisions) {
+	for _, a := range d.Answers {
+		c := a.Client.Owner.(*conversation)
+		c.worker.loop.Post(func() { c.endWait(a.Give != "") })
+	}
+	if d.Count {
+		l.counts <- struct{}{} // there is one at a time
+	}
+	if d.Wake == 0 && len(d.Close) == 0 && len(d.Watch) == 0 {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if d.Wake != 0 && (l.wake == 0 || d.Wake < l.wake) {
+		l.wake = d.Wake
+		l.timer.Reset(max(0, d.Wake-l.clock()))
+	}
+	for _, pid := range d.Watch {
+		l.watch(pid)
+	}
+	if len(d.Close) > 0 {
+		l.closing = append(l.closing, d.Close...)
+		select {
+		case l.closes <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (l *limiter) tick() {
+	defer l.log.ExitOnPanic()
+	l.mu.Lock()
+	l.wake = 0
+	l.mu.Unlock()
+	l.carryOut(l.Tick(l.clock()))
+}
+
+// keepClosing closes sessions.
+func (l *limiter) keepClosing() {
+	defer l.log.ExitOnPanic()
+	for {
+		select {
+		case <-l.closes:
+		case <-l.stopping:
+			return
+		}
+		l.mu.Lock()
+		labels := l.closing
+		l.closing = nil
+		l.mu.Unlock()
+		for _, label := range labels {
+			if !l.cache.EvictOldest(label) { // or else, sessionEnded hears of it
+				l.carryOut(l.NotClosed(l.clock(), label))
+			}
+		}
+	}
+}
+
+// ErrCannotCount is wrapped by errors of CountConnections that will not pass by themselves.
+var ErrCannotCount = errors.New("connections cannot be counted")
+
+// claimInterval is how often connections are counted while receivers are claimed, although no
+// client waits any more.
+const claimInterval = 50 * time.Millisecond
+
+// keepCounting counts connections when that is wanted. It does not begin before the state of
+// an earlier process is there, if there is one: that has the connections that it has promised.
+func (l *limiter) keepCounting() {
+	defer l.log.ExitOnPanic()
+	hold := time.NewTimer(maxHold)
+	defer hold.Stop()
+	select {
+	case <-l.restored:
+	case <-hold.C:
+	case <-l.stopping:
+		return
+	}
+	works := l.countOnce() // later counts tell what is new since
+	defer l.claims.release(nil)
+	for {
+		var claimed <-chan time.Time
+		if len(l.claims) > 0 {
+			claimed = time.After(claimInterval)
+		}
+		select {
+		case <-l.counts:
+			if works {
+				works = l.countOnce()
+			}
+		case <-claimed:
+			works = l.countOnce()
+		case <-l.stopping:
+			return
+		}
+	}
+}
+
+// countOnce counts connections, and reports whether it makes sense to count again.
+func (l *limiter) countOnce() bool {
+	claimed := l.claims.claim(l.Shared(l.clock()))
+	snapshot := l.NewSnapshot(l.clock())
+	snapshot.Claimed = claimed
+	err := l.count(snapshot.Ports, snapshot.Add)
+	switch {
+	case err == nil:
+		d := l.Apply(snapshot, l.clock())
+		l.claims.release(l.Shared(l.clock()))
+		l.carryOut(d)
+	case errors.Is(err, ErrCannotCount):
+		l.log.Warning("connections to receivers are estimated from now on, which misses those "+
+			"of other programs: %v", err)
+		l.carryOut(l.Estimate(l.clock()))
+		return false
+	default:
+		l.log.Debug("%v", err) // it is tried again
+		l.carryOut(l.CountFailed(l.clock()))
+	}
+	return true
+}
+
+// SessionEnded tells that the cache has closed a session. It is for the Closer.
+func (s *Server) SessionEnded(endpoint string) {
+	if s.limiter != nil {
+		s.limiter.carryOut(s.limiter.Ended(s.limiter.clock(), endpoint))
+	}
+}
+
+// A processWatch waits for the end of a process.
+type processWatch struct {
+	eventloop.Watch
+	limiter *limiter
+	pid, fd int
+}
+
+// processInterval is how often a process is looked for that cannot be waited for.
+const processInterval = time.Second
+
+// watch begins to wait for the end of a process. It is called with mu locked.
+func (l *limiter) watch(pid int) {
+	if l.watched[pid] != nil {
+		return
+	}
+	p := &processWatch{limiter: l, pid: pid, fd: fdpass.None}
+	l.watched[pid] = p
+	l.loop.Post(p.begin)
+}
+
+// begin is called by the loop.
+func (p *processWatch) begin() {
+	var err error
+	if p.fd, err = unix.PidfdOpen(p.pid, 0); err == nil {
+		if err = p.limiter.loop.Add(&p.Watch, p.fd, p); err == nil {
+			return
+		}
+		unix.Close(p.fd)
+	}
+	p.fd = fdpass.None
+	if err == unix.ESRCH {
+		p.ended()
+		return
+	}
+	p.lookAgain() // descriptors may be short, or the kernel old
+}
+
+// Ready is called by the loop: the process has ended.
+func (p *processWatch) Ready() {
+	p.Remove()
+	unix.Close(p.fd)
+	p.ended()
+}
+
+// TimedOut is called by the loop, and never: there is no timeout.
+func (p *processWatch) TimedOut() {}
+
+// lookAgain looks for a process from time to time.
+func (p *processWatch) lookAgain() {
+	time.AfterFunc(processInterval, func() {
+		defer p.limiter.log.ExitOnPanic()
+		if unix.Kill(p.pid, 0) == unix.ESRCH {
+			p.ended()
+			return
+		}
+		p.limiter.loop.Post(p.begin)
+	})
+}
+
+func (p *processWatch) ended() {
+	l := p.limiter
+	l.mu.Lock()
+	delete(l.watched, p.pid)
+	l.mu.Unlock()
+	l.carryOut(l.ProcessEnded(l.clock(), p.pid))
+}
