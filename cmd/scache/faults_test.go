@@ -319,7 +319,7 @@ connection_cache_receivers = { few, 192.0.2.0/24, idle=1 }
 		}
 		n := 0
 		for _, s := range sessions {
-			if s.Endpoint != label {
+			if s.Endpoint != control.Escape(label) {
 				continue
 			}
 			n++

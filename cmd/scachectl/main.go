@@ -66,7 +66,7 @@ does, and switches the mail system to this server and back.`,
 		newStatusCommand(c), newListCommand(c), newTopCommand(c), newFlushCommand(c),
 		newMetricsCommand(c), newConfigCommand(c), newEnableCommand(c), newDisableCommand(c),
 		newRestartCommand(c), newDoctorCommand(c), newHitsCommand(c),
-		newExplainCommand(c), newReportCommand(c), newDebugCommand(c),
+		newReceiversCommand(c), newExplainCommand(c), newReportCommand(c), newDebugCommand(c),
 		hidden(newSaveCommand(c)), hidden(newFindCommand(c)),
 	)
 	root.CompletionOptions.DisableNoDescFlag = true

@@ -9,6 +9,7 @@ package metrics
 
 import (
 	"cmp"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -139,11 +140,19 @@ func printable(text string) string {
 // scrape asks one server, and returns its metrics.
 func (c *Collector) scrape(s Source) []prometheus.Metric {
 	var status control.Status
+	var receivers []control.Receiver
 	hits := map[string][]control.Hits{}
 	start := time.Now()
 	err := client.Ask(s.Socket, cmp.Or(c.limit, limit), func(cl *client.Client) (err error) {
-		if status, err = cl.Status(); err != nil || !c.Hits {
+		if status, err = cl.Status(); err != nil {
 			return err
+		}
+		receivers, err = cl.Receivers()
+		if err != nil && !errors.Is(err, client.ErrStock) { // 1.0 has no receivers
+			return err
+		}
+		if !c.Hits {
+			return nil
 		}
 		for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
 			if hits[level], err = cl.Hits(level); err != nil {
@@ -165,6 +174,7 @@ func (c *Collector) scrape(s Source) []prometheus.Metric {
 	}
 	w.number(up, 1)
 	w.status(status, start)
+	w.receivers(receivers)
 	for level, all := range hits {
 		w.hits(level, all)
 	}

@@ -194,6 +194,7 @@ func (l *limiter) countOnce() bool {
 	case errors.Is(err, ErrCannotCount):
 		l.log.Warning("connections to receivers are estimated from now on, which misses those "+
 			"of other programs: %v", err)
+		l.claims.release(nil)
 		l.carryOut(l.Estimate(l.clock()))
 		return false
 	default:
