@@ -22,6 +22,7 @@ import (
 	"scache/internal/client"
 	"scache/internal/control"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // limitedMail is mail to domains of one receiver that limits connections.
@@ -244,7 +245,7 @@ func TestReceivers_idle(t *testing.T) {
 			r := m.start(t)
 			i, took := m.deliver(t, r.Port)
 			m.wantAllDelivered(t, i, r, took)
-			eventually(t, "all connections are closed", func() bool { return r.Stats().Open == 0 })
+			testenv.Eventually(t, "all connections are closed", func() bool { return r.Stats().Open == 0 })
 			if s := r.Stats(); s.LongestIdle > limit {
 				t.Errorf("got a connection that was idle for %v, want at most %v", s.LongestIdle, limit)
 			}
