@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/client"
+	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
 	"scache/internal/testenv"
