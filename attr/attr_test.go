@@ -271,6 +271,21 @@ func TestEncoder_refusesWhatCannotBeEncoded(t *testing.T) {
 	}
 }
 
+// TestDecoder_boundsAttributes counts those of tables, too.
+func TestDecoder_boundsAttributes(t *testing.T) {
+	for text, want := range map[string]error{
+		strings.Repeat("a\x00b\x00", 10) + "\x00":                                       nil,
+		strings.Repeat("a\x00b\x00", 11) + "\x00":                                       ErrTooLong,
+		openTable + "\x00" + strings.Repeat("a\x00b\x00", 11) + closeTable + "\x00\x00": ErrTooLong,
+	} {
+		d := NewDecoder(strings.NewReader(text))
+		d.SetMaxAttrs(10)
+		if _, err := d.Decode(); err != want {
+			t.Errorf("%d bytes: got %v, want %v", len(text), err, want)
+		}
+	}
+}
+
 func FuzzDecoder(f *testing.F) {
 	for _, test := range wire {
 		f.Add([]byte(test.bytes), uint8(3))

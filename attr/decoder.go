@@ -23,6 +23,7 @@ type Decoder struct {
 	start, end int // of what was read and not yet returned
 	size       int // of the last list
 	max        int
+	maxAttrs   int // in a list, or 0
 	scan       Scanner
 	list       List    // what Decode returns, for reuse
 	one        [1]byte // what ReadByte reads
@@ -35,6 +36,10 @@ func NewDecoder(r io.Reader) *Decoder {
 
 // SetMaxSize limits the size of the lists from now on, in bytes on the wire.
 func (d *Decoder) SetMaxSize(n int) { d.max = n }
+
+// SetMaxAttrs bounds the number of attributes in a list from now on. A list of many short ones
+// takes far more memory than bytes on the wire.
+func (d *Decoder) SetMaxAttrs(n int) { d.maxAttrs = n }
 
 // Buffered returns the number of bytes that were read from the stream and not
 // yet returned by Decode or ReadByte. After an error of Decode it is zero if the
@@ -69,6 +74,9 @@ func (d *Decoder) Decode() (List, error) {
 	}
 	msg := d.buf[d.start : d.start+size]
 	d.start, d.size = d.start+size, size
+	if d.maxAttrs > 0 && bytes.Count(msg, nul) > 2*d.maxAttrs+1 { // a name and a value each
+		return nil, ErrTooLong
+	}
 	d.list = Parse(d.list[:0], msg)
 	return d.list, nil
 }

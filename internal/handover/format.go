@@ -46,8 +46,9 @@ const (
 	maxEntrySize   = 16 << 20
 	maxText        = 2 << 20 // labels and properties of a binding or session
 	maxSize        = 1 << 30
-	maxEntries     = 4 << 20
-	maxDescriptors = 16 // of one entry
+	maxEntries     = 2 << 20
+	maxAttributes  = 1000 // of one entry
+	maxDescriptors = 16   // of one entry
 )
 
 // An entryWriter writes a description.
@@ -191,6 +192,7 @@ type entryReader struct {
 func newEntryReader(r io.Reader, now func() time.Duration) (*entryReader, error) {
 	e := &entryReader{in: attr.NewDecoder(r), now: now, missing: map[string]int{}}
 	e.in.SetMaxSize(maxEntrySize)
+	e.in.SetMaxAttrs(maxAttributes)
 	list, err := e.in.Decode()
 	if err != nil {
 		return e, fmt.Errorf("read the description: %w", err)

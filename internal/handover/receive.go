@@ -23,6 +23,7 @@ type Receiver struct {
 	Now          func() time.Duration // of the clock that all processes share
 	Announcement []byte               // for clients of a state that does not say what they hear first
 	Stop         <-chan struct{}      // closed when the process is about to end
+	Overtime     <-chan struct{}      // closed when it must end
 	MakeRoom     func()               // gives up descriptors that clients need more, or nil
 }
 
@@ -54,14 +55,14 @@ type Reception struct {
 	ours    []int            // descriptors to be closed at the end
 
 	waitedForData, waitedForRoom time.Duration
-	stopped                      time.Duration // when Stop was seen to be closed, or 0
 }
 
 // Receive returns the entries of a state, whose first descriptor has come with the request:
 // *Counts, *receivers.State (a part of it), *Client, *cache.SavedBinding, *cache.SavedSession,
 // *Hits. Their descriptors belong to the caller. Descriptors of all else are closed.
 //
-// When Stop is closed, nothing is waited for any more, but what is there is read.
+// When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
+// is closed.
 func (r Receiver) Receive(fd int) *Reception {
 	return &Reception{Receiver: r, control: fdpass.NewSocket(fd)}
 }
@@ -160,8 +161,10 @@ func (r *Reception) close() {
 // next returns the next entry, or nil for one that is not understood or not complete. An
 // error ends it all: it is unknown then to which entries the next descriptors belong.
 func (r *Reception) next() (any, error) {
-	if r.overtime() {
+	select {
+	case <-r.Overtime:
 		return nil, errStopped
+	default:
 	}
 	kind, n, f, err := r.entries.next()
 	if err != nil {
@@ -184,22 +187,6 @@ func (r *Reception) next() (any, error) {
 	}
 	return entry, err
 }
-
-// overtime reports whether the process is about to end, and has read on for long enough: a
-// state as servers send it takes some 100 ms.
-func (r *Reception) overtime() bool {
-	select {
-	case <-r.Stop:
-	default:
-		return false
-	}
-	if r.stopped == 0 {
-		r.stopped = max(r.Now(), 1)
-	}
-	return r.Now()-r.stopped > maxOvertime
-}
-
-const maxOvertime = time.Second
 
 // entry returns an entry, and how many descriptors it has taken. It is nil if it is of no
 // known kind, or lacks descriptors.

@@ -140,7 +140,9 @@ func (v Values) String() string {
 // Parse returns the values that String has written. A version with more buckets may have
 // written them: surplus counts are added to the last bucket.
 func Parse(text string) (v Values, err error) {
-	for i, field := range strings.Fields(text) {
+	i := -1
+	for field := range strings.FieldsSeq(text) {
+		i++
 		n, err := strconv.ParseInt(field, 10, 64)
 		switch {
 		case err != nil || n < 0:

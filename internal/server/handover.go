@@ -43,12 +43,17 @@ func (c *conversation) takeOver(list attr.List) (handedOff bool) {
 // receptions are the states that are being received. Each is received in a goroutine of its
 // own, one after another, while the loops serve.
 type receptions struct {
-	turn    sync.Mutex
-	running sync.WaitGroup
-	mu      sync.Mutex
-	hurry   chan struct{} // closed while they are to stop waiting
-	closed  bool          // none may begin
+	turn     sync.Mutex
+	running  sync.WaitGroup
+	mu       sync.Mutex
+	hurry    chan struct{} // closed while they are to stop waiting
+	overtime chan struct{} // closed when they are to stop reading
+	closed   bool          // none may begin
 }
+
+// maxOvertime is for how long all receptions together read on when the process is about to
+// end. A state as servers send it takes some 100 ms.
+const maxOvertime = time.Second
 
 func (r *receptions) begin(receive func()) bool {
 	r.mu.Lock()
@@ -68,14 +73,17 @@ func (r *receptions) finish() {
 		r.closed = true
 		close(r.hurry)
 	}
+	overtime := r.overtime
 	r.mu.Unlock()
+	limit := time.AfterFunc(maxOvertime, func() { close(overtime) })
+	defer limit.Stop()
 	r.running.Wait()
 }
 
 func (r *receptions) reopen() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.closed, r.hurry = false, make(chan struct{})
+	r.closed, r.hurry, r.overtime = false, make(chan struct{}), make(chan struct{})
 }
 
 // receive receives a state.
@@ -88,9 +96,11 @@ func (s *Server) receive(fd int) {
 	inTime := time.AfterFunc(maxHold, h.release)
 	defer inTime.Stop()
 	s.receptions.mu.Lock()
-	hurry := s.receptions.hurry
+	hurry, overtime := s.receptions.hurry, s.receptions.overtime
 	s.receptions.mu.Unlock()
-	r := handover.Receiver{Now: BootTime, Announcement: announcement, Stop: hurry, MakeRoom: s.MakeRoom}.Receive(fd)
+	r := handover.Receiver{
+		Now: BootTime, Announcement: announcement, MakeRoom: s.MakeRoom, Stop: hurry, Overtime: overtime,
+	}.Receive(fd)
 	for entry := range r.Entries() {
 		switch e := entry.(type) {
 		case *handover.Counts:
@@ -132,6 +142,7 @@ type heldClients struct {
 	server   *Server
 	mu       sync.Mutex
 	released bool
+	refused  bool // one of them may not connect
 	clients  []*handover.Client
 }
 
@@ -139,7 +150,7 @@ func (h *heldClients) add(c *handover.Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.released {
-		h.server.resume(c)
+		h.resume(c)
 	} else {
 		h.clients = append(h.clients, c)
 	}
@@ -149,27 +160,38 @@ func (h *heldClients) release() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, c := range h.clients {
-		h.server.resume(c)
+		h.resume(c)
 	}
 	h.released, h.clients = true, nil
 }
 
+// resume serves a client. Of those who may not connect, the first one is logged: there may be
+// thousands.
+func (h *heldClients) resume(c *handover.Client) {
+	err := h.server.resume(c)
+	if err != nil && !h.refused {
+		h.server.Log.Warning("%v", err)
+	}
+	h.refused = h.refused || err != nil
+}
+
 // resume serves a client that another process has served, or this one before it gave up a
-// handover. It was counted when it was accepted.
-func (s *Server) resume(saved *handover.Client) {
+// handover. It was counted when it was accepted. The error says why it may not connect.
+func (s *Server) resume(saved *handover.Client) error {
 	c := newConversation(saved.FD)
 	c.phase, c.session, c.ackDue = saved.Phase, saved.Session, saved.AckDue
 	c.unread, c.unwritten = saved.Unread, slices.Clip(saved.Unwritten)
 	c.gotInput, c.morePending = true, true // what is unread comes before what arrives
 	c.timeout, c.tooLong, c.waited = saved.Timeout, saved.TooLong, saved.Wait
 	if err := s.checkPeer(saved.FD); err != nil {
-		s.Log.Warning("%v", err)
+		s.countRefused()
 		c.drop()
 		c.socket.Close()
-		return
+		return err
 	}
 	c.onClose = s.Connected()
 	s.serve(c)
+	return nil
 }
 
 // check reports whether a conversation that was handed over can continue.
@@ -212,7 +234,9 @@ func (s *Server) HandOver(sender *handover.Sender, whatCanBe bool) (result hando
 		resume(nil)
 		s.receptions.reopen()
 		for i := range queued {
-			s.resume(&queued[i])
+			if err := s.resume(&queued[i]); err != nil {
+				s.Log.Warning("%v", err)
+			}
 		}
 		return result, err
 	}

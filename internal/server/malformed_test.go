@@ -272,3 +272,32 @@ func TestRequest_manyHalfRequests(t *testing.T) {
 		t.Errorf("got %d bytes of pending input at the end", got)
 	}
 }
+
+// TestReply_thatCannotBeEncoded has properties that do not fit into a reply, or hold a NUL:
+// the client is told that there is no session, which is closed.
+func TestReply_thatCannotBeEncoded(t *testing.T) {
+	t.Parallel()
+	for name, property := range map[string]string{
+		"4 MB": strings.Repeat("x", 4<<20),
+		"NUL":  "a\x00b",
+	} {
+		w := newWorld(t)
+		r, fd := pipe(t)
+		p := w.connect(t)
+		w.Cache.SaveSession(time.Minute, []byte("e"), []byte(property), fd)
+		p.say(`request\0find_endp\0label\0e\0\0`)
+		p.hear(`status\02\0property\0\0\0`)
+		wantClosed(t, r)
+		r, fd = pipe(t)
+		w.Cache.SaveSession(time.Minute, []byte("e"), nil, fd)
+		w.Cache.SaveBinding(time.Minute, []byte("d"), []byte(property), []byte("e"))
+		p.say(`request\0find_dest\0label\0d\0\0`)
+		p.hear(`status\02\0property\0\0property\0\0\0`)
+		wantClosed(t, r)
+		p.miss()
+		if lines := w.logged(); len(lines) != 2 || !strings.Contains(lines[0], "cannot be encoded") {
+			t.Errorf("%s: got %q", name, lines)
+		}
+		w.Stop()
+	}
+}

@@ -194,14 +194,24 @@ func (c *conversation) give(s cache.Session) {
 	c.session, c.phase = s.FD, handover.DummyDue
 }
 
-// reply encodes a reply. What comes from requests holds no NUL, and fits.
+// reply encodes a reply. What comes from requests holds no NUL, and fits. Where a property does
+// not, the reply says that nothing was found.
 func (c *conversation) reply(status control.Code, properties ...string) {
 	out := c.worker.encode
 	out.Int("status", int32(status))
 	for _, property := range properties {
 		out.String("property", property)
 	}
-	out.End()
+	err := out.End()
+	if err == nil {
+		return
+	}
+	c.warn(fmt.Errorf("the reply cannot be encoded: %w", err))
+	if c.phase == handover.DummyDue {
+		c.drop()
+		c.phase = handover.BetweenRequests
+	}
+	c.reply(control.NotFound, make([]string, len(properties))...)
 }
 
 func isDummy(list attr.List) bool {

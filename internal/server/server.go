@@ -116,7 +116,7 @@ type worker struct {
 
 // Start starts event loops, with a clock that returns the time since some fixed moment.
 func (s *Server) Start(loops int, clock func() time.Duration) error {
-	s.receptions.hurry = make(chan struct{})
+	s.receptions.reopen()
 	for range loops {
 		loop, err := newLoop(clock)
 		if err != nil {
