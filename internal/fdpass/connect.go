@@ -57,7 +57,8 @@ func AdoptStream(fd int) error {
 	for _, option := range []struct{ name, want int }{
 		{unix.SO_DOMAIN, unix.AF_UNIX}, {unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_ACCEPTCONN, 0},
 	} {
-		if got, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, option.name); err != nil || got != option.want {
+		got, err := twice(func() (int, error) { return unix.GetsockoptInt(fd, unix.SOL_SOCKET, option.name) })
+		if err != nil || got != option.want {
 			return errNoStream
 		}
 	}
@@ -65,6 +66,15 @@ func AdoptStream(fd int) error {
 		unix.SetsockoptInt(fd, unix.SOL_SOCKET, option, 0) // older kernels do not have all of them
 	}
 	return nil
+}
+
+// twice calls f, and once more if that fails for a reason that passes by itself.
+func twice[T any](f func() (T, error)) (T, error) {
+	v, err := f()
+	if Transient(err) {
+		v, err = f()
+	}
+	return v, err
 }
 
 var errNoStream = errors.New("a descriptor that was passed is not a connected UNIX stream")
@@ -76,7 +86,9 @@ type Peer struct{ PID, UID int }
 // called connect(2) or, seen from there, listen(2). Asked of a listening socket,
 // it tells who has called listen.
 func PeerOf(fd int) (Peer, error) {
-	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	cred, err := twice(func() (*unix.Ucred, error) {
+		return unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
 	if err != nil {
 		return Peer{}, os.NewSyscallError("getsockopt SO_PEERCRED", err)
 	}

@@ -278,7 +278,7 @@ func (t *transfer) sendQueued() error {
 	for {
 		var c Client
 		err := t.retry(func() (err error) {
-			c, err = t.AcceptQueued()
+			c, err = t.acceptQueued()
 			switch n := len(t.spare); {
 			case err == fdpass.ErrAgain:
 				return nil // no client is left
@@ -289,7 +289,7 @@ func (t *transfer) sendQueued() error {
 			return err
 		})
 		switch {
-		case err != nil && !t.partial:
+		case fdpass.Transient(err) && !t.partial:
 			return err
 		case err != nil || c.Phase == "": // the next process accepts the rest
 			return nil
@@ -304,6 +304,18 @@ func (t *transfer) sendQueued() error {
 		}
 		t.queued = append(t.queued, c)
 	}
+}
+
+// acceptQueued accepts a client. What fails for other reasons than a shortage may concern one
+// client alone, such as EPERM, so it is tried again.
+func (t *transfer) acceptQueued() (c Client, err error) {
+	for range 3 {
+		c, err = t.AcceptQueued()
+		if err == nil || fdpass.Transient(err) {
+			break
+		}
+	}
+	return c, err
 }
 
 // kindQueued stands for clients from the accept queue, which come after the sessions.

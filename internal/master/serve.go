@@ -212,16 +212,18 @@ func (s *service) accept() {
 }
 
 func (s *service) acceptFrom(l *os.File) {
-	for {
+	for failures := 0; ; {
 		fd, err := acceptClient(l)
 		switch {
 		case err == nil:
+			failures = 0
 			s.begin()
 			s.handle(fd, s.gone)
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return
 		default:
-			s.cannotAccept(err)
+			failures++
+			s.cannotAccept(err, failures > 1)
 		}
 	}
 }
@@ -243,9 +245,9 @@ func acceptClient(l *os.File) (fd int, err error) {
 }
 
 // cannotAccept deals with a client that cannot be accepted at the moment. It waits in the
-// accept queue. Where descriptors are short, the process makes room.
-func (s *service) cannotAccept(err error) {
-	short := fdpass.Shortage(err)
+// accept queue. Where descriptors are short, and not for a moment only, the process makes room.
+func (s *service) cannotAccept(err error, again bool) {
+	short := fdpass.Shortage(err) && again
 	s.mu.Lock()
 	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
 		s.warned = now
