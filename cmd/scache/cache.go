@@ -18,6 +18,7 @@ import (
 // descriptors.
 func newCache(
 	params parameters, p *master.Process, clock func() time.Duration, closer *server.Closer,
+	alive func(fd int) bool,
 ) *cache.Cache {
 	var c *cache.Cache
 	alarm := time.AfterFunc(time.Hour, func() {
@@ -25,7 +26,6 @@ func newCache(
 		c.Expire()
 	})
 	alarm.Stop()
-	alive := server.Alive
 	if !params.livenessCheck {
 		alive = func(int) bool { return true }
 	}

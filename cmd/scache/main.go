@@ -55,7 +55,7 @@ func main() {
 		return
 	default:
 		defer p.Log.ExitOnPanic()
-		err = run(p)
+		err = run(p, server.Alive)
 	}
 	if err != nil {
 		p.Fatal(err)
@@ -104,7 +104,9 @@ func readParameters(conf *mailconf.Config) (parameters, error) {
 	return p, err
 }
 
-func run(p *master.Process) error {
+// run serves until it is time to end. alive reports whether a cached connection can still be
+// used.
+func run(p *master.Process, alive func(fd int) bool) error {
 	params, err := readParameters(p.Config)
 	if err != nil {
 		return err
@@ -123,7 +125,7 @@ func run(p *master.Process) error {
 	hits := server.NewHits(clock)
 	closer := &server.Closer{Goodbye: params.goodbye, Hits: hits}
 	s := &server.Server{
-		Cache:        newCache(params, p, clock, closer),
+		Cache:        newCache(params, p, clock, closer, alive),
 		Hits:         hits,
 		Log:          p.Log,
 		Announce:     announce(p.Log),

@@ -19,7 +19,12 @@ import (
 // binary is the program under test, built as it is for production.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(panicsVariable) != "" {
+		runWithBug()
+	}
+	os.Exit(testMain(m))
+}
 
 func testMain(m *testing.M) int {
 	flag.Parse()
