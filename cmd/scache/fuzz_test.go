@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"scache/internal/client"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // FuzzState sends any state, with any descriptors, to a process that serves: it neither
@@ -38,7 +38,7 @@ func FuzzState(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { m.Close() })
-	good, err := client.Dial(m.Socket, true)
+	good, err := postfixtest.Dial(m.Socket)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -199,7 +199,7 @@ func (s *randomState) descriptor() int {
 	case 1:
 		fd, err = unix.MemfdCreate("hostile", unix.MFD_CLOEXEC)
 	case 2:
-		fd = newDescriptor(s.t)
+		fd = testenv.NewDescriptor(s.t)
 	case 3:
 		fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	case 4:
@@ -241,7 +241,7 @@ func (s *randomState) send(path string) {
 		s.t.Fatal(err)
 	}
 	defer conn.Close()
-	eventually(s.t, "the accept queue has room", func() bool { return conn.Connect(path) == nil })
+	testenv.Eventually(s.t, "the accept queue has room", func() bool { return conn.Connect(path) == nil })
 	description := descriptionOf(s.t, 0, s.text.String())
 	for _, b := range s.batches {
 		queue.SendBatch(b)

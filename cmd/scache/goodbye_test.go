@@ -22,6 +22,7 @@ import (
 
 	"scache/internal/client"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // A remote is a server at which all connections end that a test has put into the cache. It
@@ -183,7 +184,7 @@ func TestGoodbye_atTheEnd(t *testing.T) {
 func wantGoodbye(t *testing.T, i *postfixtest.Instance, sessions int, ends bool, end func(*postfixtest.Instance, *client.Client) error) {
 	t.Helper()
 	r := newRemote(t)
-	c, err := client.Dial(filepath.Join(i.Dir, "queue/private/scache"), true)
+	c, err := postfixtest.Dial(filepath.Join(i.Dir, "queue/private/scache"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,14 +198,14 @@ func wantGoodbye(t *testing.T, i *postfixtest.Instance, sessions int, ends bool,
 		t.Error(err)
 	}
 	if ends {
-		eventually(t, "all connections end", func() bool { open, _, _ := r.counts(); return open == 0 })
+		testenv.Eventually(t, "all connections end", func() bool { open, _, _ := r.counts(); return open == 0 })
 		if _, quit, rude := r.counts(); quit != sessions {
 			t.Errorf("got %d connections with QUIT, %d without, want %d with\n%s", quit, rude, sessions,
 				strings.Join(i.Grep("scache["), "\n"))
 		}
 		return
 	}
-	eventually(t, "the next process answers", func() bool {
+	testenv.Eventually(t, "the next process answers", func() bool {
 		s, err := c.Status()
 		if err != nil {
 			t.Fatal(err)
@@ -218,7 +219,7 @@ func wantGoodbye(t *testing.T, i *postfixtest.Instance, sessions int, ends bool,
 	if err != nil {
 		t.Error(err)
 	}
-	eventually(t, "all connections end", func() bool { open, _, _ := r.counts(); return open == 0 })
+	testenv.Eventually(t, "all connections end", func() bool { open, _, _ := r.counts(); return open == 0 })
 	if _, quit, rude := r.counts(); quit != sessions {
 		t.Errorf("after the flush: got %d connections with QUIT, %d without", quit, rude)
 	}

@@ -27,6 +27,7 @@ import (
 	"scache/internal/control"
 	"scache/internal/fdpass"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // Bounds of what the daemon may need, with the race detector and on a busy machine.
@@ -126,7 +127,7 @@ func (v *victim) wantUnharmed() {
 // wantSame waits until the daemon has the same limit, and as many descriptors as before.
 func (v *victim) wantSame() {
 	v.t.Helper()
-	eventually(v.t, "the session limit is as before, with one client", func() bool {
+	testenv.Eventually(v.t, "the session limit is as before, with one client", func() bool {
 		s := v.status()
 		return s.SessionLimit == v.limit && s.Clients == 1
 	})
@@ -217,7 +218,7 @@ func (v *victim) takeOver(description *os.File, queues int, prepare func(*messag
 	if err := m.control.SendBatch(fds); err != nil {
 		v.t.Fatal(err)
 	}
-	eventually(v.t, "the accept queue has room", func() bool { return conn.Connect(v.Socket) == nil })
+	testenv.Eventually(v.t, "the accept queue has room", func() bool { return conn.Connect(v.Socket) == nil })
 	if err := conn.SendWith([]byte(list("request", "take_over")), first); err != nil {
 		v.t.Fatal(err)
 	}
@@ -320,7 +321,7 @@ func TestHostile_manyStates(t *testing.T) {
 			v.takeOver(long, 1, nil).close()
 		}
 	})
-	eventually(t, "all have been accepted", func() bool { return v.status().Clients == 1 })
+	testenv.Eventually(t, "all have been accepted", func() bool { return v.status().Clients == 1 })
 	v.base = descriptors(t, v.Master)
 	start := time.Now()
 	if err := v.HangUp(); err != nil {
@@ -455,11 +456,11 @@ func TestHostile_noClients(t *testing.T) {
 			}
 			return fd
 		},
-		"TCP connection":            tcp,
-		"UNIX datagram socket":      socket(unix.SOCK_DGRAM),
-		"stream that nobody is at":  socket(unix.SOCK_STREAM),
-		"pipe":                      newDescriptor,
-		"connection of another uid": strangersConnection,
+		"TCP connection":             tcp,
+		"UNIX datagram socket":       socket(unix.SOCK_DGRAM),
+		"stream without another end": socket(unix.SOCK_STREAM),
+		"pipe":                       func(t *testing.T) int { return testenv.NewDescriptor(t) },
+		"connection of another uid":  strangersConnection,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -476,7 +477,7 @@ func TestHostile_noClients(t *testing.T) {
 						}
 					}
 				}).close()
-				eventually(t, "all are counted", func() bool {
+				testenv.Eventually(t, "all are counted", func() bool {
 					s := v.status()
 					return s.Lost+s.Refused-was.Lost-was.Refused == number
 				})
@@ -530,8 +531,8 @@ func TestHostile_slowSender(t *testing.T) {
 	v := newVictim(t)
 	text := header(2, 0, 100_000, 0) + strings.Repeat(entry("session", 1, "label", "x", "deadline", "1"), 100_000)
 	m := v.takeOver(descriptionOf(t, 0, text), 1, nil)
-	eventually(t, "the first state is being received", func() bool { return descriptors(t, v.Master) >= v.base+4 })
-	fd := newDescriptor(t)
+	testenv.Eventually(t, "the first state is being received", func() bool { return descriptors(t, v.Master) >= v.base+4 })
+	fd := testenv.NewDescriptor(t)
 	defer unix.Close(fd)
 	tick := time.NewTicker(900 * time.Millisecond)
 	defer tick.Stop()
@@ -689,7 +690,7 @@ func TestHostile_readersThatDoNotRead(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				eventually(t, "all are waited for", func() bool { return v.status().Clients == int64(readers)+2 })
+				testenv.Eventually(t, "all are waited for", func() bool { return v.status().Clients == int64(readers)+2 })
 			})
 			start, used := time.Now(), processorTime(t, v.Master)
 			if err := v.HangUp(); err != nil {
@@ -755,7 +756,7 @@ func TestHostile_acceptQueue(t *testing.T) {
 	}
 	for _, conn := range conns {
 		go func() {
-			c, err := client.New(fdpass.New(conn), true)
+			c, err := postfixtest.NewClient(fdpass.New(conn), true)
 			if err == nil {
 				err = miss(c)
 			}
@@ -798,7 +799,7 @@ func TestHostile_longLabels(t *testing.T) {
 	v := newVictim(t)
 	long := strings.Repeat("x", 3<<20)
 	const never = "9000000000000000000"
-	fd := newDescriptor(t)
+	fd := testenv.NewDescriptor(t)
 	defer unix.Close(fd)
 	v.takeOver(descriptionOf(t, 0, header(2, 2, 2, 1),
 		entry("client", 1, "unread", base64.StdEncoding.EncodeToString([]byte(long))),

@@ -20,6 +20,7 @@ import (
 	"scache/internal/master"
 	"scache/internal/postfixtest"
 	"scache/internal/server"
+	"scache/internal/testenv"
 )
 
 const panicsVariable = "SCACHE_TEST_PANICS"
@@ -85,7 +86,7 @@ func TestPanic_endsOneConversation(t *testing.T) {
 	half := dial(t, m)
 	half.Conn.Write([]byte("request\x00find_endp\x00la"))
 	waitUntilRead(t, half)
-	eventually(t, "the process is old enough", func() bool {
+	testenv.Eventually(t, "the process is old enough", func() bool {
 		s, err := others[0].Status()
 		if err != nil {
 			t.Fatal(err)

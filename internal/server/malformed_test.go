@@ -282,18 +282,18 @@ func TestReply_thatCannotBeEncoded(t *testing.T) {
 		"NUL":  "a\x00b",
 	} {
 		w := newWorld(t)
-		r, fd := pipe(t)
+		r, fd := testenv.Pipe(t)
 		p := w.connect(t)
 		w.Cache.SaveSession(time.Minute, []byte("e"), []byte(property), fd)
 		p.say(`request\0find_endp\0label\0e\0\0`)
 		p.hear(`status\02\0property\0\0\0`)
-		wantClosed(t, r)
-		r, fd = pipe(t)
+		testenv.WantClosed(t, r)
+		r, fd = testenv.Pipe(t)
 		w.Cache.SaveSession(time.Minute, []byte("e"), nil, fd)
 		w.Cache.SaveBinding(time.Minute, []byte("d"), []byte(property), []byte("e"))
 		p.say(`request\0find_dest\0label\0d\0\0`)
 		p.hear(`status\02\0property\0\0property\0\0\0`)
-		wantClosed(t, r)
+		testenv.WantClosed(t, r)
 		p.miss()
 		if lines := w.logged(); len(lines) != 2 || !strings.Contains(lines[0], "cannot be encoded") {
 			t.Errorf("%s: got %q", name, lines)
