@@ -90,7 +90,7 @@ POLICIES = $(DESTDIR)$(PREFIX)/share/selinux/packages
 # are those of PREFIX=/usr.
 PACKAGING = internal/packaging
 UNIT_FILES = $(patsubst $(PACKAGING)/systemd/%,%,$(wildcard $(foreach kind,*.service *.socket *.d/*,$(PACKAGING)/systemd/$(kind))))
-EXAMPLES = $(patsubst $(PACKAGING)/%,%,$(filter-out %_test.yml,$(wildcard $(foreach dir,apparmor log prometheus selinux,$(PACKAGING)/$(dir)/*))))
+EXAMPLES = $(patsubst $(PACKAGING)/%,%,$(filter-out %_test.yml,$(wildcard $(foreach dir,apparmor log prometheus receivers selinux,$(PACKAGING)/$(dir)/*))))
 relocate = sed 's!/usr/\(bin\|libexec\|share/doc\|share/selinux/packages\)/scache!$(PREFIX)/\1/scache!g'
 
 # Changes nothing in a running Postfix: "scachectl enable" does that.

@@ -41,7 +41,8 @@ func collector(t *testing.T) prometheus.Collector {
 	if err := postfixtest.Build(binary, "scache/cmd/scache"); err != nil {
 		t.Fatal(err)
 	}
-	server := postfixtest.Command(binary, "--listen", socket)
+	server := postfixtest.Command(binary, "--listen", socket,
+		"-o", "connection_cache_receivers={isp,192.0.2.1,connections=1}")
 	if err := server.Start(); err != nil {
 		t.Fatal(err)
 	}
