@@ -160,6 +160,7 @@ func withTLS(c postfixtest.ReceiverConfig) postfixtest.ReceiverConfig {
 // TestReceivers_limitConnections delivers to domains of a receiver in many ways. No connection
 // may be refused, and no mail deferred.
 func TestReceivers_limitConnections(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	slow := far
 	slow.MessageTime = 250 * time.Millisecond
@@ -187,6 +188,7 @@ func TestReceivers_limitConnections(t *testing.T) {
 // TestReceivers_twoInstances has two mail systems that share a receiver, and begin at once. New
 // connections are frequent, because each carries two messages only.
 func TestReceivers_twoInstances(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := limitedMail{
 		receiver: far, limits: "connections=4, messages=2", messages: scaled(t, 60), domains: 10,
@@ -215,8 +217,10 @@ func TestReceivers_twoInstances(t *testing.T) {
 // TestReceivers_otherLimits has a receiver that limits new connections and messages over
 // each.
 func TestReceivers_otherLimits(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
-	period := time.Second
+	// On a busy machine, the receiver itself may notice a connection late.
+	period := time.Second / 2
 	m := limitedMail{
 		receiver: postfixtest.ReceiverConfig{MaxNew: 10, NewPeriod: period, MaxMessages: 5},
 		limits:   "new=10/1s, messages=5", messages: scaled(t, 200), domains: 20,
@@ -233,6 +237,7 @@ func TestReceivers_otherLimits(t *testing.T) {
 
 // TestReceivers_idle has a receiver that wants no idle connections, or for a short time.
 func TestReceivers_idle(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	for limits, limit := range map[string]time.Duration{
 		"idle=0": 500 * time.Millisecond, "time=1s": 2 * time.Second,
@@ -255,6 +260,7 @@ func TestReceivers_idle(t *testing.T) {
 
 // TestReceivers_withoutKernel runs where netlink sockets are refused.
 func TestReceivers_withoutKernel(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	wrapper := filepath.Join(t.TempDir(), "withoutnetlink")
@@ -292,6 +298,7 @@ func TestReceivers_withoutKernel(t *testing.T) {
 
 // TestReceivers_realReceiver has smtpd(8) limit the connections, and wants TLS.
 func TestReceivers_realReceiver(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	certificate := filepath.Join(t.TempDir(), "certificate")
 	if err := postfixtest.NewCertificate(certificate); err != nil {
@@ -323,6 +330,119 @@ func TestReceivers_realReceiver(t *testing.T) {
 		t.Errorf("got %d times deferred, want none: %s", len(deferred), deferred[0])
 	}
 	wantNoComplaints(t, i)
+}
+
+// A fullReceiver is one that allows a single connection, which this process has.
+type fullReceiver struct {
+	*postfixtest.Master
+	label string
+	open  net.Conn
+}
+
+func startFullReceiver(t *testing.T) *fullReceiver {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.9:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	m := startMaster(t, binary, "connection_cache_receivers = { one, 127.0.0.9, connections=1 }\n"+
+		"connection_cache_protocol_timeout = 60s\nconnection_cache_ttl_limit = 1h\nmax_idle = 1h")
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return &fullReceiver{m, "smtp\n127.0.0.9\n" + port + "\n0\n", conn}
+}
+
+// find asks for a connection, and returns the client and the answer, which comes later.
+func (f *fullReceiver) find(t *testing.T) (*client.Client, chan client.Found) {
+	t.Helper()
+	c, answer := dial(t, f.Master), make(chan client.Found, 1)
+	go func() {
+		defer close(answer)
+		if found, err := c.FindEndpoint(f.label); err == nil {
+			answer <- found
+		}
+	}()
+	return c, answer
+}
+
+func (f *fullReceiver) wantWaiting(t *testing.T, n int64) {
+	t.Helper()
+	testenv.Eventually(t, fmt.Sprintf("%d clients wait", n), func() bool {
+		all, err := dial(t, f.Master).Receivers()
+		return err == nil && len(all) == 1 && all[0].Waiting == n
+	})
+}
+
+// TestReceivers_clientGone has clients wait in line. One hangs up, and the others keep their
+// places over a reload.
+func TestReceivers_clientGone(t *testing.T) {
+	t.Parallel()
+	f := startFullReceiver(t)
+	first, gone := f.find(t)
+	f.wantWaiting(t, 1)
+	_, second := f.find(t)
+	f.wantWaiting(t, 2)
+	first.Close()
+	f.wantWaiting(t, 1)
+	if _, answered := <-gone; answered {
+		t.Error("a client that has hung up was answered")
+	}
+	replace(t, f.Master)
+	f.wantWaiting(t, 1)
+	_, third := f.find(t)
+	f.wantWaiting(t, 2)
+	f.open.Close()
+	select {
+	case found := <-second:
+		if found.Status != client.NotFound {
+			t.Errorf("got status %d, want %d", found.Status, client.NotFound)
+		}
+	case <-third:
+		t.Error("the third client was answered before the second one")
+	}
+	// The second one does not connect, so that its turn goes to the third one.
+	if found := <-third; found.Status != client.NotFound {
+		t.Errorf("got status %d, want %d", found.Status, client.NotFound)
+	}
+	f.wantWaiting(t, 0)
+	wantNoWarnings(t, f.Master)
+}
+
+// TestReceivers_sessionForWaitingClient has a client wait, and another one save a session.
+func TestReceivers_sessionForWaitingClient(t *testing.T) {
+	t.Parallel()
+	f := startFullReceiver(t)
+	_, answer := f.find(t)
+	f.wantWaiting(t, 1)
+	replace(t, f.Master)
+	f.wantWaiting(t, 1)
+	saveSession(t, dial(t, f.Master), 3600, f.label, "p")
+	if found := <-answer; found.Status != client.OK || found.Property != "p" {
+		t.Errorf("got %+v, want a session", found)
+	}
+	f.wantWaiting(t, 0)
+	wantNoWarnings(t, f.Master)
+}
+
+// TestReceivers_pipelined has a client that sends two requests at once.
+func TestReceivers_pipelined(t *testing.T) {
+	t.Parallel()
+	f := startFullReceiver(t)
+	c := dial(t, f.Master)
+	request := list("request", "find_endp", "label", f.label)
+	if _, err := c.Conn.Write([]byte(request + request)); err != nil {
+		t.Fatal(err)
+	}
+	f.wantWaiting(t, 1)
+	f.open.Close()
+	want := list("status", "2", "property", "")
+	wantBytes(t, c, want+want)
+	f.wantWaiting(t, 0)
 }
 
 // receiverStats returns what the server of an instance tells about its first receiver.
