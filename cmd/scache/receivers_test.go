@@ -335,8 +335,15 @@ func TestReceivers_realReceiver(t *testing.T) {
 // A fullReceiver is one that allows a single connection, which this process has.
 type fullReceiver struct {
 	*postfixtest.Master
-	label string
-	open  net.Conn
+	label  string
+	open   net.Conn
+	remote net.Conn // its other end
+}
+
+// hangUp ends the connection at both ends: until the receiver has closed it, it counts.
+func (f *fullReceiver) hangUp() {
+	f.open.Close()
+	f.remote.Close()
 }
 
 func startFullReceiver(t *testing.T) *fullReceiver {
@@ -350,11 +357,15 @@ func startFullReceiver(t *testing.T) *fullReceiver {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	remote, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close(); remote.Close() })
 	m := startMaster(t, binary, "connection_cache_receivers = { one, 127.0.0.9, connections=1 }\n"+
 		"connection_cache_protocol_timeout = 60s\nconnection_cache_ttl_limit = 1h\nmax_idle = 1h")
 	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return &fullReceiver{m, "smtp\n127.0.0.9\n" + port + "\n0\n", conn}
+	return &fullReceiver{m, "smtp\n127.0.0.9\n" + port + "\n0\n", conn, remote}
 }
 
 // find asks for a connection, and returns the client and the answer, which comes later.
@@ -396,7 +407,7 @@ func TestReceivers_clientGone(t *testing.T) {
 	f.wantWaiting(t, 1)
 	_, third := f.find(t)
 	f.wantWaiting(t, 2)
-	f.open.Close()
+	f.hangUp()
 	select {
 	case found := <-second:
 		if found.Status != client.NotFound {
@@ -439,7 +450,7 @@ func TestReceivers_pipelined(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.wantWaiting(t, 1)
-	f.open.Close()
+	f.hangUp()
 	want := list("status", "2", "property", "")
 	wantBytes(t, c, want+want)
 	f.wantWaiting(t, 0)
