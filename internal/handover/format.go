@@ -378,8 +378,8 @@ func (f *fields) data(name string) []byte {
 	return data
 }
 
-// since returns the time since a past moment, and until the time until a future one. Both are
-// zero where the attribute is missing.
+// since returns the time since a past moment, and until the time until a future one, which is
+// negative when that moment has come. Both are zero where the attribute is missing.
 func (f *fields) since(name string) time.Duration {
 	if at := f.long(name); at != 0 {
 		return max(f.now()-time.Duration(at), 0)
@@ -389,7 +389,7 @@ func (f *fields) since(name string) time.Duration {
 
 func (f *fields) until(name string) time.Duration {
 	if at := f.long(name); at != 0 {
-		return time.Duration(at) - f.now()
+		return cmp.Or(time.Duration(at)-f.now(), -1)
 	}
 	return 0
 }

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package handover
+
+// What administrators and clients would miss if a state did not carry it.
+
+import (
+	"testing"
+	"time"
+
+	"scache/internal/stats"
+)
+
+// TestReceive_timeoutOfAClient has the rest of the timeout arrive, also when it is over by
+// then: without one, the client would be waited for without limit.
+func TestReceive_timeoutOfAClient(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ timeout, passes, want time.Duration }{
+		{time.Minute, time.Second, 59 * time.Second},
+		{time.Second, time.Minute, -59 * time.Second},
+		{time.Second, time.Second, -1},
+		{1, 1, -1},
+		{0, time.Second, 0}, // there is none
+	} {
+		p := newPlace(t)
+		s, _ := newState(t, 1, 0)
+		s.Clients[0].Timeout = test.timeout
+		p.send(t, s)
+		got, _, err := receiver(time.Hour + test.passes).receive(p.message(t))
+		if err != nil || len(got.Clients) != 1 {
+			t.Fatalf("got %+v, %v", got, err)
+		}
+		got.close()
+		if got := got.Clients[0].Timeout; got != test.want {
+			t.Errorf("%v, %v later: got %v, want %v", test.timeout, test.passes, got, test.want)
+		}
+	}
+}
+
+// TestReceive_countsOfAState has every number arrive, lost log lines among them.
+func TestReceive_countsOfAState(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t)
+	s, _ := newState(t, 0, 0)
+	const saved = 1000 // no other number may be above it
+	s.Counts.Values = stats.Values{Saved: saved}
+	n, want := int64(0), map[string]int64{}
+	for name, value := range s.Counts.Counts() {
+		if *value == 0 {
+			n++
+			*value = n
+		}
+		want[name] = *value
+	}
+	if want["lost_lines"] == 0 {
+		t.Errorf("got %v, want lost log lines among them", want)
+	}
+	p.send(t, s)
+	got, _, err := receiver(time.Hour).receive(p.message(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range got.Counts.Counts() {
+		if *value != want[name] {
+			t.Errorf("%s: got %d, want %d", name, *value, want[name])
+		}
+	}
+}
