@@ -105,7 +105,7 @@ func TestEnable_trialInterrupted(t *testing.T) {
 	s.wantUntouched(before)
 }
 
-// TestEnable_rollbackInterrupted has signals come until enable has ended: the rollback is
+// TestEnable_rollbackInterrupted has signals come until the old entry is back: the rollback is
 // completed all the same, and waits for the server of the old entry.
 func TestEnable_rollbackInterrupted(t *testing.T) {
 	t.Parallel()
@@ -116,17 +116,12 @@ func TestEnable_rollbackInterrupted(t *testing.T) {
 	eventually(t, "the entry is the new one", func() bool {
 		return strings.Contains(s.masterCF(), postfix.OurName)
 	})
-	ended := make(chan error, 1)
-	go func() { ended <- c.Wait() }()
-	var err error
-	for waiting := true; waiting; {
-		select {
-		case err = <-ended:
-			waiting = false
-		default:
-			c.Process.Signal(os.Interrupt)
-		}
-	}
+	eventually(t, "the entry is the old one", func() bool {
+		c.Process.Signal(os.Interrupt)
+		return s.masterCF() == before
+	})
+	c.Process.Signal(os.Interrupt)
+	err := c.Wait()
 	if err == nil || c.ProcessState.ExitCode() < 0 {
 		t.Errorf("got %v, want an error of the command's own", err)
 	}

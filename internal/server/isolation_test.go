@@ -8,6 +8,7 @@ package server
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -117,10 +118,12 @@ func TestServer_sessionLimitFollowsClients(t *testing.T) {
 func TestServer_dealsClientsOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	blocked, release := make(chan struct{}), make(chan struct{})
+	blocked, blocking := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(blocking) })
+	defer release()
 	w.alive = func(int) bool {
 		close(blocked)
-		<-release
+		<-blocking
 		return false
 	}
 	_, fd := pipe(t)
@@ -142,7 +145,7 @@ func TestServer_dealsClientsOut(t *testing.T) {
 		p.SetDeadline(time.Now().Add(soon))
 		p.hear(`status\02\0property\0\0property\0\0\0`)
 	}
-	close(release)
+	release()
 	peers[0].hear(`status\02\0property\0\0\0`)
 }
 
