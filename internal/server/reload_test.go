@@ -172,3 +172,37 @@ func TestHandOver_countsLostLines(t *testing.T) {
 		t.Errorf("got %d lost lines, want %d", got, lost)
 	}
 }
+
+// TestHandOver_waitsForAStateOnItsWay has a process hand over while it still receives the
+// state of the one before it.
+func TestHandOver_waitsForAStateOnItsWay(t *testing.T) {
+	t.Parallel()
+	first, second, third := newWorld(t), newWorld(t), newWorld(t)
+	_, fd := pipe(t)
+	first.Cache.SaveSession(time.Minute, []byte("e"), nil, fd)
+	toSecond, toThird := newRelay(t), newRelay(t)
+	if result, err := first.HandOver(toSecond.Sender, false); err != nil || result.Err != nil {
+		t.Fatalf("got %+v, %v", result, err)
+	}
+	second.receptions.turn.Lock() // as if another state came before this one
+	<-toSecond.give(t, second)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if result, err := second.HandOver(toThird.Sender, false); err != nil || result.Err != nil {
+			t.Errorf("got %+v, %v", result, err)
+		}
+	}()
+	select {
+	case <-done:
+		t.Error("the server has handed over without the state on its way")
+	case <-time.After(50 * time.Millisecond):
+	}
+	second.receptions.turn.Unlock()
+	<-done
+	<-toThird.give(t, third)
+	third.receptions.running.Wait()
+	if got := third.Cache.Size(); got != (cache.Size{Endpoints: 1, Sessions: 1}) {
+		t.Errorf("got %+v, want 1 session", got)
+	}
+}
