@@ -15,19 +15,24 @@ import (
 )
 
 // TestAgain_isServedOnceInTheNextTurn has handlers that have more to do: one that is silent,
-// one that is ready as well, and one that is removed meanwhile.
+// one that is ready as well, one that is ready and asks again when it is called, and one that
+// is removed meanwhile.
 func TestAgain_isServedOnceInTheNextTurn(t *testing.T) {
 	t.Parallel()
 	l := newStill(t)
 	calls, other := map[string]int{}, map[string]int{}
 	handlers := map[string]*handler{}
-	for _, name := range []string{"silent", "ready", "removed"} {
+	for _, name := range []string{"silent", "ready", "greedy", "removed"} {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		h := &handler{fd: fds[0]}
-		h.ready = func() { calls[name]++ }
+		h.ready = func() {
+			if calls[name]++; name == "greedy" {
+				h.Again()
+			}
+		}
 		if err := l.Add(&h.Watch, h.fd, h); err != nil {
 			t.Fatal(err)
 		}
@@ -44,11 +49,13 @@ func TestAgain_isServedOnceInTheNextTurn(t *testing.T) {
 			handlers["removed"].Again()
 			handlers["removed"].Remove()
 			unix.Write(other["ready"], []byte("x")) // is not read: it stays ready
+			unix.Write(other["greedy"], []byte("x"))
 		}
 		if err := l.turn(); err != nil {
 			t.Fatal(err)
 		}
-		if calls["silent"] != round || calls["ready"] != round || calls["removed"] != 0 {
+		if calls["silent"] != round || calls["ready"] != round || calls["greedy"] != round ||
+			calls["removed"] != 0 {
 			t.Fatalf("turn %d: got %v, want one call in each turn of those that are there", round, calls)
 		}
 	}
