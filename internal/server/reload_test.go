@@ -158,7 +158,7 @@ func TestHandOver_countsLostLines(t *testing.T) {
 	lost := 0
 	for _, w := range []*world{from, to} {
 		stuck := make(stuckLog)
-		w.Log = maillog.New(stuck)
+		w.Log.SetSinks(stuck)
 		w.Log.SetVerbose(1)
 		for w.Log.Lost() < 10 {
 			w.Log.Debug("a line")
@@ -167,8 +167,8 @@ func TestHandOver_countsLostLines(t *testing.T) {
 		defer close(stuck)
 	}
 	handOver(t, from, to)
-	// The line about the handover is lost, too.
-	if got := to.status().LostLines; got < int64(lost) || got > int64(lost)+1 {
+	// What the servers log about the handover may be lost, too.
+	if got := to.status().LostLines; got < int64(lost) || got >= int64(lost)+10 {
 		t.Errorf("got %d lost lines, want %d", got, lost)
 	}
 }
