@@ -5,9 +5,13 @@ package handover
 // What administrators and clients would miss if a state did not carry it.
 
 import (
+	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"scache/internal/cache"
 	"scache/internal/stats"
 )
 
@@ -63,6 +67,58 @@ func TestReceive_countsOfAState(t *testing.T) {
 	for name, value := range got.Counts.Counts() {
 		if *value != want[name] {
 			t.Errorf("%s: got %d, want %d", name, *value, want[name])
+		}
+	}
+}
+
+// TestReceive_stopsInTime has a process that is about to end read on for a second at the most,
+// from when it has seen that.
+func TestReceive_stopsInTime(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		step time.Duration // between two entries
+		want int           // sessions of 10
+	}{{time.Millisecond, 10}, {maxOvertime / 4, 6}} {
+		p := newPlace(t)
+		s, _ := newState(t, 0, 10)
+		p.send(t, s)
+		now, stop := time.Hour, make(chan struct{})
+		r := Receiver{Now: func() time.Duration { return now }, Stop: stop}.Receive(p.message(t))
+		sessions := 0
+		for e := range r.Entries() {
+			if e, ok := e.(*cache.SavedSession); ok {
+				if sessions++; sessions == 1 {
+					close(stop)
+				}
+				unix.Close(e.FD)
+				now += test.step
+			}
+		}
+		if sessions != test.want || (r.Err == nil) != (test.want == 10) {
+			t.Errorf("%v between entries: got %d sessions, %v, want %d",
+				test.step, sessions, r.Err, test.want)
+		}
+	}
+}
+
+// TestReceive_refusesLongTexts has entries whose strings are too long together, not each alone.
+func TestReceive_refusesLongTexts(t *testing.T) {
+	t.Parallel()
+	third, half := strings.Repeat("x", maxText/3), strings.Repeat("x", maxText/2)
+	for _, test := range []struct {
+		more string
+		want Received
+	}{{"", Received{Sessions: 1, Bindings: 1}}, {"xxx", Received{Lost: 1}}} {
+		p := newPlace(t)
+		s, _ := newState(t, 0, 1)
+		b, session := &s.Bindings[0], &s.Sessions[0]
+		b.Label, b.Property, b.Endpoint = third, third, third+test.more
+		session.Label, session.Property = half, half+test.more
+		p.send(t, s)
+		got, received, err := receiver(time.Hour).receive(p.message(t))
+		got.close()
+		if received != test.want || err != nil {
+			t.Errorf("%d bytes more: got %+v, %v, want %+v", len(test.more), received, err, test.want)
 		}
 	}
 }
