@@ -8,6 +8,7 @@ package eventloop
 
 import (
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -96,14 +97,7 @@ func TestAgain_fromReady(t *testing.T) {
 // TestSetTimeout_isInTimeAtAnyHour has a clock that does not begin at zero.
 func TestSetTimeout_isInTimeAtAnyHour(t *testing.T) {
 	t.Parallel()
-	start := time.Now()
-	l, err := New(func() time.Duration { return time.Hour + time.Since(start) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	ended := make(chan error, 1)
-	go func() { ended <- l.Run() }()
-	w := &world{Loop: l, t: t}
+	w, _ := newObservedWorld(t)
 	h, remote := w.pair(func(*handler) {})
 	defer unix.Close(remote)
 	defer unix.Close(h.fd)
@@ -114,10 +108,6 @@ func TestSetTimeout_isInTimeAtAnyHour(t *testing.T) {
 	case <-timedOut:
 	case <-time.After(20 * time.Second):
 		t.Error("got a timeout of 20ms that has not ended after 20s")
-	}
-	l.Post(l.Stop)
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 
@@ -140,15 +130,39 @@ func TestRun_survivesSignals(t *testing.T) {
 // clock.
 func TestRun_sleepsWithoutTimers(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
+	w, looks := newObservedWorld(t)
 	w.do(func() {})
-	looks := int64(-1)
+	n := int64(-1)
 	for range 100 { // it may look again for some microseconds
-		before := w.looks.Load()
+		before := looks.Load()
 		time.Sleep(20 * time.Millisecond)
-		if looks = w.looks.Load() - before; looks == 0 {
+		if n = looks.Load() - before; n == 0 {
 			return
 		}
 	}
-	t.Errorf("got %d looks at the clock in 20ms, want none", looks)
+	t.Errorf("got %d looks at the clock in 20ms, want none", n)
+}
+
+// newObservedWorld returns a loop that runs, with a clock that does not begin at zero, and how
+// often the loop has looked at it.
+func newObservedWorld(t *testing.T) (w *world, looks *atomic.Int64) {
+	t.Helper()
+	start := time.Now()
+	looks = new(atomic.Int64)
+	l, err := New(func() time.Duration {
+		looks.Add(1)
+		return time.Hour + time.Since(start)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w = &world{Loop: l, t: t, ended: make(chan error, 1)}
+	go func() { w.ended <- l.Run() }()
+	t.Cleanup(func() {
+		w.Post(w.Stop)
+		if err := <-w.ended; err != nil {
+			t.Error(err)
+		}
+	})
+	return w, looks
 }

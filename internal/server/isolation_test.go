@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/cache"
+	"scache/internal/testenv"
 )
 
 // TestPanic_outputReachesNoOtherClient has a conversation of the same worker end between its
@@ -24,7 +25,7 @@ func TestPanic_outputReachesNoOtherClient(t *testing.T) {
 	w := newWorld(t)
 	w.OnPanic = func() {}
 	w.alive = func(int) bool { panic("a bug") }
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
 	w.Cache.SaveSession(time.Minute, []byte("e"), nil, fd)
 	worker := stillWorker(t, w)
@@ -67,15 +68,15 @@ func TestConversation_keepsNoLongRequest(t *testing.T) {
 func TestServer_repliesBeforeTheDescriptor(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	_, fd := pipe(t)
-	want := inode(t, fd)
+	_, fd := testenv.Pipe(t)
+	want := testenv.Inode(t, fd)
 	w.Cache.SaveSession(time.Minute, []byte("e"), []byte("p"), fd)
 	p := w.connect(t)
 	p.say(`request\0find_endp\0label\0e\0\0dummy\0\0\0`)
 	p.hear(`status\00\0property\0p\0\0`)
 	p.hear(`\0`)
 	got, err := p.Take()
-	if err != nil || inode(t, got) != want {
+	if err != nil || testenv.Inode(t, got) != want {
 		t.Fatalf("got descriptor %d, %v, want that of the session", got, err)
 	}
 	unix.Close(got)
@@ -91,7 +92,7 @@ func TestServer_sessionLimitFollowsClients(t *testing.T) {
 	w.SessionLimit = func(clients int) int { return files - clients }
 	fill := func() (sessions int) {
 		for i := range files + 1 {
-			_, fd := pipe(t)
+			_, fd := testenv.Pipe(t)
 			w.Cache.SaveSession(time.Minute, fmt.Append(nil, i), nil, fd)
 		}
 		return w.Cache.Size().Sessions
@@ -126,7 +127,7 @@ func TestServer_dealsClientsOut(t *testing.T) {
 		<-blocking
 		return false
 	}
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	w.Cache.SaveSession(time.Minute, []byte("slow"), nil, fd)
 	var peers []*peer
 	for range 2 * len(w.workers) {

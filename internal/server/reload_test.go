@@ -14,6 +14,7 @@ import (
 	"scache/internal/fdpass"
 	"scache/internal/handover"
 	"scache/internal/maillog"
+	"scache/internal/testenv"
 )
 
 // TestHandOver_timeoutContinues has a client that is stuck. The timeout of the first process
@@ -92,7 +93,7 @@ func (r relay) give(t *testing.T, to *world) (gone chan struct{}) {
 func TestHandOver_stateThatHasJustArrived(t *testing.T) {
 	t.Parallel()
 	first, second, third := newWorld(t), newWorld(t), newWorld(t)
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	first.Cache.SaveSession(time.Minute, []byte("e"), nil, fd)
 	p := first.connect(t)
 	p.miss()
@@ -178,7 +179,7 @@ func TestHandOver_countsLostLines(t *testing.T) {
 func TestHandOver_waitsForAStateOnItsWay(t *testing.T) {
 	t.Parallel()
 	first, second, third := newWorld(t), newWorld(t), newWorld(t)
-	_, fd := pipe(t)
+	_, fd := testenv.Pipe(t)
 	first.Cache.SaveSession(time.Minute, []byte("e"), nil, fd)
 	toSecond, toThird := newRelay(t), newRelay(t)
 	if result, err := first.HandOver(toSecond.Sender, false); err != nil || result.Err != nil {
