@@ -26,6 +26,9 @@ type ReceiverConfig struct {
 	// Hosts are the addresses to listen at, IPv4 or IPv6. All get the same port.
 	Hosts []string
 
+	// Port is the port to listen at. Zero is one that is free.
+	Port int
+
 	// MaxConnections is how many connections may be open at once, over all of its
 	// addresses, and MaxPerClient how many of one client address. Zero is no limit.
 	MaxConnections, MaxPerClient int
@@ -174,8 +177,10 @@ func (r *Receiver) block(l net.Listener) error {
 }
 
 func (r *Receiver) listen() (err error) {
-	if r.Port, err = FreePort(); err != nil {
-		return err
+	if r.Port = r.config.Port; r.Port == 0 {
+		if r.Port, err = FreePort(); err != nil {
+			return err
+		}
 	}
 	for _, host := range r.config.Hosts {
 		l, err := net.Listen("tcp", net.JoinHostPort(host, strconv.Itoa(r.Port)))

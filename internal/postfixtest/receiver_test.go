@@ -296,3 +296,20 @@ func TestStartReceiver_fails(t *testing.T) {
 		t.Error("got a receiver at an address of another machine, want an error")
 	}
 }
+
+func TestReceiver_port(t *testing.T) {
+	t.Parallel()
+	port, err := FreePort()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := startReceiver(t, ReceiverConfig{Port: port})
+	if r.Port != port {
+		t.Errorf("got port %d, want %d", r.Port, port)
+	}
+	call(t, r, "127.0.0.1").want(t, "220")
+	if second, err := StartReceiver(ReceiverConfig{Port: port}); err == nil {
+		second.Close()
+		t.Error("a port that is taken: got no error, want one")
+	}
+}
