@@ -55,7 +55,7 @@ type watcher struct {
 	site *site
 	naming
 	order     order
-	hits      bool // show destinations with misses, not endpoints with sessions
+	kind      tableKind
 	interval  time.Duration
 	last, now view
 }
@@ -172,7 +172,7 @@ func (w *watcher) press(key *tcell.EventKey) (quit bool) {
 	case 's':
 		w.order = w.order.next()
 	case 'h':
-		w.hits = !w.hits
+		w.toggle(ofMisses)
 	case 'l':
 		w.whole = !w.whole
 	case '+':
@@ -183,18 +183,37 @@ func (w *watcher) press(key *tcell.EventKey) (quit bool) {
 	return false
 }
 
+// toggle changes to a table, or back to the endpoints.
+func (w *watcher) toggle(kind tableKind) {
+	if w.kind == kind {
+		kind = ofEndpoints
+	}
+	w.kind = kind
+}
+
 // show draws the screen.
 func (w *watcher) show(screen tcell.Screen, err error) {
 	_, height := screen.Size()
-	lines := []string{"scachectl top: waiting for the server", "", fmt.Sprint(err), "", "q quits"}
+	lines := []line{
+		{{warning, "scachectl top: waiting for the server"}}, {},
+		{{plain, fmt.Sprint(err)}}, {}, w.keys(),
+	}
 	if err == nil {
 		lines = w.lines(height - headerLines)
-		lines[1] = fmt.Sprintf("q quits, s sorts: %s, h misses, l labels, + - every %v", w.order,
-			w.interval)
+		lines[1] = w.keys()
 	}
 	screen.Clear()
 	for y, line := range lines {
-		screen.PutStr(0, y, line)
+		line.draw(screen, y)
 	}
 	screen.Show()
+}
+
+// keys returns the line that says what keys are for.
+func (w *watcher) keys() line {
+	return line{
+		{number, "q"}, {plain, " quits, "}, {number, "s"}, {plain, " sorts: " + w.order.String() + ", "},
+		{number, "h"}, {plain, " misses, "}, {number, "l"}, {plain, " labels, "},
+		{number, "+ -"}, {plain, fmt.Sprintf(" every %v", w.interval)},
+	}
 }

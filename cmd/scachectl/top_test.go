@@ -95,7 +95,7 @@ func TestTop(t *testing.T) {
 	})
 	must(t, "--socket", m.Socket, "flush", "--all")
 	saveConnection(t, m.Socket)
-	s.wait("sessions      1", "peak     31", "smtp 192.0.2.1  127.0.0.1:")
+	s.wait("sessions      1", "peak         31", "smtp 192.0.2.1  127.0.0.1:")
 	s.waitFor("the flushed session is gone",
 		func(lines []string) bool { return !strings.Contains(strings.Join(lines, "\n"), remote) })
 	m.Cmd.Process.Kill()
@@ -155,7 +155,7 @@ func TestTop_fitsTheScreen(t *testing.T) {
 		must(t, "--socket", m.Socket, "debug", "save", "endpoint",
 			fmt.Sprintf(`smtp\n東京%02d.example 東京 東京 東京 東京 東京 東京 東京 東京 東京\n25\n`, i), "--ttl", "1000")
 	}
-	for _, size := range [][2]int{{10, 3}, {40, 12}, {200, 60}} {
+	for _, size := range [][2]int{{10, 3}, {60, 12}, {200, 60}} {
 		s := newScreenOf(t, size[0], size[1], tool, "--socket", m.Socket, "top")
 		s.waitFor(fmt.Sprintf("a screen of %v", size), func(lines []string) bool {
 			switch {

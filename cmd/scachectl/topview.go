@@ -5,7 +5,9 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"scache/internal/client"
@@ -37,59 +39,155 @@ func (c *site) look() (v view) {
 	return v
 }
 
-// headerLines is what lines returns before the endpoints.
+// headerLines is the number of lines before the first row of the table.
 const headerLines = 8
 
-// lines returns the view as text, with up to this number of rows below the header. The
-// last line says how many are not shown.
-func (w *watcher) lines(rows int) []string {
-	s, was, seconds := w.now.status, w.last.status, w.now.at.Sub(w.last.at).Seconds()
+// lines returns the view, with up to this number of rows in its table. If there are more,
+// the last line says how many.
+func (w *watcher) lines(rows int) []line {
+	note := line{}
+	if w.now.contents.Truncated {
+		note = line{{warning, "truncated: the server sends more entries or bytes than are taken"}}
+	}
+	s := w.now.status
+	head := []line{
+		{{title, "scache " + s.Version}, {plain, fmt.Sprintf("  pid %d  up %v  %s",
+			s.PID, round(s.Uptime), w.now.at.Format(time.TimeOnly))}},
+		{},
+	}
+	head = append(head, w.numbers()...)
+	return append(append(head, note), tableLines(w.table(), rows)...)
+}
+
+// numbers returns what the server holds, and the rates of what it does.
+func (w *watcher) numbers() []line {
+	s, was, seconds := &w.now.status, &w.last.status, w.now.at.Sub(w.last.at).Seconds()
 	if was.PID != s.PID { // another process: rates since counting began
-		was, seconds = control.Status{}, time.Duration(max(s.Counted, s.Uptime)).Seconds()
+		was, seconds = &control.Status{}, time.Duration(max(s.Counted, s.Uptime)).Seconds()
 	}
 	seconds = max(seconds, 0.001)
 	rate := func(now, before int64) string {
-		return fmt.Sprintf("%.0f/s",
-			float64(now-before)/seconds)
+		return fmt.Sprintf("%.0f/s", float64(now-before)/seconds)
 	}
-	hits, wasHits := s.DestinationHits+s.EndpointHits, was.DestinationHits+was.EndpointHits
-	misses, wasMisses := s.DestinationMisses+s.EndpointMisses, was.DestinationMisses+was.EndpointMisses
-	lines := []string{
-		fmt.Sprintf("scache %s  pid %d  up %v  %s",
-			s.Version, s.PID, round(s.Uptime), w.now.at.Format(time.TimeOnly)),
-		"",
-		fmt.Sprintf("sessions %6d   peak %6d   limit %6d   clients %6d",
-			s.Sessions, s.PeakSessions, s.SessionLimit, s.Clients),
-		fmt.Sprintf("endpoints %5d   peak %6d   destinations %5d   peak %6d",
-			s.Endpoints, s.PeakEndpoints, s.Destinations, s.PeakDestinations),
-		fmt.Sprintf("hits %10s   misses %8s   hit rate %4s   saves %8s",
-			rate(hits, wasHits), rate(misses, wasMisses),
-			percent(hits-wasHits, hits-wasHits+misses-wasMisses), rate(s.Saved, was.Saved)),
-		fmt.Sprintf("expired %7s   dead %10s   evicted %8s   flushed %8s",
-			rate(s.Expired, was.Expired), rate(s.Dead, was.Dead),
-			rate(s.Evicted, was.Evicted), rate(s.Flushed, was.Flushed)),
-		"",
+	loss := func(now, before int64) piece {
+		if now > before {
+			return piece{warning, rate(now, before)}
+		}
+		return piece{number, rate(now, before)}
 	}
-	if w.now.contents.Truncated {
-		lines[6] = "truncated: the server sends more entries or bytes than are taken"
+	count := func(n int64) piece { return piece{number, fmt.Sprint(n)} }
+	hits := s.DestinationHits + s.EndpointHits - was.DestinationHits - was.EndpointHits
+	misses := s.DestinationMisses + s.EndpointMisses - was.DestinationMisses - was.EndpointMisses
+	found := piece{good, percent(hits, hits+misses)}
+	if hits == 0 {
+		found.as = number
 	}
-	table := w.endpointTable().lines()
-	if w.hits {
-		table = w.missTable().lines()
+	return []line{
+		grid("sessions", count(s.Sessions), "peak", count(s.PeakSessions),
+			"limit", count(s.SessionLimit), "clients", count(s.Clients)),
+		grid("endpoints", count(s.Endpoints), "peak", count(s.PeakEndpoints),
+			"destinations", count(s.Destinations), "peak", count(s.PeakDestinations)),
+		grid("hits", piece{number, rate(hits, 0)}, "misses", piece{number, rate(misses, 0)},
+			"hit rate", found, "saves", piece{number, rate(s.Saved, was.Saved)}),
+		grid("expired", piece{number, rate(s.Expired, was.Expired)}, "dead", loss(s.Dead, was.Dead),
+			"evicted", loss(s.Evicted, was.Evicted),
+			"flushed", piece{number, rate(s.Flushed, was.Flushed)}),
 	}
-	if more := len(table) - 1 - rows; more > 0 {
-		table = append(table[:max(rows, 1)], fmt.Sprintf("… %d more", more+1))
-	}
-	return append(lines, table...)
 }
 
-// endpointTable returns the endpoints with sessions.
+// grid returns a line of names and values. The values are right-aligned in columns.
+func grid(cells ...any) (l line) {
+	for i, width := range []int{15, 15, 18, 15} {
+		name, value := cells[2*i].(string), cells[2*i+1].(piece)
+		if i > 0 {
+			l = append(l, piece{plain, "   "})
+		}
+		space := max(width-len(name)-len(value.text), 1)
+		l = append(l, piece{faint, name}, piece{plain, strings.Repeat(" ", space)}, value)
+	}
+	return l
+}
+
+// tableLines returns a heading and up to this number of rows, one of which says how many
+// more there are.
+func tableLines(t *table, rows int) []line {
+	var lines []line
+	for i, text := range t.lines() {
+		shown := plain
+		if i == 0 {
+			shown = heading
+		}
+		lines = append(lines, line{{shown, strings.TrimRight(text, " ")}})
+	}
+	if more := len(t.rows) - rows; more > 0 {
+		lines = append(lines[:max(rows, 1)], line{{faint, fmt.Sprintf("… %d more", more+1)}})
+	}
+	return lines
+}
+
+// A tableKind is what the table of the screen shows.
+type tableKind int
+
+const (
+	ofEndpoints tableKind = iota
+	ofMisses
+)
+
+// table returns the table that the user has chosen.
+func (w *watcher) table() *table {
+	switch w.kind {
+	case ofMisses:
+		return w.missTable()
+	default:
+		return w.endpointTable()
+	}
+}
+
+// endpointTable returns the endpoints with sessions, and a destination that leads to each.
+// Remote addresses are a column only if the labels of the endpoints do not have them.
 func (w *watcher) endpointTable() *table {
-	t := newTable(">SESSIONS|>   AGE|>  LEFT|ENDPOINT|REMOTE")
-	for _, e := range arrange(w.now.contents.endpoints(), w.order, 0, keyOfEndpoint) {
-		t.add(e.sessions, age(e.age), age(e.left), w.of(e.label), remote(e.remote))
+	all := arrange(w.now.contents.endpoints(), w.order, 0, keyOfEndpoint)
+	heading, remotes := ">SESSIONS|>   AGE|>  LEFT|DESTINATION|ENDPOINT", false
+	for _, e := range all {
+		remotes = remotes || !e.namesRemote()
+	}
+	if remotes {
+		heading += "|REMOTE"
+	}
+	t := newTable(heading)
+	destinations := w.destinations()
+	for _, e := range all {
+		row := []any{e.sessions, age(e.age), age(e.left),
+			cmp.Or(destinations[e.label], "-"), w.of(e.label)}
+		if remotes {
+			row = append(row, remote(e.remote))
+		}
+		t.add(row...)
 	}
 	return t
+}
+
+// destinations returns a destination for each endpoint that has some, the first in the
+// order of their labels, and how many more lead there.
+func (w *watcher) destinations() map[string]string {
+	all := map[string][]string{}
+	for _, b := range w.now.contents.Bindings {
+		all[b.Endpoint] = append(all[b.Endpoint], b.Destination)
+	}
+	texts := map[string]string{}
+	for endpoint, labels := range all {
+		texts[endpoint] = w.of(slices.Min(labels))
+		if len(labels) > 1 {
+			texts[endpoint] += fmt.Sprintf(" +%d", len(labels)-1)
+		}
+	}
+	return texts
+}
+
+// namesRemote reports whether the label has the remote address.
+func (e endpoint) namesRemote() bool {
+	l, ok := parseLabel(raw(e.label))
+	return ok && net.JoinHostPort(l.address, l.port) == e.remote
 }
 
 // missTable returns the destinations, those with the most misses first.
