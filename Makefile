@@ -10,7 +10,7 @@ VERSION = $(shell sed -n '1s/.*(\(.*\)).*/\1/p' $(DEBIAN)/changelog)
 DATE = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1)" '+%B %-d, %Y')
 GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench check test test-package test-versions test-rpm test-container record soak faults \
+.PHONY: build demo bench pictures check test test-package test-versions test-rpm test-container record soak faults \
 	fuzz mutants cover dist install install-files uninstall selinux install-selinux deb rpm clean
 
 build:
@@ -28,6 +28,15 @@ bench:
 	@$(MAKE) --no-print-directory -s build
 	bin/scachebench --json bin/bench.json --csv bin/bench.csv run
 	gnuplot -c cmd/scachebench/plot.gnuplot bin/bench.csv cmd/scachebench
+
+# The pictures in the documents: of scachectl top, with mail of its own, and of the demo's
+# table, if bin/demo.txt has its output: make demo | tee bin/demo.txt
+pictures:
+	@.ci/install postfix tmux iproute2
+	@$(MAKE) --no-print-directory -s build
+	bin/scachebench picture top >bin/top.svg
+	mv bin/top.svg cmd/scachectl/top.svg
+	if [ -e bin/demo.txt ]; then bin/scachebench picture demo <bin/demo.txt >cmd/scachebench/demo.svg; fi
 
 # What can be checked without root, network and Postfix, in less than a minute.
 check:

@@ -23,7 +23,8 @@ import (
 type demo struct {
 	scache    string // our binary
 	scachectl string
-	stories   []string // names of those to run; none are all of them
+	stories   []string      // names of those to run; none are all of them
+	traffic   time.Duration // before a picture
 
 	stock string
 	views []view // of our cache

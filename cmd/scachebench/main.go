@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -21,11 +22,15 @@ import (
 
 const help = `usage: scachebench [options] demo [STORY...]
        scachebench [options] run
+       scachebench [options] picture top | demo
 
 demo sends mail through Postfix mail systems of its own, with the stock connection cache
 and with this one. Each story is one kind of mail traffic:
 %s
 run measures connection cache servers.
+
+picture writes an SVG file to standard output: of scachectl top while mail is sent, or of the
+table in the demo's output, which it reads from standard input.
 
 `
 
@@ -45,16 +50,21 @@ func main() {
 }
 
 func run(ctx context.Context) error {
-	// Parts of the benchmark run in separate processes of this binary.
+	// Parts of the benchmark and of a picture run in separate processes of this binary.
 	switch {
 	case len(os.Args) == 3 && os.Args[1] == "load":
 		return runLoad(os.Args[2])
 	case len(os.Args) == 2 && os.Args[1] == "floor":
 		return runFloor()
+	case len(os.Args) == 5 && os.Args[1] == "screen":
+		return runScreen(ctx, os.Args[2], os.Args[3], os.Args[4])
 	}
 	d, b := demo{}, bench{}
 	pflag.StringVar(&d.scache, "scache", "bin/scache", "the `binary` to show")
-	pflag.StringVar(&d.scachectl, "scachectl", "bin/scachectl", "demo: the `binary` of scachectl")
+	pflag.StringVar(&d.scachectl, "scachectl", "bin/scachectl", "demo, picture: the `binary` of scachectl")
+	pflag.DurationVar(&d.traffic, "traffic", 25*time.Second,
+		"picture: for how long mail is sent before the screen of top is taken; "+
+			"sessions last for 20 seconds at most")
 	stock := pflag.String("stock", "",
 		"run: the `binary` to compare with (default: the one of the installed Postfix)")
 	others := pflag.StringToString("other", nil, "run: more binaries to measure, by `name=path`")
@@ -74,6 +84,8 @@ func run(ctx context.Context) error {
 	case pflag.Arg(0) == "demo":
 		d.stories = pflag.Args()[1:]
 		return d.run(ctx)
+	case pflag.Arg(0) == "picture" && pflag.NArg() == 2:
+		return d.picture(ctx, pflag.Arg(1))
 	case pflag.Arg(0) == "run" && pflag.NArg() == 1:
 		if err := b.choose(*stock, d.scache, *others); err != nil {
 			return err
@@ -92,7 +104,7 @@ func run(ctx context.Context) error {
 		return nil
 	}
 	pflag.Usage()
-	return errors.New("missing command: demo or run")
+	return errors.New("missing command: demo, run or picture")
 }
 
 // choose sets the servers to measure.
