@@ -71,32 +71,31 @@ func TestReceive_countsOfAState(t *testing.T) {
 	}
 }
 
-// TestReceive_stopsInTime has a process that is about to end read on for a second at the most,
-// from when it has seen that.
+// TestReceive_stopsInTime has a process that is about to end: it reads on until its overtime
+// is over.
 func TestReceive_stopsInTime(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		step time.Duration // between two entries
-		want int           // sessions of 10
-	}{{time.Millisecond, 10}, {maxOvertime / 4, 6}} {
+	for _, want := range []int{10, 6} { // of 10 sessions
 		p := newPlace(t)
 		s, _ := newState(t, 0, 10)
 		p.send(t, s)
-		now, stop := time.Hour, make(chan struct{})
-		r := Receiver{Now: func() time.Duration { return now }, Stop: stop}.Receive(p.message(t))
+		stop, overtime := make(chan struct{}), make(chan struct{})
+		r := Receiver{Now: zero, Stop: stop, Overtime: overtime}.Receive(p.message(t))
 		sessions := 0
 		for e := range r.Entries() {
 			if e, ok := e.(*cache.SavedSession); ok {
-				if sessions++; sessions == 1 {
+				sessions++
+				if sessions == 1 {
 					close(stop)
 				}
+				if sessions == want && want < 10 {
+					close(overtime)
+				}
 				unix.Close(e.FD)
-				now += test.step
 			}
 		}
-		if sessions != test.want || (r.Err == nil) != (test.want == 10) {
-			t.Errorf("%v between entries: got %d sessions, %v, want %d",
-				test.step, sessions, r.Err, test.want)
+		if sessions != want || (r.Err == nil) != (want == 10) {
+			t.Errorf("got %d sessions, %v, want %d", sessions, r.Err, want)
 		}
 	}
 }
