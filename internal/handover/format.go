@@ -171,7 +171,7 @@ func (e entryWriter) hits(h *Hits) error {
 	return e.End()
 }
 
-// descriptors returns those of a client, in the order in which they are sent.
+// descriptors returns the descriptors of a client, in the order in which they are sent.
 func (c *Client) descriptors() []int {
 	if c.Session != fdpass.None {
 		return []int{c.FD, c.Session}
@@ -184,8 +184,8 @@ type entryReader struct {
 	in      *attr.Decoder
 	now     func() time.Duration
 	version int32
-	read    int            // entries
-	missing map[string]int // entries, by kind, that were announced and not read yet
+	read    int            // number of entries read so far
+	missing map[string]int // number of entries, by kind, that are announced and not read yet
 }
 
 // newEntryReader reads the header.
@@ -199,7 +199,9 @@ func newEntryReader(r io.Reader, now func() time.Duration) (*entryReader, error)
 	}
 	f := fields{list: list}
 	e.version = f.int("version", 0)
-	for name, kind := range map[string]string{"bindings": kindBinding, "sessions": kindSession, "clients": kindClient} {
+	for name, kind := range map[string]string{
+		"bindings": kindBinding, "sessions": kindSession, "clients": kindClient,
+	} {
 		n := f.int(name, 0)
 		if n < 0 || n > maxEntries {
 			f.keep(fmt.Errorf("%d %s", n, name))
@@ -267,8 +269,8 @@ func readSession(f fields, fd int) (cache.SavedSession, error) {
 	return s, f.err
 }
 
-// readClient returns a client without its descriptors. announcement is what clients hear
-// first that were handed over by a version that did not say so itself.
+// readClient returns a client without its descriptors. announcement is the first output to a
+// client that has received none yet; descriptions of version 1 do not contain its bytes.
 func readClient(f fields, announcement []byte) (Client, error) {
 	c := Client{
 		FD: fdpass.None, Session: fdpass.None,
@@ -302,7 +304,8 @@ func readCounts(f fields) (c Counts, err error) {
 }
 
 func readHits(f fields) (h Hits, err error) {
-	h.Level, h.Label, h.Age, h.Error = f.string("level"), f.string("label"), f.since("since"), f.long("error")
+	h.Level, h.Label = f.string("level"), f.string("label")
+	h.Age, h.Error = f.since("since"), f.long("error")
 	i := 0
 	for text := range strings.FieldsSeq(f.string("counts")) {
 		if i == len(h.Counts) {
@@ -317,14 +320,15 @@ func readHits(f fields) (h Hits, err error) {
 	return h, f.err
 }
 
-// fields are the attributes of an entry, which may be missing. The first one that cannot be
-// understood leaves an error.
+// fields reads the attributes of an entry. A missing attribute has a default. err is the first
+// error in a value.
 type fields struct {
 	list attr.List
 	now  func() time.Duration
 	err  error
 }
 
+// keep keeps an error, if it is the first one.
 func (f *fields) keep(err error) { f.err = cmp.Or(f.err, err) }
 
 func (f *fields) string(name string) string {

@@ -5,22 +5,25 @@
 //
 // The next process does not exist yet: master(8) starts it when a client connects and the old
 // process has exited. So the old process becomes such a client itself. It connects to the
-// socket that it serves, sends one request with one descriptor, and exits. All else waits in
-// the kernel, in socket pairs, until the new process reads it. The connection to the socket
-// is among the descriptors, so that it stays open after the exit: the stock server crashes if
-// a client disconnects before the server has announced itself. A server that does not know
-// the request answers with an error, and the kernel closes what it was sent.
+// socket that it serves, sends one request with one descriptor, and exits. Everything else
+// waits in the kernel, in socket pairs, until the new process reads it.
+//
+// The connection to the socket is one of the descriptors that are sent, so it stays open after
+// the exit. Otherwise the stock server, if that is the next process, would crash: it does so
+// when a client disconnects before the server has announced itself. A server that does not
+// know the request answers with an error. The kernel then closes the descriptors.
 //
 //	old process                            kernel                        new process
 //	1 acquires memory file, sockets
 //	2 stops accepting, pauses its loops
 //	3 queues the descriptors ───────────▶  socket pairs ───────────┐
 //	4 connects, writes the description ─▶  memory file, connection │
-//	5 sends "take_over", exits ─────────▶  accept queue ───────────┴──▶  [Receive]
+//	5 sends "take_over", exits ─────────▶  accept queue ───────────┴──▶  [Receiver]
 //
 // Until step 5 has succeeded, the old process owns everything: it can give up at any point and
-// serve on. Afterwards it owns nothing. [Sender] is the old process, [Receiver] the new one;
-// format.go has the format of the description, which older and newer versions can read.
+// continue to serve. Afterwards it owns nothing. The old process uses a [Sender], the new one a
+// [Receiver]. The format of the description is in format.go; older and newer versions can read
+// it.
 package handover
 
 import (
@@ -45,17 +48,17 @@ type State struct {
 	Hits      []Hits
 }
 
-// Hits are the counts of a label, of one level.
+// Hits are the counts of one label at one level of the cache.
 type Hits struct {
 	Level string
 	topk.Entry
 	Age time.Duration // since counting began
 }
 
-// Counts are the numbers that the next process continues, and the time since when they count.
+// Counts are the counters that the next process continues.
 type Counts struct {
 	stats.Values
-	Age time.Duration
+	Age time.Duration // since counting began
 }
 
 // A Phase is a point in the conversation with a client at which the server waits for it.
@@ -63,7 +66,7 @@ type Phase string
 
 // The phases, by their names in the description.
 const (
-	BetweenRequests Phase = "between_requests" // the next list may have begun
+	BetweenRequests Phase = "between_requests" // the next list may have arrived in part
 	DescriptorDue   Phase = "descriptor_due"   // for the request at the head of the unread bytes
 	DummyDue        Phase = "dummy_due"        // before the session can be sent
 	DescriptorGoing Phase = "descriptor_going" // the session is being sent
@@ -75,8 +78,8 @@ type Client struct {
 	Phase     Phase
 	Session   int           // the descriptor of the session that it is being given, or fdpass.None
 	AckDue    bool          // the client has yet to acknowledge a descriptor
-	Unread    []byte        // input that was not processed yet
-	Unwritten []byte        // output that comes first
+	Unread    []byte        // input that is not processed yet
+	Unwritten []byte        // output that the client has not received yet; it is sent first
 	TooLong   bool          // the list that is arriving is too long, and only its end is kept
 	Timeout   time.Duration // what remains of the wait for the client, if not zero
 	Wait      *Wait         // for a connection to a receiver, or nil

@@ -21,19 +21,19 @@ import (
 // A Receiver is what the new process needs to receive states.
 type Receiver struct {
 	Now          func() time.Duration // of the clock that all processes share
-	Announcement []byte               // for clients of a state that does not say what they hear first
+	Announcement []byte               // for clients of a state of version 1: see readClient
 	Stop         <-chan struct{}      // closed when the process is about to end
 	Overtime     <-chan struct{}      // closed when it must end
 	MakeRoom     func()               // gives up descriptors that clients need more, or nil
 }
 
-// Received counts what has arrived, and the sessions and clients that were announced and have
-// not.
+// Received counts what has arrived. Lost counts the sessions and clients that were announced
+// and have not arrived.
 type Received struct{ Sessions, Bindings, Clients, Lost int }
 
-// The sender has exited, so all that it sent is there already. Waiting is for descriptors:
-// this process may have none left at the moment. The bounds are on the total time of a state,
-// as any process of the user may pretend to be a sender.
+// The sender has exited, so everything that it sent has arrived. A receiver may still have to
+// wait for room: this process may have no descriptors left at the moment. The bounds are on
+// the total time of a state, as any process of the user may pretend to be a sender.
 const (
 	maxWaitForData = time.Second
 	maxWaitForRoom = 5 * time.Second
@@ -52,7 +52,7 @@ type Reception struct {
 	entries *entryReader
 	sources []*fdpass.Socket // where the batches come from
 	batch   []int            // the rest of the present batch
-	ours    []int            // descriptors to be closed at the end
+	held    []int            // descriptors that are only kept open until the end
 
 	waitedForData, waitedForRoom time.Duration
 }
@@ -103,14 +103,14 @@ func (r *Reception) open() error {
 		return errors.New("the description is missing")
 	}
 	r.memory = os.NewFile(uintptr(first[0]), "description")
-	r.ours = first[1:]
+	r.held = first[1:]
 	size, err := memorySize(first[0])
 	if err != nil {
 		return err
 	}
 	r.sources = []*fdpass.Socket{r.control} // version 1
-	if len(first) > 2 {                     // the second one keeps the connection open
-		r.ours = first[1:2]
+	if len(first) > 2 {
+		r.held = first[1:2] // the sender's connection to the socket: see the package comment
 		r.sources = nil
 		for _, fd := range first[2:] {
 			r.sources = append(r.sources, fdpass.NewSocket(fd))
@@ -145,7 +145,7 @@ func memorySize(fd int) (int64, error) {
 
 func (r *Reception) close() {
 	closeAll(r.batch)
-	closeAll(r.ours)
+	closeAll(r.held)
 	for _, s := range r.sources {
 		s.Close()
 	}
@@ -158,8 +158,8 @@ func (r *Reception) close() {
 	}
 }
 
-// next returns the next entry, or nil for one that is not understood or not complete. An
-// error ends it all: it is unknown then to which entries the next descriptors belong.
+// next returns the next entry, or nil for one that is not understood or not complete. After an
+// error nothing more can be read: it is unknown to which entries the next descriptors belong.
 func (r *Reception) next() (any, error) {
 	select {
 	case <-r.Overtime:
@@ -281,9 +281,9 @@ func (r *Reception) descriptor(kind string) (int, error) {
 	return fd, nil
 }
 
-// receiveBatch receives a batch. It waits for it, and for room for its descriptors. A batch
-// that finds no room in time is discarded: its descriptors are missing. For an urgent one,
-// others make room.
+// receiveBatch receives a batch. It waits for the batch, and for room for its descriptors. If
+// there is no room in time, it discards the batch, and the descriptors are missing. If urgent
+// is set, it calls MakeRoom.
 func (r *Reception) receiveBatch(s *fdpass.Socket, urgent bool) (fds []int, n int, err error) {
 	for {
 		fds, n, err = s.ReceiveBatch()
@@ -306,8 +306,8 @@ func (r *Reception) receiveBatch(s *fdpass.Socket, urgent bool) (fds []int, n in
 
 var errStopped = errors.New("the rest was not read: the process is about to end")
 
-// wait waits for a moment, unless it has waited for too long or is to stop, and reports
-// whether it did.
+// wait waits for waitStep, and reports whether it did. It does not wait if the total time has
+// reached the limit, or if Stop is closed.
 func (r *Reception) wait(total *time.Duration, limit time.Duration) bool {
 	if *total >= limit {
 		return false
@@ -321,7 +321,7 @@ func (r *Reception) wait(total *time.Duration, limit time.Duration) bool {
 	}
 }
 
-// A persistentReader reads the memory file, and tries again what fails by itself.
+// A persistentReader reads the memory file. After a transient failure it tries again.
 type persistentReader struct{ *Reception }
 
 func (p persistentReader) ReadAt(b []byte, off int64) (n int, err error) {

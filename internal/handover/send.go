@@ -19,8 +19,9 @@ import (
 	"scache/internal/fdpass"
 )
 
-// A Sender hands a state over to the next process. Acquire may be called at any time, more
-// than once; Send when nothing changes the state any more. A failed Send can be repeated.
+// A Sender hands a state over to the next process. Acquire may be called at any time, and more
+// than once. Send may be called when nothing changes the state any more. After an error, Send
+// can be called again.
 type Sender struct {
 	Path  string      // of the listening socket
 	Owner fdpass.Peer // of the listening socket: nothing is sent to another process
@@ -29,41 +30,42 @@ type Sender struct {
 	Now   func() time.Duration
 	Pause func(time.Duration)
 
-	// AcceptQueued takes a client out of the accept queue. With fdpass.ErrAgain there is none.
+	// AcceptQueued takes a client out of the accept queue. If the queue is empty, the error is
+	// fdpass.ErrAgain.
 	AcceptQueued func() (Client, error)
 
 	memory *os.File
 	conn   *fdpass.Socket // to be connected to the listening socket
-	first  *pipe          // for the message
+	first  *pipe          // for the first batch, whose reading end is sent with the request
 	spare  []*pipe        // for queues
 }
 
-// A pipe is a socket pair: what is written at one end is read, by the next process, at the
-// other one.
+// A pipe is a socket pair that is used in one direction. This process writes to in; the next
+// process gets out, and reads from it.
 type pipe struct{ in, out *fdpass.Socket }
 
 // A Result says what was handed over.
 type Result struct {
 	Clients, Sessions int
 
-	// What was not sent, and why. The sessions still belong to the caller, the clients are
-	// disconnected.
+	// Unsent and LostClients were not sent, because of Err. The sessions still belong to the
+	// caller. The clients are disconnected.
 	Unsent      []cache.SavedSession
 	LostClients int
 	Err         error
 }
 
-// batchesPerPipe is how many batches a pipe takes at the least, where the size of its buffer
-// is the usual one. Where it takes fewer, more pipes are made while they are needed.
+// batchesPerPipe is how many batches a pipe takes at least, with the usual size of its buffer.
+// If it takes fewer, Send makes more pipes.
 const batchesPerPipe = 128
 
 // clientsPerBatch is small, as the new process receives all descriptors of a batch or none,
 // and may have few left.
 const clientsPerBatch = 8
 
-// Acquire acquires all that Send needs for this many sessions and can fail, but for the
-// connection, as far as it was not acquired before. What fails by itself is tried again for
-// some milliseconds.
+// Acquire acquires in advance what Send needs for this number of sessions: everything whose
+// acquisition can fail, except the connection. What it has acquired before, it keeps. After
+// a transient failure it tries again, for some milliseconds.
 func (s *Sender) Acquire(sessions int) error {
 	return s.retry(func() error { return s.acquire(sessions) })
 }
@@ -114,7 +116,7 @@ func (p *pipe) close() {
 	p.out.Close()
 }
 
-// Close gives up what was acquired and not sent.
+// Close releases what was acquired and not sent.
 func (s *Sender) Close() {
 	if s.memory != nil {
 		s.memory.Close()
@@ -131,23 +133,24 @@ func (s *Sender) Close() {
 	s.memory, s.conn, s.first, s.spare = nil, nil, nil, nil
 }
 
-// Send sends a state. With an error nothing was sent: all still belongs to the caller, and
-// so do the clients that are returned, which came from the accept queue. Otherwise the new
-// process owns all of it but what Result says, and the caller must exit soon.
+// Send sends a state. If it returns an error, nothing was sent: everything still belongs to the
+// caller. So do the clients that it returns, which came from the accept queue. If there is no
+// error, everything belongs to the new process, except what Result says. The caller must exit
+// soon.
 //
-// What fails by itself is tried again for some milliseconds. Then it is an error, unless the
-// caller wants to have sent what can be sent: clients first, then sessions.
-func (s *Sender) Send(state *State, whatCanBe bool) (Result, []Client, error) {
-	t := transfer{Sender: s, state: state, partial: whatCanBe}
+// After a transient failure Send tries again, for some milliseconds. Then it returns the error
+// or, if partial is set, sends what can be sent: clients first, then sessions.
+func (s *Sender) Send(state *State, partial bool) (Result, []Client, error) {
+	t := transfer{Sender: s, state: state, partial: partial}
 	err := t.send()
 	if err != nil {
 		queued := t.takeBackQueued()
 		t.close()
-		s.Close() // parts of it are used up
+		s.Close() // parts of it are used, and cannot be used again
 		return Result{}, queued, err
 	}
 	t.close()
-	s.Close() // copies of it are on their way
+	s.Close() // the kernel has copies of what was sent
 	return t.result, nil, nil
 }
 
@@ -236,15 +239,15 @@ func (t *transfer) sendSessions() error {
 	return nil
 }
 
-// lose counts what cannot be sent, for the new process to go on counting.
+// lose counts what cannot be sent. The new process continues this count.
 func (t *transfer) lose(err error, sessions, clients int) {
 	t.result.Err = errors.Join(t.result.Err, err)
 	t.result.LostClients += clients
 	t.state.Counts.Lost += int64(sessions + clients)
 }
 
-// connect connects to the listening socket. The accept queue is emptied first, as clients in
-// it would be served before the state arrives, and as it may be full.
+// connect connects to the listening socket. It empties the accept queue first: the new process
+// would serve the clients in it before it receives the state, and the queue may be full.
 func (t *transfer) connect() error {
 	if err := t.sendQueued(); err != nil {
 		return err
@@ -271,9 +274,9 @@ func (t *transfer) connect() error {
 	return nil
 }
 
-// sendQueued sends the clients in the accept queue. They need not find a descriptor here
-// for longer than that takes. One that cannot be sent is disconnected: it has not been
-// served yet, and connects again.
+// sendQueued sends the clients in the accept queue, one after the other, so that this process
+// needs a descriptor for one of them at a time. A client that cannot be sent is disconnected:
+// it has not been served yet, and connects again.
 func (t *transfer) sendQueued() error {
 	for {
 		var c Client
@@ -294,7 +297,7 @@ func (t *transfer) sendQueued() error {
 		case err != nil || c.Phase == "": // the next process accepts the rest
 			return nil
 		}
-		t.state.Counts.Connections++ // the counts of the state are from before
+		t.state.Counts.Connections++ // the counts were taken before this client was accepted
 		err = t.queueBatch(kindQueued, c.descriptors())
 		unix.Close(c.FD)
 		c.FD = fdpass.None
@@ -379,8 +382,8 @@ func (s *Sender) takePipe() (*pipe, error) {
 	return newPipe()
 }
 
-// sendMessage sends the message, and so commits the transfer. The user may have a limited number of
-// descriptors in flight: then sessions make room, if some may be missing.
+// sendMessage sends the message, and so commits the transfer. The kernel limits how many
+// descriptors a user may have in flight. At this limit, a partial transfer drops sessions.
 func (t *transfer) sendMessage() error {
 	for {
 		err := t.retry(t.sendOnce)
@@ -390,7 +393,7 @@ func (t *transfer) sendMessage() error {
 	}
 }
 
-// dropSessions takes a batch of sessions back, if there is one.
+// dropSessions removes a batch of sessions from the transfer, and reports whether there was one.
 func (t *transfer) dropSessions(why error) bool {
 	if len(t.sessions) == 0 {
 		return false
@@ -456,10 +459,11 @@ func request() []byte {
 	return list.Bytes()
 }
 
-// retry calls f until it succeeds or fails for good. Clients wait meanwhile, so it gives up
-// after some 20 ms.
+// retry calls f again after a transient failure. Clients wait meanwhile, so it gives up after
+// some 20 ms.
 func (s *Sender) retry(f func() error) (err error) {
-	for _, pause := range []time.Duration{time.Millisecond, 4 * time.Millisecond, 16 * time.Millisecond, 0} {
+	const ms = time.Millisecond
+	for _, pause := range []time.Duration{ms, 4 * ms, 16 * ms, 0} {
 		if err = f(); err == nil || !fdpass.Transient(err) {
 			return err
 		}
