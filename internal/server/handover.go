@@ -21,12 +21,14 @@ import (
 	"scache/internal/receivers"
 )
 
-// takeOver receives a state from the process that served before. That process has exited, so
-// there is no reply.
-func (c *conversation) takeOver(list attr.List) (handedOff bool) {
+// takeOver begins to receive a state from the previous process, and reports whether it did.
+// That process has exited, so there is no reply.
+func (c *conversation) takeOver(list attr.List) (begun bool) {
 	s := c.worker.Server
 	fd, err := c.socket.Take()
-	if err == nil && (s.Connected == nil || len(list) > 0 || !s.receptions.begin(func() { s.receive(fd) })) {
+	begun = err == nil && s.Connected != nil && len(list) == 0 &&
+		s.receptions.begin(func() { s.receive(fd) })
+	if err == nil && !begun {
 		unix.Close(fd)
 		err = errors.New("unexpected request")
 	}
@@ -35,13 +37,13 @@ func (c *conversation) takeOver(list attr.List) (handedOff bool) {
 		c.reply(control.Bad)
 		return false
 	}
-	s.uncountConnection() // the old process is no client
-	c.uncount(false)
+	s.uncountConnection()
+	c.uncount(false) // the old process is not a client
 	return true
 }
 
-// receptions are the states that are being received. Each is received in a goroutine of its
-// own, one after another, while the loops serve.
+// receptions are the states that are being received, each by a separate goroutine. One begins
+// when the one before has ended. The loops serve clients meanwhile.
 type receptions struct {
 	turn     sync.Mutex
 	running  sync.WaitGroup
@@ -65,13 +67,13 @@ func (r *receptions) begin(receive func()) bool {
 	return true
 }
 
-// finish makes those that wait for something stop waiting, and returns when all have ended.
-// None begins until reopen.
+// finish makes receivers stop waiting, and returns when all have ended. No reception can begin
+// until reopen.
 func (r *receptions) finish() {
 	r.mu.Lock()
 	if !r.closed {
 		r.closed = true
-		close(r.hurry)
+		close(r.stop)
 	}
 	overtime := r.overtime
 	r.mu.Unlock()
@@ -89,12 +91,12 @@ func (r *receptions) reopen() {
 // receive receives a state.
 func (s *Server) receive(fd int) {
 	defer s.Log.ExitOnPanic()
-	s.receptions.turn.Lock()
-	defer s.receptions.turn.Unlock()
+	s.receptions.active.Lock()
+	defer s.receptions.active.Unlock()
 	h := heldClients{server: s}
-	// Clients wait for the sessions to be there, but not for long.
-	inTime := time.AfterFunc(maxHold, h.release)
-	defer inTime.Stop()
+	// Clients wait until the sessions have arrived, but at most for maxHold.
+	timer := time.AfterFunc(maxHold, h.release)
+	defer timer.Stop()
 	s.receptions.mu.Lock()
 	hurry, overtime := s.receptions.hurry, s.receptions.overtime
 	s.receptions.mu.Unlock()
@@ -115,7 +117,7 @@ func (s *Server) receive(fd int) {
 			s.Cache.RestoreSession(*e)
 			s.restoredSession(e.Label)
 		case *handover.Hits:
-			h.release() // all sessions are there, and nothing waits for these
+			h.release() // hits come last: all sessions have arrived
 			s.Hits.restore(e)
 		}
 	}
@@ -125,19 +127,21 @@ func (s *Server) receive(fd int) {
 		s.Log.Warning("take over from the previous process: %v", r.Err)
 	}
 	if r.Refused != nil {
-		s.Log.Warning("take over from the previous process: counts are left out: %v", r.Refused)
+		s.Log.Warning(
+			"take over from the previous process: counts are left out: %v", r.Refused)
 	}
 	s.mu.Lock()
 	s.counts.Lost += int64(r.Lost)
 	s.mu.Unlock()
-	s.Log.Info("takeover: sessions=%d bindings=%d clients=%d lost=%d", r.Sessions, r.Bindings, r.Clients, r.Lost)
+	s.Log.Info("takeover: sessions=%d bindings=%d clients=%d lost=%d",
+		r.Sessions, r.Bindings, r.Clients, r.Lost)
 }
 
-// maxHold is how long clients wait for the sessions. It is far below what they call a timeout,
-// and enough for some ten thousand sessions.
+// maxHold is how long clients wait for the sessions. It is far below the timeouts of clients,
+// and long enough to receive some ten thousand sessions.
 const maxHold = 100 * time.Millisecond
 
-// heldClients are clients of a state who are not served before its sessions are there.
+// heldClients are the clients of a state. They are served when its sessions have arrived.
 type heldClients struct {
 	server   *Server
 	mu       sync.Mutex
@@ -194,7 +198,7 @@ func (s *Server) resume(saved *handover.Client) error {
 	return nil
 }
 
-// check reports whether a conversation that was handed over can continue.
+// check returns an error if a conversation that was handed over cannot continue.
 func (c *conversation) check() error {
 	hasSession := c.session != fdpass.None
 	needsSession := c.phase == handover.DummyDue || c.phase == handover.DescriptorGoing
@@ -214,17 +218,20 @@ func (c *conversation) check() error {
 	return nil
 }
 
-// HandOver hands everything over to the next process, while no client is being accepted. With
-// an error, nothing has happened: all clients are served on. Otherwise the server is of no
-// more use, and Result says what could not be sent. See [handover.Sender.Send] for whatCanBe.
-func (s *Server) HandOver(sender *handover.Sender, whatCanBe bool) (result handover.Result, err error) {
-	s.hearNewClients()
+// HandOver hands everything over to the next process. No client may be accepted meanwhile. If
+// it returns an error, nothing has changed, and all clients are still served. Otherwise the
+// server can no longer be used, and the result says what could not be sent. See
+// [handover.Sender.Send] for partial.
+func (s *Server) HandOver(
+	sender *handover.Sender, partial bool,
+) (result handover.Result, err error) {
+	s.readNewClients()
 	s.receptions.finish()
 	resume := s.pause()
 	s.finishListings()
 	var queued []handover.Client
 	s.Cache.Freeze(func(all cache.Snapshot) (moved bool) {
-		result, queued, err = sender.Send(s.state(all), whatCanBe)
+		result, queued, err = sender.Send(s.state(all), partial)
 		if err == nil {
 			closeSessions(all.Sessions, result.Unsent)
 		}
@@ -245,13 +252,13 @@ func (s *Server) HandOver(sender *handover.Sender, whatCanBe bool) (result hando
 		<-w.ended
 	}
 	s.stopLimiter()
-	s.closeUnsent(result.Unsent)
+	s.Cache.ReleaseSessions(result.Unsent)
 	return result, nil
 }
 
-// hearNewClients reads from clients that were not heard yet: one may be a process that hands
-// its state over to this one.
-func (s *Server) hearNewClients() {
+// readNewClients reads from clients that have not sent anything yet: one of them may be a
+// process that hands its state over to this one.
+func (s *Server) readNewClients() {
 	s.all(func(w *worker) {
 		for c := range w.clients {
 			if !c.gotInput {
@@ -261,8 +268,8 @@ func (s *Server) hearNewClients() {
 	})
 }
 
-// pause makes all loops wait. The returned function lets them continue, with a last call for
-// each of them if it is not nil.
+// pause makes all loops wait. The returned function lets them continue; each loop first calls
+// last, if that is not nil.
 func (s *Server) pause() (resume func(last func(*worker))) {
 	var paused sync.WaitGroup
 	var last func(*worker)
@@ -294,13 +301,16 @@ func (s *Server) finishListings() {
 	for _, w := range s.workers {
 		for c := range w.clients {
 			if !c.finishListing(&budget) {
-				c.end(errors.New("the list that it asks for is too long to be handed over; connection closed"))
+				c.end(errListTooLong)
 			}
 		}
 	}
 }
 
-// state returns the state of the server. Its loops are paused.
+var errListTooLong = errors.New(
+	"the list that it asks for is too long to be handed over; connection closed")
+
+// state returns the state of the server. Its loops must be paused.
 func (s *Server) state(all cache.Snapshot) *handover.State {
 	var conversations []*conversation
 	for _, w := range s.workers {
@@ -330,17 +340,19 @@ func (c *conversation) saved() handover.Client {
 	}
 }
 
-// Greet begins a conversation with a client from the accept queue that another process will
-// serve. It reports whether the client may connect; if not, it is disconnected.
+// Greet begins a conversation with a client from the accept queue, which the next process will
+// serve. It reports whether the client may connect. If not, the client is disconnected.
 func (s *Server) Greet(fd int) (handover.Client, bool) {
 	c := s.greet(fd)
 	if c == nil {
 		return handover.Client{}, false
 	}
-	return handover.Client{FD: fd, Phase: c.phase, Session: fdpass.None, Unwritten: c.unwritten}, true
+	return handover.Client{
+		FD: fd, Phase: c.phase, Session: fdpass.None, Unwritten: c.unwritten,
+	}, true
 }
 
-// closeSessions closes our copies of sessions that were sent.
+// closeSessions closes this process's copies of the sessions that were sent.
 func closeSessions(all, unsent []cache.SavedSession) {
 	keep := map[int]bool{}
 	for _, s := range unsent {
@@ -351,11 +363,6 @@ func closeSessions(all, unsent []cache.SavedSession) {
 			unix.Close(s.FD)
 		}
 	}
-}
-
-// closeUnsent closes sessions that could not be sent.
-func (s *Server) closeUnsent(unsent []cache.SavedSession) {
-	s.Cache.ReleaseSessions(unsent)
 }
 
 // BootTime returns the time since the machine was started, by the clock that all processes

@@ -87,7 +87,7 @@ func (h *Hits) restore(saved *handover.Hits) {
 	}
 }
 
-// tellHits begins to answer an operator who asks for the counts of a level.
+// tellHits begins the reply to the request hits.
 func (c *conversation) tellHits(list attr.List) {
 	var table *topk.Table
 	err := list.Expect("level")

@@ -9,14 +9,14 @@ import (
 	"scache/internal/topk"
 )
 
-// A listing is the reply to a request to list the cache. It can be long, so it is made
-// in steps, as the client reads it, and other clients are served between them.
+// A listing is the rest of the reply to the request list or hits. It can be long, so it is
+// made in steps while the client reads it. Other clients are served between the steps.
 type listing struct {
-	moreBindings, moreSessions bool // to be listed
+	moreBindings, moreSessions bool // are still to be listed
 	bindings                   cache.BindingCursor
 	sessions                   cache.SessionCursor
-	hits                       []topk.Entry // to be listed
-	byEndpoint                 bool         // the hits
+	hits                       []topk.Entry // are still to be listed
+	byEndpoint                 bool         // hits are of endpoints, not of destinations
 }
 
 // The bounds of one step of a listing, in entries and in bytes of their labels.
@@ -25,7 +25,7 @@ const (
 	listingBytes = 16 << 10
 )
 
-// tellAll begins to answer an operator's request for everything in the cache.
+// tellAll begins the reply to the request list.
 func (c *conversation) tellAll(list attr.List) {
 	if err := list.Expect(); err != nil {
 		c.refuse(control.RequestList, err)
@@ -88,8 +88,8 @@ func (w *worker) listSessions(at *cache.SessionCursor) bool {
 // maxUnwritten bounds the output of listings that is handed over to the next process.
 const maxUnwritten = 4 << 20
 
-// finishListing turns the rest of a listing into pending output, unless that takes more than
-// the budget, which it reduces.
+// finishListing turns the rest of a listing into pending output, and subtracts its size from
+// the budget. It reports whether the budget was large enough.
 func (c *conversation) finishListing(budget *int) bool {
 	for before := len(c.unwritten); c.listing != nil; before = len(c.unwritten) {
 		if *budget <= 0 || c.continueListing() != nil || c.flush() != nil {

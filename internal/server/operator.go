@@ -24,7 +24,7 @@ var operatorRequests = map[string]func(*conversation, attr.List){
 	control.RequestReceivers: (*conversation).tellReceivers,
 }
 
-// tellStatus answers an operator who asks how the server is doing.
+// tellStatus answers the request status.
 func (c *conversation) tellStatus(list attr.List) {
 	if err := list.Expect(); err != nil {
 		c.refuse(control.RequestStatus, err)
@@ -83,8 +83,8 @@ func remoteAddress(fd int) string {
 	return ""
 }
 
-// flushCache drops what has one of the labels that an operator gives, or everything if
-// there is none.
+// flushCache answers the request flush: it drops what has one of the labels, or everything
+// if there are none.
 func (c *conversation) flushCache(list attr.List) {
 	var labels []string
 	for _, a := range list {
@@ -107,7 +107,8 @@ func (c *conversation) flushCache(list attr.List) {
 	out.End()
 }
 
-// restart makes this process hand over everything to a new one, this client included.
+// restart answers the request restart: this process hands everything over to a new one,
+// including this client.
 func (c *conversation) restart(list attr.List) {
 	if err := list.Expect(); err != nil || c.worker.Restart == nil {
 		c.refuse(control.RequestRestart, err)

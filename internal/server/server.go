@@ -5,8 +5,8 @@
 // is to be replaced, it turns its conversations into data for the server that
 // comes next.
 //
-// Clients are dealt out among a few event loops. What the server and one client
-// say to each other is a conversation, a value that moves on with what arrives.
+// A few event loops share the clients among them. The exchange between the server
+// and one client is a conversation: a value that advances with the input.
 package server
 
 import (
@@ -47,26 +47,26 @@ type Server struct {
 	// process runs as.
 	Owner int
 
-	// Connected tells the process that there is a client which it has not accepted itself,
-	// and returns what to call when the client is gone. Without it, the server receives no
-	// state.
+	// Connected tells the process about a client that another process has accepted. It
+	// returns the function to call when the client is gone. If Connected is nil, the server
+	// receives no state.
 	Connected func() (gone func(counts bool))
 
 	// MakeRoom gives up descriptors that clients need more, if not nil.
 	MakeRoom func()
 
-	// Restart makes the process hand over to a new one. Without it, operators cannot ask
-	// for that.
+	// Restart makes the process hand over to a new one. If it is nil, the request restart is
+	// refused.
 	Restart func()
 
 	// OnPanic is called when a panic has ended a conversation.
 	OnPanic func()
 
-	// SessionLimit tells how many sessions may be cached with this many
-	// clients connected. Without it there is no limit.
+	// SessionLimit returns how many sessions may be cached while this number of
+	// clients is connected. If it is nil, there is no limit.
 	SessionLimit func(clients int) int
 
-	// What an operator is told beside what the server knows itself.
+	// These are for the reply to the request status.
 	Version       string
 	Started       time.Time
 	LivenessCheck bool
@@ -88,11 +88,11 @@ type Server struct {
 	begun      atomic.Int64 // conversations, so far
 	copies     closeQueue   // descriptors that conversations close
 
-	clients atomic.Int64
-	pending atomic.Int64 // bytes of memory for input that was not processed yet
+	clients atomic.Int64 // number of clients that are connected
+	pending atomic.Int64 // bytes of memory for input that is not processed yet
 	mu      sync.Mutex
-	counts  stats.Values // of previous processes, and of this server without cache and loops
-	since   time.Time    // when counting began, if not with this process
+	counts  stats.Values // of previous processes, and of this one without its cache and loops
+	since   time.Time    // when counting began; zero if it began with this process
 }
 
 // A worker serves its share of the clients, in an event loop.
@@ -101,17 +101,16 @@ type worker struct {
 	loop    *eventloop.Loop
 	ended   chan struct{} // closed when the loop has
 	clients map[*conversation]struct{}
-	count   atomic.Int32 // of clients, with those that it does not know yet
+	count   atomic.Int32 // number of clients, including those that are not in clients yet
 
-	took     histogram.Histogram // requests, from when they were noticed until they were answered
-	answered int                 // requests that are to be counted there
+	took     histogram.Histogram // time of requests, from the start of the turn to the reply
+	answered int                 // number of requests that are not in took yet
 
-	// For all conversations, as each leaves nothing here: what arrives, what it
-	// is parsed into, and what is to be said.
-	in     [16 << 10]byte
-	list   attr.List
-	encode *attr.Encoder
-	out    []byte
+	// All conversations share these buffers: each leaves them empty after its turn.
+	in     [16 << 10]byte // input
+	list   attr.List      // a list of the input
+	encode *attr.Encoder  // writes to out
+	out    []byte         // output
 }
 
 // Start starts event loops, with a clock that returns the time since some fixed moment.
@@ -134,8 +133,8 @@ func (s *Server) Start(loops int, clock func() time.Duration) error {
 	return nil
 }
 
-// newLoop returns a new event loop. A process that fails at its start is not started again
-// for a minute, so what fails by itself is tried again.
+// newLoop returns a new event loop. After a transient failure it tries again: master(8) waits
+// for a minute before it starts a process again that has failed at its start.
 func newLoop(clock func() time.Duration) (loop *eventloop.Loop, err error) {
 	for range 5 {
 		if loop, err = eventloop.New(clock); err == nil || !fdpass.Transient(err) {
@@ -147,9 +146,11 @@ func newLoop(clock func() time.Duration) (loop *eventloop.Loop, err error) {
 }
 
 func newWorker(s *Server, loop *eventloop.Loop) *worker {
-	w := &worker{Server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{}}
+	w := &worker{
+		Server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{},
+	}
 	w.encode = attr.NewEncoder(w)
-	w.encode.SetMaxSize(3 * maxRequest) // two properties, as long as they come
+	w.encode.SetMaxSize(3 * maxRequest) // two properties of any length that a request can have
 	return w
 }
 
@@ -157,7 +158,7 @@ func (w *worker) run() {
 	defer w.Log.ExitOnPanic()
 	defer close(w.ended)
 	if err := w.loop.Run(); err != nil {
-		panic(err) // of the calls for all clients at once: there is no way on
+		panic(err) // epoll_wait(2) fails: no client of this loop can be served any more
 	}
 }
 
@@ -167,9 +168,9 @@ func (w *worker) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Accept serves a client, who is connected by this descriptor, and calls gone
-// when it is gone, or has turned out to be an operator, who does not count. It may be
-// called from any goroutine.
+// Accept serves the client on this descriptor. It calls gone once: when the client is
+// gone, or when it makes a request that only operators make. The argument of gone is
+// that of master.Handler. Accept may be called from any goroutine.
 func (s *Server) Accept(fd int, gone func(counts bool)) {
 	c := s.greet(fd)
 	if c == nil {
@@ -203,7 +204,7 @@ const Announcement = "protocol\x00connection_cache_protocol\x00\x00"
 
 var announcement = slices.Clip([]byte(Announcement)) // allocated once
 
-// serve gives a client to the worker with the fewest.
+// serve gives a client to the worker with the fewest clients.
 func (s *Server) serve(c *conversation) {
 	w := s.workers[0]
 	for _, other := range s.workers[1:] {
@@ -236,11 +237,11 @@ func (w *worker) begin(c *conversation) {
 	case err != nil:
 		c.end(err)
 	case c.timeout != 0 && c.inRequest():
-		c.watch.SetTimeout(max(c.timeout, 1)) // it may be over
+		c.watch.SetTimeout(max(c.timeout, 1)) // the time may be over already
 	}
 }
 
-// parse returns the attributes of a list. They are good until the next one.
+// parse returns the attributes of a list. They are valid until the next call.
 func (w *worker) parse(msg []byte) attr.List {
 	list := attr.Parse(w.list[:0], msg)
 	if w.list = list; cap(list) > usualAttrs {
@@ -249,7 +250,7 @@ func (w *worker) parse(msg []byte) attr.List {
 	return list
 }
 
-// usualAttrs is more than any request has.
+// usualAttrs is more attributes than a usual request has. A longer list is not kept for reuse.
 const usualAttrs = 16
 
 // all runs a function in every loop, and waits until that is done.
@@ -264,7 +265,7 @@ func (s *Server) all(f func(*worker)) {
 	done.Wait()
 }
 
-// Check returns when every loop has come round, and the cache as well.
+// Check returns when every loop and the cache have done something: it is for the watchdog.
 func (s *Server) Check() {
 	s.all(func(*worker) {})
 	s.Cache.Expire()
@@ -309,7 +310,7 @@ func (s *Server) countClients(more int64) {
 // Clients returns how many clients are connected.
 func (s *Server) Clients() int { return int(s.clients.Load()) }
 
-// counted returns for how long there was counted. It is called with mu locked.
+// counted returns the time since counting began. The caller holds mu.
 func (s *Server) counted() time.Duration {
 	if s.since.IsZero() {
 		return time.Since(s.Started)
@@ -337,6 +338,7 @@ func (s *Server) checkPeer(fd int) error {
 		if s.Owner != own && s.Owner != 0 {
 			users = fmt.Sprintf("the uids %d and %d", own, s.Owner)
 		}
-		return fmt.Errorf("refused a client with uid %d, pid %d: only root and %s may connect", peer.UID, peer.PID, users)
+		return fmt.Errorf("refused a client with uid %d, pid %d: only root and %s may connect",
+			peer.UID, peer.PID, users)
 	}
 }

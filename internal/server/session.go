@@ -19,7 +19,7 @@ import (
 func Alive(fd int) bool {
 	var b [1]byte
 	for {
-		// The scheduler need not know of a call that does not wait.
+		// RawSyscall6 does not tell the scheduler: this call does not wait.
 		_, _, err := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b)),
 			1, unix.MSG_PEEK|unix.MSG_DONTWAIT, 0, 0)
 		switch err {
@@ -32,14 +32,16 @@ func Alive(fd int) bool {
 	}
 }
 
-// A Closer closes cached connections, for the cache. It does not make its caller wait:
-// close(2) can block, and clients decide what descriptors they save. A connection with
-// SO_LINGER waits for its unsent data to be read, for as long as a client has set,
-// and a file waits for its file system. So all are closed in the background,
-// connections without SO_LINGER, and other descriptors apart from them.
+// A Closer closes cached connections, for the cache. It does not make its caller wait,
+// although close(2) can block and clients can save any descriptor. With SO_LINGER,
+// close(2) waits until the unsent data is read, for a time that a client has set. On a
+// file, it may wait for the file system.
+//
+// So all descriptors are closed in the background: connections after SO_LINGER is
+// switched off, and other descriptors in a separate queue.
 type Closer struct {
-	Goodbye string // sent to a remote end that listens, if not empty
-	Hits    *Hits  // counts what has ended
+	Goodbye string // sent before a connection that is alive is closed, if not empty
+	Hits    *Hits  // counts what the cache has dropped
 
 	// Ended hears of the endpoint of each session that was in the cache, if not nil.
 	Ended func(endpoint string)
@@ -88,7 +90,7 @@ func (c *Closer) close(e cache.Ended) {
 		unix.Sendto(e.FD, []byte(c.Goodbye+"\r\n"), flags, nil) // as far as there is room
 	}
 	err := unix.SetsockoptLinger(e.FD, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
-	if err != nil { // it is not a socket
+	if err != nil { // not a socket
 		c.others.addFile(e.FD)
 		return
 	}
@@ -126,14 +128,14 @@ type closeJob struct {
 // maxCloseWorkers bounds how many files are closed at the same time.
 const maxCloseWorkers = 4
 
-// addFile has a descriptor closed by close(2), which may block.
+// addFile adds a descriptor whose close(2) may block.
 func (q *closeQueue) addFile(fd int) {
 	q.add([]cache.Ended{{FD: fd}}, maxCloseWorkers, func(e cache.Ended) { unix.Close(e.FD) })
 }
 
-// closeCopy closes a descriptor that a client has sent or received. It leaves the options
-// of the connection alone, because the client may go on with it, and closes in the
-// background only where close(2) could block.
+// closeCopy closes a descriptor that a client has sent or received. It does not change the
+// options of the connection, because the client may still use it. It closes in the
+// background only if close(2) could block.
 func (q *closeQueue) closeCopy(fd int) {
 	if mayBlock(fd) {
 		q.addFile(fd)
@@ -142,8 +144,8 @@ func (q *closeQueue) closeCopy(fd int) {
 	unix.Close(fd)
 }
 
-// mayBlock reports whether close(2) could block: not for a socket without SO_LINGER, and not
-// for a pipe. It does not ask a file system, which may block, too.
+// mayBlock reports whether close(2) could block. It does not block on a socket without
+// SO_LINGER or on a pipe. mayBlock makes no call that asks a file system: that may block, too.
 func mayBlock(fd int) bool {
 	// The first member of struct linger says whether it is on.
 	linger, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_LINGER)
@@ -154,7 +156,7 @@ func mayBlock(fd int) bool {
 	return err != nil
 }
 
-// add has descriptors closed by up to max goroutines.
+// add adds descriptors, which up to max goroutines close.
 func (q *closeQueue) add(all []cache.Ended, max int, closeOne func(cache.Ended)) {
 	q.mu.Lock()
 	defer q.mu.Unlock()

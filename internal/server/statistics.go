@@ -48,7 +48,7 @@ func (s *Server) took() (all histogram.Values) {
 	return all
 }
 
-// continueCounts continues the counts of a previous process, which began that long ago.
+// continueCounts adds the counts of a previous process. age is the time since they began.
 func (s *Server) continueCounts(v *stats.Values, age time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -56,8 +56,8 @@ func (s *Server) continueCounts(v *stats.Values, age time.Duration) {
 	s.since = time.Now().Add(-max(age, s.counted()))
 }
 
-// uncountConnection is called when a connection turns out to be that of a previous process,
-// which hands over its state: it is no client.
+// uncountConnection takes one connection out of the counts: the previous process had made it to
+// hand over its state, and is not a client.
 func (s *Server) uncountConnection() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -90,8 +90,8 @@ func (s *Server) Statistics(interval time.Duration) (stop func()) {
 	}
 }
 
-// logStatistics logs what happened since the given moment, in the words of the stock
-// server, and begins a new interval. It logs no line about something that did not happen.
+// logStatistics logs the statistics since the given moment, with the texts of the stock
+// server, and begins a new interval. It omits lines whose counts are all zero.
 func (s *Server) logStatistics(since time.Time) {
 	stats := s.Cache.ResetStats()
 	if stats == (cache.Stats{}) {
