@@ -14,25 +14,26 @@ import (
 const BatchSize = 253
 
 // SendBatch sends copies of up to BatchSize descriptors in one message, over a socket that
-// carries only batches. The message has a byte for each descriptor. Where the socket has no
+// carries only batches. The message has a byte for each descriptor. If the socket has no
 // room, the error is ErrAgain.
 func (s *Socket) SendBatch(fds []int) error {
-	_, err := unix.SendmsgN(s.fd, make([]byte, len(fds)), unix.UnixRights(fds...), nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	const flags = unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	_, err := unix.SendmsgN(s.fd, make([]byte, len(fds)), unix.UnixRights(fds...), nil, flags)
 	if err == unix.EAGAIN {
 		return ErrAgain
 	}
 	return os.NewSyscallError("sendmsg", err)
 }
 
-// ErrNoRoom is the error of ReceiveBatch where this process cannot have as many open files.
+// ErrNoRoom is the error of ReceiveBatch if this process cannot have so many more open files.
 var ErrNoRoom = errors.New("too many open files to receive the descriptors")
 
 // ReceiveBatch receives the descriptors of one message, which belong to the caller, and the
 // number of its bytes. It receives all of them or, with an error, none: then the message
 // stays. The error is io.EOF at the end of the stream, ErrAgain, or ErrNoRoom.
 //
-// Of a message that is simply received, descriptors that find no room are lost. So the
-// message is peeked at first, which copies the descriptors, and then discarded.
+// If the process has no room for all descriptors of a message, recvmsg(2) loses the rest. So
+// the message is peeked at first, which copies the descriptors, and then discarded.
 func (s *Socket) ReceiveBatch() (fds []int, n int, err error) {
 	p, oob := make([]byte, BatchSize), make([]byte, unix.CmsgSpace(4*BatchSize)+otherControl)
 	n, oobn, flags, err := s.recvmsg(p, oob, unix.MSG_PEEK|unix.MSG_CMSG_CLOEXEC)
@@ -65,8 +66,8 @@ const otherControl = 256
 // the number of its bytes.
 func (s *Socket) DiscardBatch() (n int, err error) { return s.discardMessage(BatchSize) }
 
-// discardMessage takes the next message of up to n bytes out of the stream. The kernel closes
-// its descriptors.
+// discardMessage removes the next message of up to size bytes from the stream, and returns the
+// number of its bytes. The kernel closes its descriptors.
 func (s *Socket) discardMessage(size int) (n int, err error) {
 	n, _, _, err = s.recvmsg(make([]byte, size), nil, 0)
 	return n, err

@@ -19,7 +19,7 @@ func NewStream() (*Socket, error) {
 	return NewSocket(fd), nil
 }
 
-// Connect connects to the socket at this path. Where its accept queue is full, the error is
+// Connect connects to the socket at this path. If its accept queue is full, the error is
 // ErrAgain.
 func (s *Socket) Connect(path string) error {
 	switch err := unix.Connect(s.fd, &unix.SockaddrUnix{Name: path}); err {
@@ -32,8 +32,8 @@ func (s *Socket) Connect(path string) error {
 	}
 }
 
-// Accept takes a client out of the accept queue of a listening socket, which is in
-// non-blocking mode. Where there is none, the error is ErrAgain.
+// Accept takes a client out of the accept queue of a listening socket, which must be in
+// non-blocking mode. If the queue is empty, the error is ErrAgain.
 func Accept(listener int) (fd int, err error) {
 	for {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
@@ -50,9 +50,9 @@ func Accept(listener int) (fd int, err error) {
 	}
 }
 
-// AdoptStream checks a descriptor that another process has passed as that of a client: it
-// must be a connected UNIX stream. Options that make the kernel send descriptors along are
-// switched off, as the other process may have set them.
+// AdoptStream checks a descriptor that another process has passed as a client's: it must be a
+// connected UNIX stream. It switches off options that make the kernel add control data, as the
+// other process may have set them.
 func AdoptStream(fd int) error {
 	for _, option := range []struct{ name, want int }{
 		{unix.SO_DOMAIN, unix.AF_UNIX}, {unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_ACCEPTCONN, 0},
@@ -82,9 +82,9 @@ var errNoStream = errors.New("a descriptor that was passed is not a connected UN
 // A Peer is a process at the other end of a socket.
 type Peer struct{ PID, UID int }
 
-// PeerOf tells who is at the other end of a connection: the process that has
-// called connect(2) or, seen from there, listen(2). Asked of a listening socket,
-// it tells who has called listen.
+// PeerOf returns the process at the other end of a connection: the one that has
+// called connect(2) or, seen from there, listen(2). For a listening socket, it
+// returns the process that has called listen(2).
 func PeerOf(fd int) (Peer, error) {
 	cred, err := twice(func() (*unix.Ucred, error) {
 		return unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)

@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package fdpass passes open file descriptors over a UNIX-domain stream, one at
-// a time, beside the bytes of a protocol.
+// Package fdpass passes open file descriptors over a UNIX-domain stream, together
+// with the bytes of a protocol.
 //
-// A descriptor travels as SCM_RIGHTS control data with one byte of the stream.
-// A process that reads that byte without room for control data loses the descriptor,
-// so all reading goes through [Conn.Read], which keeps what arrives. At most
-// one descriptor is kept at a time; every other one is closed on arrival.
+// A descriptor is sent as SCM_RIGHTS control data of one byte of the stream. A
+// process that reads this byte without room for control data loses the descriptor.
+// So everything must be read with [Conn.Read] or [Socket.Receive], which keep the
+// descriptor until Take. They keep at most one, and close every other one.
 //
 // Descriptors are plain ints, close-on-exec, and unknown to the runtime poller.
-// Each has one owner: the stream until Take, its caller afterwards.
+// Each has one owner: the stream until Take, then the caller of Take.
 //
-// There are two kinds of streams, by who waits: a [Socket] is for an event loop
-// and never waits, and a [Conn] lets a goroutine wait. Whole batches of
-// descriptors travel by [Socket.SendBatch].
+// There are two kinds of streams. A [Socket] is for an event loop: its methods never
+// wait. A [Conn] is for a goroutine: its methods wait. [Socket.SendBatch] sends many
+// descriptors at once.
 package fdpass
 
 import (
@@ -46,7 +46,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(p, c.oob)
 	c.keep(c.oob[:max(oobn, 0)], flags)
 	if errors.Is(err, io.EOF) {
-		err = io.EOF // as of any other Reader
+		err = io.EOF // as io.Reader requires
 	}
 	return max(n, 0), err
 }

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Errors of Take. After each of them the stream is as good as before.
+// Errors of Take. After each of them the stream can still be used.
 var (
 	ErrNone    = errors.New("no file descriptor was sent")
 	ErrCompany = errors.New("more than one file descriptor was sent")
@@ -25,8 +25,8 @@ type inbox struct {
 // None stands for no descriptor.
 const None = -1
 
-// controlSize has room for two descriptors, which is enough to tell one from
-// several: the kernel closes those beyond and says so.
+// controlSize has room for two descriptors, to distinguish one from several. The
+// kernel closes those that find no room, and sets MSG_CTRUNC.
 var controlSize = unix.CmsgSpace(2 * 4)
 
 // keep takes the descriptors out of control data, as recvmsg left it.
@@ -43,18 +43,19 @@ func (b *inbox) keep(oob []byte, flags int) {
 	})
 }
 
-// eachDescriptor calls f with each descriptor in control data, and reports to it whether the
-// sender has passed it. Otherwise it is a pidfd(2) of the sender, which the kernel adds where
-// the socket has the option SO_PASSPIDFD.
+// eachDescriptor calls f with each descriptor in control data. passed is true if the sender has
+// passed it, and false for a pidfd(2) of the sender. The kernel adds that if the socket has the
+// option SO_PASSPIDFD.
 func eachDescriptor(oob []byte, f func(fd int, passed bool)) {
 	for len(oob) > 0 {
 		header, data, rest, err := unix.ParseOneSocketControlMessage(oob)
 		if err != nil {
 			return
 		}
-		if header.Level == unix.SOL_SOCKET && (header.Type == unix.SCM_RIGHTS || header.Type == unix.SCM_PIDFD) {
+		rights, pidfd := header.Type == unix.SCM_RIGHTS, header.Type == unix.SCM_PIDFD
+		if header.Level == unix.SOL_SOCKET && (rights || pidfd) {
 			for ; len(data) >= 4; data = data[4:] {
-				f(int(int32(binary.NativeEndian.Uint32(data))), header.Type == unix.SCM_RIGHTS)
+				f(int(int32(binary.NativeEndian.Uint32(data))), rights)
 			}
 		}
 		oob = rest
@@ -79,8 +80,8 @@ func (b *inbox) keepOne(fd int) {
 	}
 }
 
-// Take gives away the descriptor that arrived since the last Take. With one of
-// the errors above, none is left.
+// Take returns the descriptor that arrived since the last Take; it belongs to the
+// caller. After an error, the stream keeps no descriptor.
 func (b *inbox) Take() (int, error) {
 	fd, refusal := b.fd, b.refusal
 	switch {

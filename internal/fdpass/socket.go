@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrAgain is the error of a call that would have to wait: the socket is not ready for it, or
-// the kernel is short of memory for the moment.
+// ErrAgain is the error of a call that would have to wait: the socket is not ready, or the
+// kernel is short of memory at the moment.
 var ErrAgain = errors.New("the socket is not ready")
 
-// Transient reports whether a system call failed for a reason that passes by itself: the
-// kernel, this process or its user is short of something.
+// Transient reports whether a system call may succeed if it is tried again: the kernel, this
+// process or its user was short of something.
 func Transient(err error) bool {
 	if err == ErrAgain || err == ErrNoRoom {
 		return true
@@ -33,7 +33,7 @@ func Transient(err error) bool {
 	return Shortage(err)
 }
 
-// Shortage reports whether an error says that no descriptor is left, to this process or to
+// Shortage reports whether an error says that no descriptor is left for this process or for
 // the machine.
 func Shortage(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
@@ -74,8 +74,8 @@ func (s *Socket) Receive(p []byte) (int, error) {
 	return n, nil
 }
 
-// Send writes as much of p as there is room for, which may be nothing: then the
-// error is ErrAgain.
+// Send writes as much of p as there is room for. If there is no room, the error is
+// ErrAgain.
 func (s *Socket) Send(p []byte) (int, error) {
 	iov := unix.Iovec{Base: unsafe.SliceData(p)}
 	iov.SetLen(len(p))
@@ -90,7 +90,7 @@ func (s *Socket) Send(p []byte) (int, error) {
 func (s *Socket) SendDescriptor(fd int) error { return s.SendWith(nul, fd) }
 
 // SendWith sends a copy of the descriptor with these bytes, as SendDescriptor
-// does. They are few enough to fit.
+// does. It does not return how many bytes were sent: they must be few enough to fit.
 func (s *Socket) SendWith(p []byte, fd int) error {
 	var control control
 	rights := (*unix.Cmsghdr)(unsafe.Pointer(&control))
@@ -110,10 +110,12 @@ func (s *Socket) SendWith(p []byte, fd int) error {
 // wants them.
 type control [4]uint64
 
-func (c *control) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c)) }
+func (c *control) bytes() []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(c)), unsafe.Sizeof(*c))
+}
 
-// call makes a system call that cannot wait. The scheduler need not be told of
-// it, which would take longer than most such calls.
+// call makes a system call that does not wait. It does not tell the scheduler, which
+// would take longer than most such calls.
 func (s *Socket) call(trap uintptr, msg *unix.Msghdr, flags uintptr) (int, unix.Errno) {
 	for {
 		n, _, err := unix.RawSyscall(trap, uintptr(s.fd), uintptr(unsafe.Pointer(msg)), flags)
@@ -123,6 +125,7 @@ func (s *Socket) call(trap uintptr, msg *unix.Msghdr, flags uintptr) (int, unix.
 	}
 }
 
+// failed returns the error of a system call.
 func failed(call string, err unix.Errno) error {
 	switch err {
 	case 0:
@@ -133,8 +136,8 @@ func failed(call string, err unix.Errno) error {
 	return os.NewSyscallError(call, err)
 }
 
-// Close closes the stream and a descriptor that was not taken. A second Close fails,
-// and does no harm.
+// Close closes the stream and a descriptor that was not taken. A second Close only
+// returns an error.
 func (s *Socket) Close() error {
 	s.discard()
 	fd := s.fd
