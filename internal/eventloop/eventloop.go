@@ -3,20 +3,20 @@
 // Package eventloop waits for many descriptors at once, and calls the handler of
 // each that is ready.
 //
-// A [Loop] is one goroutine with one epoll(7). It serves descriptors in turns: each
-// that is ready is served once in a turn, so that none waits for the second
-// request of another one. Descriptors are level-triggered: a handler reads once,
-// and what it leaves brings it back in the next turn. A wait may have an end; the
-// ends of all waits are in a timer wheel of the loop.
+// A [Loop] is one goroutine with one epoll(7). It serves descriptors in turns: in
+// each turn it serves every descriptor that is ready once, so that none waits for
+// the second request of another one. Descriptors are level-triggered: a handler
+// reads once, and is called again in the next turn if there is more to read. A wait
+// may have a timeout; the loop has a timer wheel for them.
 //
 // All methods of a Loop and its watches are for the loop's own goroutine, that
-// is, for handlers and posted functions. Only Post may be called from elsewhere.
+// is, for handlers and posted functions. Only Post may be called from another one.
 //
-// A loop that serves only the same descriptor, turn after turn, looks again for
-// a few microseconds before it sleeps: the next request of a client follows the answer
-// to the last one so soon that going to sleep and being woken takes longer. Where
-// several take turns, they need the processor more than the loop does. A loop whose
-// descriptors are silent makes no system call but for its timers.
+// A loop that serves only the same descriptor, turn after turn, polls for a few
+// microseconds before it sleeps. The next request of a client follows the answer to
+// the last one so soon that to sleep and to be woken would take longer. If several
+// descriptors are served, the loop does not poll: the clients need the processor. A
+// loop whose descriptors are never ready makes no system call except for its timers.
 package eventloop
 
 import (
@@ -36,7 +36,7 @@ const (
 	// puts those that are still ready behind the others.
 	turnSize = 128
 
-	// spin is how long a loop that serves one descriptor looks again before it sleeps.
+	// spin is how long a loop that serves one descriptor polls before it sleeps.
 	spin = 50 * time.Microsecond
 
 	// precision is how late, at most, a wait ends.
@@ -61,11 +61,11 @@ type Loop struct {
 	watches  []*Watch // by descriptor
 	added    uint32
 	wheel    *timerwheel.Wheel
-	now      time.Duration // of this turn
-	lastOnly uint64        // the id of what was ready last, if nothing else was
-	spinEnd  time.Duration // until when the loop looks again before it sleeps
+	now      time.Duration // when this turn began
+	lastOnly uint64        // the id of the watch that was ready last, if it was the only one
+	spinEnd  time.Duration // until when the loop polls before it sleeps
 	events   [turnSize]unix.EpollEvent
-	turns    uint64   // so far
+	turns    uint64   // number of turns so far
 	again    []*Watch // to be called in the next turn, ready or not
 	ended    bool
 
@@ -94,8 +94,8 @@ func New(clock func() time.Duration) (*Loop, error) {
 	return l, nil
 }
 
-// Run calls handlers until Stop. It does not keep a thread for itself: the kernel would
-// leave that on one processor, which costs a single client half of its throughput.
+// Run calls handlers until Stop. It does not lock its thread: the kernel would keep that on
+// one processor, and the throughput of a single client would be halved.
 func (l *Loop) Run() (err error) {
 	for !l.ended && err == nil {
 		err = l.turn()
@@ -105,15 +105,15 @@ func (l *Loop) Run() (err error) {
 	return err
 }
 
-// Elapsed returns for how long this turn has lasted.
+// Elapsed returns the time since this turn began.
 func (l *Loop) Elapsed() time.Duration { return l.clock() - l.now }
 
 // Stop makes Run return after this turn. The descriptors stay open.
 func (l *Loop) Stop() { l.ended = true }
 
-// Post has a function called by the loop, soon, in the order of the calls. It
+// Post makes the loop call a function soon, in the order of the calls of Post. It
 // may be called from any goroutine. It reports whether the function will be called:
-// after Run nothing is.
+// after Run has returned, it will not.
 func (l *Loop) Post(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -123,7 +123,8 @@ func (l *Loop) Post(f func()) bool {
 	l.posted = append(l.posted, f)
 	if len(l.posted) == 1 {
 		one := uint64(1)
-		unix.Write(l.wake.fd, unsafe.Slice((*byte)(unsafe.Pointer(&one)), 8)) // the counter cannot be full
+		// No error: the counter of the eventfd cannot be full.
+		unix.Write(l.wake.fd, unsafe.Slice((*byte)(unsafe.Pointer(&one)), 8))
 	}
 	return true
 }
@@ -159,7 +160,7 @@ func (l *Loop) turn() error {
 	again := l.again
 	l.again = nil
 	for i := range n {
-		// A handler that was called before may have removed this one.
+		// A handler that was called in this turn may have removed this watch.
 		if w := l.watches[l.events[i].Fd]; w != nil && w.id == id(&l.events[i]) {
 			w.again = 0
 			w.handler.Ready()
@@ -196,7 +197,7 @@ func (l *Loop) wait() (n int, err error) {
 	}
 }
 
-// noteReady decides whether to look again after this turn, in which n descriptors are ready.
+// noteReady decides whether to poll after this turn, in which n descriptors are ready.
 func (l *Loop) noteReady(n int) {
 	lastOnly := uint64(0)
 	if n == 1 {
@@ -209,10 +210,11 @@ func (l *Loop) noteReady(n int) {
 	l.lastOnly = lastOnly
 }
 
-// poll returns how many descriptors are ready now. The scheduler of the runtime
-// need not know of a call that does not wait.
+// poll returns how many descriptors are ready now. RawSyscall6 does not tell the
+// scheduler of the runtime: this call does not wait.
 func (l *Loop) poll() (int, error) {
-	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&l.events)), turnSize, 0, 0, 0)
+	n, _, err := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll),
+		uintptr(unsafe.Pointer(&l.events)), turnSize, 0, 0, 0)
 	switch err {
 	case 0:
 		return int(n), nil

@@ -16,7 +16,7 @@ import (
 type Watch struct {
 	loop     *Loop
 	handler  Handler
-	id       uint64 // its number and its descriptor
+	id       uint64 // a number and the descriptor, unique in the loop
 	fd       int
 	deadline time.Duration // of the wait, or 0
 	timer    timerwheel.Timer
@@ -40,8 +40,8 @@ func (l *Loop) Add(w *Watch, fd int, h Handler) error {
 	return nil
 }
 
-// Remove ends the wait. The descriptor stays open, and must not be closed
-// before: where a copy of it is open elsewhere, the kernel would go on telling.
+// Remove ends the wait. The descriptor stays open. It must not be closed before
+// Remove: if another process has a copy of it, epoll(7) would still report events.
 func (w *Watch) Remove() {
 	w.control(unix.EPOLL_CTL_DEL, 0)
 	w.loop.wheel.Stop(&w.timer)
@@ -64,8 +64,8 @@ func (w *Watch) WaitToWrite(on bool) error {
 	return w.control(unix.EPOLL_CTL_MOD, unix.EPOLLIN)
 }
 
-// Again makes the loop call Ready in the next turn, whether the descriptor is ready or not:
-// the handler has more to do, and lets the others have their turn first.
+// Again makes the loop call Ready in the next turn, whether the descriptor is ready or not. It
+// is for a handler that has more to do, but lets the others be served first.
 func (w *Watch) Again() {
 	if w.again == 0 {
 		w.loop.again = append(w.loop.again, w)
@@ -101,7 +101,7 @@ func (w *Watch) TimerEnded() {
 	}
 }
 
-// Remaining returns what is left of the time of SetTimeout, or 0 where there is no timeout.
+// Remaining returns the time until TimedOut is called, or 0 if there is no timeout.
 func (w *Watch) Remaining() time.Duration {
 	if w.deadline == 0 {
 		return 0
@@ -112,7 +112,7 @@ func (w *Watch) Remaining() time.Duration {
 // ClearTimeout makes the wait last until the descriptor is ready.
 func (w *Watch) ClearTimeout() { w.deadline = 0 }
 
-// control calls epoll_ctl(2), and once more where the kernel was short of something.
+// control calls epoll_ctl(2), and once more after a transient failure.
 func (w *Watch) control(op int, events uint32) error {
 	e := unix.EpollEvent{Events: events, Fd: int32(w.id), Pad: int32(w.id >> 32)}
 	err := unix.EpollCtl(w.loop.epoll, op, w.fd, &e)
@@ -122,6 +122,6 @@ func (w *Watch) control(op int, events uint32) error {
 	return os.NewSyscallError("epoll_ctl", err)
 }
 
-// id returns the id of the watch that an event is for. Ids are not used twice, as
-// descriptors are.
+// id returns the id of the watch that an event is for. Unlike a descriptor, an id is used
+// only once.
 func id(e *unix.EpollEvent) uint64 { return uint64(uint32(e.Fd)) | uint64(uint32(e.Pad))<<32 }
