@@ -18,20 +18,20 @@ import (
 	"scache/internal/receivers"
 )
 
-// A conversation is a client and all that the server knows about it. It is data: whatever it
-// waits for, no goroutine waits with it, and it can be handed over to another process at any
-// moment. It moves on when input has arrived, or there is room for output.
+// A conversation is a client and everything that the server knows about it. It is data: no
+// goroutine waits while the conversation waits, and it can be handed over to another process at
+// any moment. It advances when input has arrived, or when there is room for output.
 type conversation struct {
 	worker  *worker
 	number  int64 // in the order of their beginnings
 	watch   eventloop.Watch
 	socket  *fdpass.Socket
-	onClose func(counted bool) // tells the process that the client is gone, or nil if it was told
+	onClose func(counts bool) // tells the process that the client is gone; nil after the call
 
 	phase     handover.Phase
 	session   int    // the descriptor that is being given to the client, or fdpass.None
 	ackDue    bool   // the client has yet to acknowledge a descriptor
-	unread    []byte // input that was not processed yet
+	unread    []byte // input that is not processed yet
 	buffer    []byte // the conversation's own memory, where unread is kept between turns
 	accounted int    // the size of buffer, as the server knows it
 	unwritten []byte // output that there was no room for
@@ -52,7 +52,7 @@ func newConversation(fd int) *conversation {
 	return &conversation{socket: fdpass.NewSocket(fd), session: fdpass.None, phase: handover.BetweenRequests}
 }
 
-// requestsPerTurn bounds what one client has answered while others wait.
+// requestsPerTurn bounds how many requests of one client are answered while others wait.
 const requestsPerTurn = 16
 
 // Ready is called by the loop.
@@ -69,7 +69,7 @@ func (c *conversation) TimedOut() {
 	c.end(errTimeout)
 }
 
-// endOnPanic is deferred while a conversation is served: a bug costs one conversation.
+// endOnPanic is deferred while a conversation is served: a panic ends only this conversation.
 func (c *conversation) endOnPanic() {
 	if reason := recover(); reason != nil {
 		c.worker.Log.Panic(reason)
@@ -99,10 +99,10 @@ func (c *conversation) turn() error {
 	return c.wait()
 }
 
-// read reads what has arrived, behind what is there already.
+// read appends new input to unread.
 func (c *conversation) read() error {
 	if c.morePending || c.listing != nil || c.phase == handover.DescriptorGoing {
-		return nil // there is something else to do first
+		return nil // the input that has arrived is processed first
 	}
 	in := c.worker.in[:]
 	n, err := c.socket.Receive(in)
@@ -119,7 +119,7 @@ func (c *conversation) read() error {
 		c.buffer = append(c.unread, in[:n]...)
 		c.unread = c.buffer
 	} else {
-		c.unread = in[:n:n] // until keep
+		c.unread = in[:n:n] // keep copies it
 	}
 	return nil
 }
@@ -170,15 +170,15 @@ func (c *conversation) advance() (err error) {
 	}
 	c.morePending = served == requestsPerTurn
 	c.keep()
-	if unsaid := c.flush(); err == nil {
-		err = unsaid
+	if failed := c.flush(); err == nil {
+		err = failed
 	}
 	c.worker.measure()
 	return err
 }
 
-// measure counts how long the requests took that were answered since it was called
-// last. A turn of the loop is when they were noticed.
+// measure records the time of the requests that were answered since the last call: from
+// the start of this turn of the loop until now.
 func (w *worker) measure() {
 	if w.answered > 0 {
 		took := w.loop.Elapsed()
@@ -188,7 +188,7 @@ func (w *worker) measure() {
 	}
 }
 
-// maxOut bounds what is said at once: then the client has to listen.
+// maxOut bounds the output of a turn. More requests are answered when the client has read it.
 const maxOut = 64 << 10
 
 // answerNext answers the next list, if it is there.
@@ -223,8 +223,8 @@ func (c *conversation) takeDescriptor() (more bool, err error) {
 	return true, nil
 }
 
-// hearDummy waits for the client to ask for the descriptor in hand. A descriptor
-// that is sent before the client has read the reply is lost: it reads ahead.
+// hearDummy processes the dummy by which the client asks for the session. The descriptor
+// must not be sent earlier: the client reads ahead, and would lose it with the reply.
 func (c *conversation) hearDummy() (more bool, err error) {
 	list, size, _ := c.next()
 	if size == 0 {
@@ -239,8 +239,7 @@ func (c *conversation) hearDummy() (more bool, err error) {
 	return true, nil
 }
 
-// sendDescriptor gives the descriptor in hand away, when all that was to be said
-// before is written.
+// sendDescriptor sends the session to the client, after all output that comes before.
 func (c *conversation) sendDescriptor() (more bool, err error) {
 	if err := c.flush(); err != nil || len(c.unwritten) > 0 {
 		return false, err
@@ -266,8 +265,8 @@ const (
 	maxPending = 64 << 20
 )
 
-// next returns the next list and its size, which is 0 if it is not complete yet. A list that
-// was too long is not there.
+// next returns the next list and its size, which is 0 if it is not complete yet. If the list
+// was too long, its contents are discarded.
 func (c *conversation) next() (list attr.List, size int, tooLong bool) {
 	size = c.scan.Size(c.unread)
 	switch {
@@ -296,8 +295,8 @@ func (c *conversation) refuseTooLong() {
 // bufferSize bounds the memory that a conversation keeps while nothing is unread.
 const bufferSize = 1 << 10
 
-// keep moves unread input to the front of the conversation's own memory: it was read into
-// that of the worker.
+// keep moves unread input to the front of the conversation's buffer. It may be in the buffer of
+// the worker, where it was read.
 func (c *conversation) keep() {
 	before := cap(c.buffer)
 	switch {
@@ -318,7 +317,7 @@ func (c *conversation) keep() {
 	c.account()
 }
 
-// account counts the memory of the conversation among that of all.
+// account updates the server's sum of the buffers of all conversations.
 func (c *conversation) account() {
 	if now := cap(c.buffer); now != c.accounted {
 		c.worker.pending.Add(int64(now - c.accounted))
@@ -360,8 +359,8 @@ func (c *conversation) flush() error {
 	return nil
 }
 
-// wait says what to wait for, and for how long. Only a client that has begun a
-// request is waited for with a limit.
+// wait tells the loop what to wait for, and for how long. There is a limit only for a
+// client that has begun a request.
 func (c *conversation) wait() error {
 	if c.inRequest() && c.phase != waitsForConnection {
 		c.watch.SetTimeout(c.worker.Timeout)
@@ -379,7 +378,7 @@ func (c *conversation) inRequest() bool {
 	return c.phase != handover.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 || c.listing != nil
 }
 
-// drop closes the descriptor in hand.
+// drop closes the session that the client has not received.
 func (c *conversation) drop() {
 	if c.session != fdpass.None {
 		c.worker.copies.closeCopy(c.session)
@@ -387,7 +386,7 @@ func (c *conversation) drop() {
 	}
 }
 
-// end ends a conversation.
+// end ends a conversation, because of err if that is not nil.
 func (c *conversation) end(err error) {
 	w := c.worker
 	w.out = w.out[:0]
@@ -403,10 +402,11 @@ func (c *conversation) end(err error) {
 	c.uncount(true)
 }
 
-// uncount tells the process that the client is gone, or does not count.
-func (c *conversation) uncount(counted bool) {
+// uncount calls onClose, the first time. An operator is not counted as a client, although
+// its connection may stay open; then counts is false.
+func (c *conversation) uncount(counts bool) {
 	if c.onClose != nil {
-		c.onClose(counted)
+		c.onClose(counts)
 		c.onClose = nil
 	}
 }
@@ -419,12 +419,12 @@ func (w *worker) remove(c *conversation) {
 	w.unregister()
 }
 
-// deservesWarning reports whether the end of a conversation is worth a warning. It is not if
-// the client has received all that it asked for, or did not wait for it.
+// deservesWarning reports whether to log why a conversation has ended. A client may close the
+// connection between two requests, or without waiting for a reply.
 func deservesWarning(err error) bool {
 	return err != nil && err != io.EOF && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET)
 }
 
-// warn logs what is wrong with this client. There is no name to give: its
-// socket has none.
+// warn logs an error of this client. The line has no name of the client: its socket
+// has none.
 func (c *conversation) warn(err error) { c.worker.Log.Warning("scache client: %v", err) }

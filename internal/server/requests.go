@@ -65,7 +65,7 @@ func (c *conversation) answer(list attr.List) error {
 	return nil
 }
 
-// saveEndpoint asks for the descriptor, if the request is in order.
+// saveEndpoint asks for the descriptor, if the parameters of the request are right.
 func (c *conversation) saveEndpoint(list attr.List) {
 	if _, err := expectSave(list, "ttl", "label", "property"); err != nil {
 		c.refuseDescriptor()
@@ -78,7 +78,7 @@ func (c *conversation) saveEndpoint(list attr.List) {
 	c.worker.encode.End()
 }
 
-// save goes on when the byte that accompanies the descriptor has arrived.
+// save saves the session when the byte that comes with its descriptor has arrived.
 func (c *conversation) save(list attr.List) {
 	c.worker.answered++
 	fd, err := c.socket.Take()
@@ -88,7 +88,7 @@ func (c *conversation) save(list attr.List) {
 		return
 	}
 	ttl, err := expectSave(list, "ttl", "label", "property")
-	if err != nil { // in what a predecessor has left
+	if err != nil { // in a request that the previous process has received
 		c.worker.copies.closeCopy(fd)
 		c.reply(control.Bad)
 		return
@@ -189,7 +189,7 @@ func (c *conversation) answerFind(q question, s cache.Session, found bool) {
 	}
 }
 
-// give takes a session in hand until the client asks for it.
+// give keeps a session that was found until the client asks for its descriptor.
 func (c *conversation) give(s cache.Session) {
 	c.session, c.phase = s.FD, handover.DummyDue
 }
@@ -230,8 +230,8 @@ func (c *conversation) refuseDescriptor() {
 	c.warn(errors.New("unexpected file descriptor, closed"))
 }
 
-// warnParameter logs what is wrong with a request, and then what the stock
-// server says of any such request.
+// warnParameter logs the error in a request, and then the line that the stock server
+// logs for any such request.
 func (c *conversation) warnParameter(service string, err error) {
 	c.warn(err)
 	c.worker.Log.Warning("%s: bad or missing request parameter", service)
