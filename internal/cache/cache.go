@@ -31,10 +31,10 @@
 //
 // Three bounds apply: the number of sessions, the number of bindings, and the
 // memory of all entries. When one is reached, the entry that is nearest to its
-// end makes room. No method walks over all entries while the cache is locked.
+// end makes room. Only Freeze walks over all entries while the cache is locked.
 //
-// The cache reads no clock, does not sleep and makes no system calls: all that is
-// passed in with [Config]. Its methods are safe for concurrent use.
+// The cache reads no clock, does not sleep and makes no system calls: it calls the
+// functions of [Config] for that. Its methods are safe for concurrent use.
 package cache
 
 import (
@@ -74,13 +74,13 @@ type Config struct {
 	// any lock held, and must not block.
 	Alive func(fd int) bool
 
-	// Release takes over the descriptors of sessions that have ended, and hears of
-	// bindings that have ended. It is called without the cache's lock held.
+	// Release takes over the descriptors of sessions that have ended. It is also told
+	// of bindings that have ended. It is called without the cache's lock held.
 	Release func([]Ended)
 
-	// Freed, if not nil, is called without the cache's lock held when the cache has
-	// dropped most of what it held, and that was much: the heap has become
-	// garbage that the process can give back to the system.
+	// Freed, if not nil, is called when the cache has dropped much memory, and most of
+	// what it held: then the process can return memory to the system. It is called
+	// without the cache's lock held.
 	Freed func()
 }
 
@@ -90,8 +90,8 @@ type Ended struct {
 	FD  int // or fdpass.None
 	Why Reason
 
-	// The labels: of the endpoint of a session, and of the destination of a binding,
-	// or by which a dead session was looked up.
+	// Endpoint is the label of the endpoint of a session. Destination is the label of
+	// the destination of a binding, or of a lookup that found a dead session.
 	Endpoint, Destination string
 }
 
@@ -115,13 +115,13 @@ type Cache struct {
 	destinations table[destination]
 	endpoints    table[endpoint] // with sessions or bindings
 	bindings     map[bindingKey]*binding
-	peakBindings int // since bindings was made
-	sessions     int
-	connected    int // endpoints with sessions
+	peakBindings int // the most bindings since the map was made
+	sessions     int // number of sessions
+	connected    int // number of endpoints with sessions
 	limit        int // of sessions
 	memory       int64
-	peakMemory   int64 // since Freed was called
-	sequence     uint64
+	peakMemory   int64  // since Freed was called
+	sequence     uint64 // of the newest entry
 	sessionWheel *timerwheel.Wheel
 	bindingWheel *timerwheel.Wheel
 	alarm        time.Duration // when Expire is to be called, if alarmSet
@@ -129,7 +129,7 @@ type Cache struct {
 	ended        []Ended // to be released once mu is unlocked
 	stats        Stats
 	totals       Totals
-	waited       histogram.Histogram // sessions, before they were found
+	waited       histogram.Histogram // how long sessions were in the cache until they were found
 
 	freeSessions  pool[session]
 	freeEndpoints pool[endpoint]
@@ -149,7 +149,7 @@ type destination struct {
 	label    string
 	slot     int
 	bindings queue[binding]
-	ready    readyHeap // those whose endpoint may have sessions
+	ready    readyHeap // the bindings whose endpoint may have sessions
 }
 
 type endpoint struct {
@@ -169,7 +169,7 @@ type binding struct {
 	saved, end time.Duration
 	cache      *Cache
 	bindingKey
-	place int // in the heap, or -1
+	place int // index in the heap, or -1
 }
 
 // A bindingKey identifies a binding.
@@ -376,7 +376,7 @@ func (s *session) take(now time.Duration) Session {
 }
 
 // first returns the oldest binding whose endpoint has sessions, and the oldest of
-// those. Bindings that are not ready any more begin to wait.
+// these sessions. It moves bindings that are no longer ready to their endpoints.
 func (d *destination) first(now time.Duration) (*binding, *session) {
 	for d != nil && len(d.ready) > 0 {
 		b := d.ready[0]

@@ -71,7 +71,7 @@ func (c *Cache) removeIfUnused(ep *endpoint) {
 	}
 }
 
-// release has a descriptor released once the cache is unlocked.
+// release releases a descriptor when the cache is unlocked.
 func (c *Cache) release(e Ended) {
 	c.totals.Ended[e.Why]++
 	c.ended = append(c.ended, e)

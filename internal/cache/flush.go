@@ -4,8 +4,8 @@ package cache
 
 import "time"
 
-// flushStep bounds what is dropped while the cache is locked: other clients are
-// served between two steps.
+// flushStep bounds how many entries are dropped while the cache is locked: other
+// clients are served between two steps.
 const flushStep = 500
 
 // Clear drops everything that is in the cache when it begins.
@@ -36,9 +36,9 @@ func (c *Cache) Clear() (sessions, bindings int) {
 	return sessions, bindings
 }
 
-// Flush drops what has one of these labels: the sessions of an endpoint, and the
-// bindings of a destination with the sessions that they lead to. It drops what is
-// in the cache when it begins.
+// Flush drops the entries with one of these labels: the sessions of an endpoint, and
+// the bindings of a destination with the sessions that they lead to. It drops only
+// what is in the cache when it begins.
 func (c *Cache) Flush(labels []string) (sessions, bindings int) {
 	last := c.lastSequence()
 	for _, label := range labels {

@@ -23,11 +23,11 @@ type BindingCursor struct{ cursor[binding] }
 // A SessionCursor is a place in a listing. The zero value is the beginning.
 type SessionCursor struct{ cursor[session] }
 
-// Bindings returns up to max bindings, those of one destination together and in the
-// order of lookups, and moves the cursor behind them. It looks at a bounded number
-// of entries and returns a bounded number of bytes, so it can return fewer than max:
-// the listing ends when more is false. What stays in the cache from the beginning to
-// the end is listed once.
+// Bindings returns up to max bindings, and moves the cursor behind them. Bindings of
+// one destination come together and in the order of lookups. Bindings looks at a
+// bounded number of entries and returns a bounded number of bytes, so it can return
+// fewer than max: the listing ends when more is false. A binding that stays in the
+// cache during the whole listing is listed once.
 func (c *Cache) Bindings(at *BindingCursor, max int) (list []ListedBinding, more bool) {
 	now := c.lock()
 	defer c.unlock()
@@ -49,9 +49,9 @@ func (c *Cache) Bindings(at *BindingCursor, max int) (list []ListedBinding, more
 	return list, at.slot < len(slots)
 }
 
-// Sessions returns up to max sessions, those of one endpoint together and in the
-// order of lookups, as Bindings does. It calls describe with the cache locked,
-// because only then the descriptor is certainly the session's.
+// Sessions returns up to max sessions, as Bindings returns bindings: sessions of one
+// endpoint come together and in the order of lookups. It calls describe with the
+// cache locked: otherwise the session could be taken and its descriptor be reused.
 func (c *Cache) Sessions(
 	at *SessionCursor, max int, describe func(fd int) string,
 ) (list []ListedSession, more bool) {
@@ -83,8 +83,8 @@ const (
 )
 
 // A cursor is a place in a table of queues. It holds the entry that it visited last,
-// and its sequence number: if that entry has left the cache meanwhile, the cursor
-// goes through the queue again and skips what it has listed.
+// and the sequence number of that entry. If the entry has left the cache meanwhile, the
+// cursor starts again at the head of the queue and skips what it has listed.
 type cursor[T any] struct {
 	slot   int
 	last   *link[T] // visited last, or nil at the beginning of a queue

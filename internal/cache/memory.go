@@ -6,8 +6,8 @@ package cache
 
 import "unsafe"
 
-// What an entry takes beside its strings: the value itself, its place in a map or
-// a heap, and what the allocator rounds up.
+// The fixed memory of an entry, without its strings: the value itself, its place in a
+// map or a heap, and what the allocator adds.
 const (
 	mapEntry = 48
 
@@ -25,27 +25,27 @@ func bindingCost(property int) int64 { return fixedBinding + stringCost(property
 
 func destinationCost(label int) int64 { return fixedDestination + stringCost(label) }
 
-// stringCost returns what the allocator takes for a string of this length, nearly.
+// stringCost returns nearly the memory that the allocator uses for a string of length n.
 func stringCost(n int) int64 { return (int64(n) + 15) &^ 15 }
 
-// Memory is what the entries of a cache take, in bytes.
+// Memory is the memory of the entries of a cache, in bytes.
 type Memory struct {
 	Used  int64
 	Limit int64 // or zero
 
-	Evicted int64 // entries that had to make room because of the limit
+	Evicted int64 // number of entries that were evicted because of the limit
 }
 
-// Memory returns what the cache takes now.
+// Memory returns the memory that the entries use now.
 func (c *Cache) Memory() Memory {
 	c.lock()
 	defer c.unlock()
 	return Memory{c.memory, c.config.MemoryLimit, c.totals.EvictedForMemory}
 }
 
-// SetLimit bounds the number of sessions from now on to what limit returns, and to at
-// least one. Sessions above it make room at once. SetLimit calls limit with the cache
-// locked, so that of several calls the last one counts.
+// SetLimit sets the bound of the number of sessions to the result of limit, or to one if
+// that is less. It evicts sessions above the bound at once. It calls limit with the cache
+// locked, so that concurrent calls leave the newest value.
 func (c *Cache) SetLimit(limit func() int) {
 	c.lock()
 	defer c.unlock()
@@ -104,8 +104,8 @@ func (c *Cache) grow(cost int64) {
 // freedAtLeast is how much memory must have become garbage before Freed is called.
 const freedAtLeast = 8 << 20
 
-// shrunk reports whether Freed is to be called: at least half of what the cache held
-// is gone, and at least freedAtLeast.
+// shrunk reports whether Freed must be called: the cache has dropped at least half of
+// its memory, and at least freedAtLeast.
 func (c *Cache) shrunk() bool {
 	if c.peakMemory < freedAtLeast || c.memory > c.peakMemory/2 ||
 		c.peakMemory-c.memory < freedAtLeast {

@@ -13,24 +13,24 @@ type Snapshot struct {
 	Totals   Totals
 }
 
-// A SavedBinding is what SaveBinding takes.
+// A SavedBinding is a binding in a Snapshot.
 type SavedBinding struct {
 	Age                       time.Duration // since it was saved last
-	TTL                       time.Duration // the rest of it
+	TTL                       time.Duration // the rest of its time to live
 	Label, Property, Endpoint string
 }
 
-// A SavedSession is what SaveSession takes.
+// A SavedSession is a session in a Snapshot.
 type SavedSession struct {
 	Age             time.Duration // since it was saved
-	TTL             time.Duration // the rest of it
+	TTL             time.Duration // the rest of its time to live
 	Label, Property string
 	FD              int
 }
 
-// Freeze calls use with everything that the cache holds, and lets nothing change meanwhile.
-// If use reports that all of it has moved elsewhere, the cache is empty afterwards and no
-// longer owns the descriptors.
+// Freeze calls use with everything that the cache holds. Nothing changes meanwhile: the cache
+// is locked. If use reports that everything has moved to another cache, this one is empty
+// afterwards, and no longer owns the descriptors.
 func (c *Cache) Freeze(use func(Snapshot) (moved bool)) {
 	now := c.lock()
 	defer c.unlock()
@@ -85,8 +85,8 @@ func (c *Cache) forget() {
 	c.peakMemory = 0 // the process is about to end: Freed need not be called
 }
 
-// ReleaseSessions releases sessions that have left the cache and that no other cache has
-// got.
+// ReleaseSessions releases sessions of a Snapshot that have left this cache, but have not
+// arrived in another one.
 func (c *Cache) ReleaseSessions(sessions []SavedSession) {
 	c.lock()
 	defer c.unlock()

@@ -9,12 +9,12 @@ import "scache/internal/histogram"
 type Stats struct {
 	Destination, Endpoint Lookups
 
-	// Peaks, seen when something was saved: destinations by SaveBinding, sessions by
-	// SaveSession, endpoints by both.
+	// Peaks. They are updated when something is saved: destinations by SaveBinding,
+	// sessions by SaveSession, endpoints by both.
 	Destinations, Endpoints, Sessions int
 }
 
-// Lookups counts those that found a session and those that did not.
+// Lookups counts lookups that found a session (hits) and the others (misses).
 type Lookups struct{ Hits, Misses int64 }
 
 func (s *Stats) sawBinding(destinations, endpoints int) {
@@ -34,9 +34,9 @@ type Totals struct {
 	TakenOver             int64          // sessions of another cache
 	Ended                 [reasons]int64 // sessions that the cache closed, by reason
 	EvictedBindings       int64
-	EvictedForMemory      int64            // sessions and bindings, counted above, too
+	EvictedForMemory      int64            // sessions and bindings; they are counted above, too
 	Peak                  Size             // as in Stats
-	Waited                histogram.Values // sessions, before they were found
+	Waited                histogram.Values // how long sessions were cached until they were found
 }
 
 // add adds the statistics of an interval.

@@ -3,16 +3,16 @@
 package cache
 
 // A table holds values by label, and each also in a numbered slot. A value stays in
-// its slot, so that a listing can go on at a slot after the cache has changed: it
-// meets each value that stays exactly once.
+// its slot, so that a listing can continue at a slot after the cache has changed. It
+// then visits each value that has stayed exactly once.
 type table[T any] struct {
 	byLabel map[string]*T
 	slots   []*T // nil where a slot is free
 	free    []int
 }
 
-// A map does not shrink. A table or map that has had more entries than this is made
-// anew when it is empty.
+// largeTable is the size from which a table or map is replaced by a new one when it is
+// empty: a map does not shrink.
 const largeTable = 1024
 
 func newTable[T any]() table[T] { return table[T]{byLabel: map[string]*T{}} }
