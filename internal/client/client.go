@@ -18,7 +18,7 @@ import (
 // Status is the status of a reply.
 type Status = control.Code
 
-// What a server answers.
+// The values of a Status.
 const (
 	OK       = control.OK
 	Bad      = control.Bad
@@ -39,14 +39,14 @@ type Client struct {
 	Conn  Conn
 	in    *attr.Decoder
 	out   *attr.Encoder
-	first bool // what the server says next may be the announcement
+	first bool // the next list from the server may be the announcement
 
-	maxEntries, maxBytes int    // of an answer that is collected
-	extend               func() // has the time limit of Ask begin anew
+	maxEntries, maxBytes int    // bound an answer that is collected
+	extend               func() // restarts the time limit of Ask
 }
 
-// Ask connects to the server at a path, and asks it a question. All of it, to connect
-// included, takes no longer than the limit.
+// Ask connects to the server at a path, and calls question with the client. limit is for
+// everything, including the connection.
 func Ask(path string, limit time.Duration, question func(*Client) error) error {
 	conn, err := (&net.Dialer{Timeout: limit}).Dial("unix", path)
 	if err != nil {
@@ -90,7 +90,7 @@ func (c *Client) decode() (attr.List, error) {
 	return list, unexpected(err)
 }
 
-// unexpected is for errors while a reply is due.
+// unexpected returns the error of a read while a reply is due: then io.EOF is unexpected.
 func unexpected(err error) error {
 	if err == io.EOF {
 		return io.ErrUnexpectedEOF
@@ -111,7 +111,7 @@ func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Status
 	if err := c.out.End(); err != nil {
 		return Bad, err
 	}
-	// The server asks for the descriptor, or says at once what is wrong.
+	// The server asks for the descriptor, or answers with an error at once.
 	list, err := c.decode()
 	if err != nil {
 		return Bad, err

@@ -17,16 +17,16 @@ import (
 var ErrStock = errors.New("the server does not know this request: " +
 	"it is the stock scache, or one like it")
 
-// ErrTruncated is the error of a request whose answer goes on beyond the bounds of the
-// client. What came before is returned with it. The client can only be closed.
+// ErrTruncated is the error of a request whose answer is larger than the bounds of the
+// client. The part within the bounds is returned with it. The client can only be closed.
 var ErrTruncated = errors.New("truncated: the server sends more entries or bytes than are taken")
 
-// Bounds of an answer that the client holds in memory: a false server may talk without end.
+// Bounds of an answer that the client holds in memory: a false server may send without end.
 const (
 	maxEntries = 1 << 20
-	maxBytes   = 64 << 20 // of the attributes, as they are shown
+	maxBytes   = 64 << 20 // of the attributes, after escape
 
-	// maxListSize bounds one list of an answer: two labels, a property, and the rest.
+	// maxListSize bounds one list of an answer: two labels, a property, and small attributes.
 	maxListSize = 4 << 20
 )
 
@@ -39,9 +39,9 @@ func (c *Client) Status() (s control.Status, err error) {
 	return s, err
 }
 
-// List asks for all that is in the cache, in the order of the labels and, of
-// each, in the order in which it would be found. Labels, properties and addresses are
-// written as [control.Escape] does.
+// List asks for everything in the cache. It is sorted by label; entries with the same label
+// are in the order of lookups. Labels, properties and addresses are escaped as by
+// [control.Escape].
 func (c *Client) List() (bindings []control.Binding, sessions []control.Session, err error) {
 	err = c.collect(control.RequestList, func(entry any) {
 		switch entry := entry.(type) {
@@ -60,9 +60,9 @@ func (c *Client) List() (bindings []control.Binding, sessions []control.Session,
 	return bindings, sessions, err
 }
 
-// Each asks for all that is in the cache, and calls a function for each [control.Binding]
-// and [control.Session] in the order of the server. It holds none of them. The time limit
-// of [Ask] begins anew with each entry. An error of the function ends it.
+// Each asks for everything in the cache, and calls a function for each [control.Binding]
+// and [control.Session] in the order of the server. It keeps none of them. The time limit
+// of [Ask] is restarted with each entry. If the function returns an error, Each returns it.
 func (c *Client) Each(do func(entry any) error) error {
 	return c.entries(control.RequestList, func(entry any, _ int) error {
 		c.extend()
@@ -70,8 +70,8 @@ func (c *Client) Each(do func(entry any) error) error {
 	})
 }
 
-// Hits asks for the counts of the busiest labels of a level, and returns them in the
-// order of the labels, each label once. Labels are written as [control.Escape] does.
+// Hits asks for the counts of the busiest labels of a level. It returns them sorted by
+// label, each label once. Labels are escaped as by [control.Escape].
 func (c *Client) Hits(level string) (all []control.Hits, err error) {
 	err = c.collect(control.RequestHits, func(entry any) {
 		if h, ok := entry.(control.Hits); ok {
@@ -79,14 +79,13 @@ func (c *Client) Hits(level string) (all []control.Hits, err error) {
 		}
 	}, "level", level)
 	slices.SortStableFunc(all, func(a, b control.Hits) int {
-		return strings.Compare(a.Label,
-			b.Label)
+		return strings.Compare(a.Label, b.Label)
 	})
 	all = slices.CompactFunc(all, func(a, b control.Hits) bool { return a.Label == b.Label })
 	return all, err
 }
 
-// collect is entries for a caller that keeps them: not more than the bounds allow.
+// collect is entries for a caller that keeps them. It returns ErrTruncated at a bound.
 func (c *Client) collect(request string, keep func(entry any), attributes ...string) error {
 	entries, bytes := 0, 0
 	return c.entries(request, func(entry any, size int) error {
@@ -125,9 +124,9 @@ func (c *Client) entries(request string, do func(entry any, size int) error,
 	}
 }
 
-// escape writes all values of a reply so that a terminal, a log or a metric can have
-// them: a server may be a false one. This is the place where it is done, for all
-// operator's requests. It returns the size of the values.
+// escape escapes all values of a reply, so that they are safe for a terminal, a log or a
+// metric: the server may be a false one. No other code does this for an operator's
+// requests. It returns the size of the values.
 func escape(list attr.List) (size int) {
 	for i, a := range list {
 		list[i].Value = []byte(control.Escape(string(a.Value)))
@@ -136,8 +135,8 @@ func escape(list attr.List) (size int) {
 	return size
 }
 
-// Restart makes the server hand everything over to a new process, this client
-// included.
+// Restart makes the server hand everything over to a new process, including this
+// client.
 func (c *Client) Restart() error {
 	_, err := c.operate(control.RequestRestart)
 	return err

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package control defines what an operator asks a connection cache server, and what it
-// answers: the requests beside those of Postfix, and the contents of their replies.
+// Package control defines the requests of an operator to a connection cache server, and
+// the contents of their replies. The requests of Postfix are not in it.
 //
 // A request is an attribute list like those of Postfix's own clients:
 //
@@ -134,15 +134,15 @@ type Hits struct {
 // End ends the reply to a list or hits request.
 type End struct{}
 
-// Flushed is what was dropped.
+// Flushed is the number of entries that a flush request has dropped.
 type Flushed struct {
 	Sessions int64 `json:"sessions"`
 	Bindings int64 `json:"bindings"`
 }
 
 // fields calls f with the name and the address of each field of a struct, given the
-// struct's address. The fields of a stats.Values are those of the tables of package stats,
-// and the fields of other embedded structs are fields of the struct itself.
+// struct's address. The tables of package stats have the fields of a stats.Values. The
+// fields of other embedded structs are fields of the struct itself.
 func fields(x any, f func(name string, field any) error) error {
 	if v, ok := x.(*stats.Values); ok {
 		return numbers(v, f)
@@ -254,9 +254,9 @@ func encodeNumbers(e *attr.Encoder, v *stats.Values) {
 	})
 }
 
-// Decode sets the fields of a struct of this package, given its address. It leaves fields
-// alone that the list lacks, and ignores unknown attributes: the two ends may be of
-// different versions.
+// Decode sets the fields of a struct of this package, given its address. It does not change
+// fields that are missing in the list, and ignores unknown attributes: client and server may
+// be of different versions.
 func Decode(list attr.List, x any) error {
 	return fields(x, func(name string, field any) error {
 		a, found := list.Lookup(name)

@@ -38,7 +38,8 @@ func Escape(text string) string {
 	return b.String()
 }
 
-// isPlain reports whether Escape leaves a text as it is, for most texts that it does.
+// isPlain reports whether a text has only characters that Escape does not change. It knows
+// the printable characters of ASCII only.
 func isPlain(text string) bool {
 	for i := range len(text) {
 		if c := text[i]; c < ' ' || c > '~' || c == '\\' {
