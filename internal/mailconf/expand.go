@@ -36,7 +36,7 @@ func (c *Config) expand(text string, depth int) (string, error) {
 	}
 }
 
-// reference evaluates what follows a dollar sign, and returns what is left.
+// reference evaluates the reference after a dollar sign, and returns the text behind it.
 func (c *Config) reference(text string, depth int) (value, rest string, err error) {
 	switch {
 	case strings.HasPrefix(text, "$"):
@@ -57,10 +57,10 @@ func (c *Config) reference(text string, depth int) (value, rest string, err erro
 	return value, rest, err
 }
 
-// expression evaluates what stands between the brackets of a reference: a function
-// and its argument, or a name or a comparison and possibly texts to choose from.
-// The choice goes by the value as it is written: one that expands to nothing is not
-// empty.
+// expression evaluates the text between the brackets of a reference. It is a function
+// with its argument, or a name or a comparison. One or two texts to choose from may
+// follow. The choice depends on the value before expansion: a value that expands to
+// nothing is not empty.
 func (c *Config) expression(text string, depth int) (string, error) {
 	if text == "" {
 		return "", errors.New("empty macro name: \"${}\"")
@@ -73,7 +73,8 @@ func (c *Config) expression(text string, depth int) (string, error) {
 	} else {
 		var name string
 		name, choice = cutName(text)
-		if argument := strings.TrimLeft(choice, space); name != "" && strings.HasPrefix(argument, "{") {
+		argument := strings.TrimLeft(choice, space)
+		if name != "" && strings.HasPrefix(argument, "{") {
 			return c.call(name, argument, depth)
 		}
 		value = c.settings[name].value
@@ -180,7 +181,7 @@ type operator struct {
 	level bool
 }
 
-// operators has those first that another one begins with.
+// operators are the comparison operators. A longer one comes before its prefix.
 var operators = []operator{
 	{text: "==", holds: func(order int) bool { return order == 0 }},
 	{text: "!=", holds: func(order int) bool { return order != 0 }},

@@ -19,8 +19,8 @@ type line struct {
 }
 
 // readLines returns the logical lines of main.cf. A line that begins with white
-// space continues the one before. Empty lines and comments do not count, and
-// may stand between a line and its continuation.
+// space continues the one before. Empty lines and comments are ignored, and may
+// stand between a line and its continuation.
 func readLines(r io.Reader) ([]line, error) {
 	var lines []line
 	in := bufio.NewReader(r)
@@ -59,7 +59,8 @@ func (c *Config) parse(r io.Reader, path string) error {
 		}
 		if strings.TrimLeft(l.text, space) != l.text {
 			c.warnings = append(c.warnings, fmt.Sprintf(
-				"%s, line %d: logical line must not start with whitespace, ignored: %.100q", path, l.number, l.text))
+				"%s, line %d: logical line must not start with whitespace, ignored: %.100q",
+				path, l.number, l.text))
 			continue
 		}
 		name, value, err := splitSetting(l.text)

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// functions are those that an expression may apply to a text, as of Postfix 3.11.
+// functions are the functions that an expression may call, as of Postfix 3.11.
 var functions = map[string]func(string) (string, error){
 	"domain_to_ascii": domainToASCII,
 	"domain_to_utf8":  domainToUTF8,
@@ -38,8 +38,8 @@ func (c *Config) call(name, argument string, depth int) (string, error) {
 	}
 }
 
-// profile is how Postfix has domain names translated: without the exceptions of
-// 2003, and with few checks, as what comes out is checked by isHostname.
+// profile translates domain names as Postfix does: without the transitional rules of
+// IDNA 2003, and with few checks, because isHostname checks the result.
 var profile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.StrictDomainName(false),
 	idna.CheckHyphens(false), idna.CheckJoiners(false))
 
@@ -80,11 +80,12 @@ func isASCII(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r >= 0x80 }) < 0
 }
 
-// isHostname reports whether a name in lower case has the form of a host's: labels of
-// up to 63 letters, digits, hyphens inside, and underscores, and not all digits.
+// isHostname reports whether a name in lower case is a valid host name. A label has up to 63
+// letters, digits, underscores, and hyphens inside. The name must not be digits only.
 func isHostname(name string) bool {
+	const allowed = "abcdefghijklmnopqrstuvwxyz0123456789-_"
 	for label := range strings.SplitSeq(name, ".") {
-		if label == "" || len(label) > 63 || strings.Trim(label, "abcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		if label == "" || len(label) > 63 || strings.Trim(label, allowed) != "" {
 			return false
 		}
 	}

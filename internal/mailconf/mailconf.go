@@ -3,10 +3,9 @@
 // Package mailconf reads main.cf, the configuration file of Postfix, as
 // postconf(5) describes it.
 //
-// Values are kept as they are written, and expanded when they are asked for:
-// a parameter may refer to one that is set further down. What a setting means
-// is up to the table [Parameters], which has the type, the default and the
-// bound of everything that may be asked for.
+// Values are kept as they are written, and expanded when they are read: a
+// parameter may refer to one that is set in a later line. The table [Parameters]
+// has the type, the default and the bound of each parameter that can be read.
 package mailconf
 
 import (
@@ -32,7 +31,7 @@ const (
 type Config struct {
 	settings map[string]setting
 	warnings []string
-	log      func(format string, args ...any) // nil: postconf is not asked
+	log      func(format string, args ...any) // see AskPostconf; nil if it was not called
 }
 
 type setting struct{ value, source string }
@@ -76,14 +75,15 @@ func (c *Config) Override(text string) error {
 	return nil
 }
 
-// SetDefault sets a parameter that is not set otherwise.
+// SetDefault sets the default of a parameter. It has no effect if a file or the command line
+// sets the parameter.
 func (c *Config) SetDefault(name, value string) {
 	if source := c.Source(name); source == "" || source == Default {
 		c.settings[name] = setting{value, Default}
 	}
 }
 
-// SetReadOnly sets what neither a file nor the command line sets.
+// SetReadOnly sets a parameter that a file or the command line must not set.
 func (c *Config) SetReadOnly(name, value string) {
 	c.settings[name] = setting{value, program}
 }
@@ -95,15 +95,14 @@ func (c *Config) set(name, value, source string) {
 	c.settings[name] = setting{value, source}
 }
 
-// Warnings returns what is odd in the settings and does no harm.
+// Warnings returns warnings about lines of main.cf that are ignored or overridden.
 func (c *Config) Warnings() []string { return c.warnings }
 
-// Source tells where the value of a parameter is set: "default", "program",
+// Source returns where the value of a parameter is set: "default", "program",
 // "command line", or a file and a line.
 func (c *Config) Source(name string) string { return c.settings[name].source }
 
-// Names returns the parameters that a file or the command line sets, in the order of
-// the alphabet.
+// Names returns the names of the parameters that a file or the command line sets, sorted.
 func (c *Config) Names() (names []string) {
 	for name, s := range c.settings {
 		if s.source != Default && s.source != program {
@@ -114,7 +113,7 @@ func (c *Config) Names() (names []string) {
 	return names
 }
 
-// lookup returns the table's entry, or that of a String without bounds.
+// lookup returns the entry of the table. A parameter that is not in it is a String.
 func lookup(name string) Parameter {
 	for _, p := range Parameters {
 		if p.Name == name {
@@ -221,8 +220,8 @@ func (c *Config) choice(name string, words ...string) (string, error) {
 	return "", c.bad(name, value, strings.Join(words, " or "))
 }
 
-// Check reports whether the value of a parameter is one of its type, and in its
-// bounds.
+// Check returns an error if the value of a parameter is not of its type, or not
+// within its bounds.
 func (c *Config) Check(name string) (err error) {
 	switch lookup(name).Type {
 	case Time:
@@ -240,7 +239,8 @@ func (c *Config) Check(name string) (err error) {
 }
 
 func (c *Config) bad(name, value, want string) error {
-	return fmt.Errorf("bad value of parameter %s: %.100q (want %s; set by %s)", name, value, want, c.Source(name))
+	return fmt.Errorf("bad value of parameter %s: %.100q (want %s; set by %s)",
+		name, value, want, c.Source(name))
 }
 
 // A Reader reads any number of parameters and keeps the first error.

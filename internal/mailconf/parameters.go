@@ -10,7 +10,7 @@ type Parameter struct {
 	Min     int // the least value of a Time, in seconds, or of an Int
 }
 
-// Type tells how the value of a parameter is read.
+// Type is the type of the value of a parameter.
 type Type int
 
 // The types of parameters.

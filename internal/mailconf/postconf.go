@@ -12,20 +12,20 @@ import (
 	"time"
 )
 
-// carrier is a parameter that every Postfix knows, takes any text for, and that no
-// text of ours is likely to refer to.
+// carrier is the parameter whose value postconf(1) is asked to expand. Every version of
+// Postfix has it, accepts any text as its value, and no text is likely to refer to it.
 const carrier = "lmtp_lhlo_name"
 
 // postconfLimit is how long postconf may take.
 const postconfLimit = 5 * time.Second
 
-// AskPostconf has postconf(1) asked for the value of a parameter that this package
-// does not understand: Postfix of a later version may know what it means. Each
-// value that comes from there is told to log.
+// AskPostconf allows this package to ask postconf(1) for a value that it cannot expand:
+// a later version of Postfix may have other expressions. It calls log for each value
+// that it gets from there.
 func (c *Config) AskPostconf(log func(format string, args ...any)) { c.log = log }
 
-// ask returns what Postfix makes of a parameter that cause keeps from being
-// expanded here.
+// ask returns the value of a parameter as postconf(1) expands it. cause is the error
+// of expand.
 func (c *Config) ask(name string, cause error) (string, error) {
 	if c.log == nil {
 		return "", cause
@@ -36,7 +36,7 @@ func (c *Config) ask(name string, cause error) (string, error) {
 	}
 	c.log("%v; the value %q is what postconf says", cause, value)
 	s := c.settings[name]
-	s.value = strings.ReplaceAll(value, "$", "$$") // it is final
+	s.value = strings.ReplaceAll(value, "$", "$$") // it is not expanded again
 	c.settings[name] = s
 	return value, nil
 }
@@ -56,7 +56,7 @@ func (c *Config) postconf(text string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), postconfLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), args...)
-	cmd.WaitDelay = time.Second // for what it may have started
+	cmd.WaitDelay = time.Second // for processes that it may have started
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {

@@ -22,13 +22,13 @@ type limiter struct {
 
 // A kind is the lines with one format.
 type kind struct {
-	start      time.Time // of a second
-	logged     int       // within this second
-	suppressed int       // the others
+	start      time.Time // of the second in which lines are counted
+	logged     int       // number of lines logged in this second
+	suppressed int       // number of other lines
 	example    string    // the line logged last
 }
 
-// limited logs a line, unless there were enough of its kind within a second.
+// limited logs a line, unless linesPerSecond lines of its kind were logged in this second.
 func (l *Logger) limited(level Level, format string, args []any) {
 	k := l.limiter.admit(format, l.reportSuppressed)
 	if k == nil {
@@ -44,8 +44,8 @@ func (l *Logger) limited(level Level, format string, args []any) {
 // maxExample bounds the example in the line about suppressed lines.
 const maxExample = 200
 
-// admit counts a line and returns its kind, or nil if the line must not be logged. In
-// this case it has report called when the second is over.
+// admit counts a line and returns its kind, or nil if the line must not be logged. Then
+// report is called when the second is over.
 func (l *limiter) admit(format string, report func()) *kind {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -75,7 +75,7 @@ func (l *limiter) admit(format string, report func()) *kind {
 // is over.
 func (l *Logger) reportSuppressed() { l.report(time.Now().Add(-time.Second)) }
 
-// report does so for the seconds that started until then.
+// report logs how many lines were suppressed in the seconds that started before until.
 func (l *Logger) report(until time.Time) {
 	for _, k := range l.limiter.take(until) {
 		const text = "%d more lines like this one within a second: %s"

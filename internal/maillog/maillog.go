@@ -2,12 +2,13 @@
 
 // Package maillog logs as Postfix daemons do.
 //
-// A [Logger] takes lines and returns at once: a goroutine of its own writes them
+// The methods of a [Logger] return at once: a separate goroutine writes the lines
 // to the sinks. If a sink is slow, lines wait in a queue. If it is stuck, the queue
 // becomes full, and further lines are lost and counted: the caller never waits.
 //
-// Lines of one kind, which have the same format, are limited to some each second,
-// so that a client cannot fill the log. A line with the number of the others follows.
+// Lines with the same format are of one kind. The number of lines of one kind is
+// limited within a second, so that a client cannot fill the log. A line with the
+// number of suppressed lines follows.
 package maillog
 
 import (
@@ -58,7 +59,7 @@ type Logger struct {
 type entry struct {
 	level Level
 	line  string
-	do    func() // in the place of a line, when all before it are written
+	do    func() // if not nil, called instead of writing the line
 }
 
 // New returns a logger that writes to these sinks.
@@ -73,7 +74,7 @@ func New(sinks ...Sink) *Logger {
 func (l *Logger) Lost() int { return int(l.lostAll.Load()) }
 
 // SetSinks replaces the sinks, for all lines that are not written yet. It closes
-// those of the former ones that can be closed.
+// the former sinks that implement io.Closer.
 func (l *Logger) SetSinks(sinks ...Sink) {
 	former := l.sinks.Swap(&sinks)
 	if former == nil {
@@ -137,9 +138,9 @@ func (l *Logger) log(level Level, format string, args ...any) (text string) {
 	return line
 }
 
-// printable replaces what is not printable in UTF-8 by question marks, as Postfix does:
-// control characters, those of C1 too, and characters that change the direction of
-// the text or have no width.
+// printable replaces characters that are not printable by question marks, as Postfix does:
+// invalid UTF-8, control characters (also of C1), and characters that change the direction
+// of the text or have no width.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
@@ -149,8 +150,8 @@ func printable(s string) string {
 	}, strings.ToValidUTF8(s, "?"))
 }
 
-// Debug logs a line that helps to find an error, if the logger is verbose. The number of
-// these lines is not limited.
+// Debug logs a line for debugging, if the logger is verbose. The number of these lines is
+// not limited.
 func (l *Logger) Debug(format string, args ...any) {
 	if l.Verbose() {
 		l.log(Info, format, args...)
