@@ -21,7 +21,8 @@ import (
 // a chance to log them: the runtime writes them to standard error, which master(8) discards.
 // So it also writes them to a file in data_directory, which the next process logs.
 
-// maxCrashLines bounds what is logged of a crash: the reason, and the top of the stack.
+// maxCrashLines bounds how many lines of a crash are logged: the reason, and the top of the
+// stack.
 const maxCrashLines = 20
 
 // recordCrashes logs what the previous process has written to the crash file, and has the
@@ -54,8 +55,8 @@ func (p *Process) recordCrashes(directory string, uid int) {
 	}
 }
 
-// openAs opens or creates a file with the rights of a user, as the directory may belong to
-// that user: links must not lead anywhere else.
+// openAs opens or creates a file with the rights of a user. The directory may belong to that
+// user, who could put a link there: root must not follow it.
 func openAs(uid int, path string) (*os.File, error) {
 	if uid > 0 {
 		runtime.LockOSThread()
@@ -65,7 +66,8 @@ func openAs(uid int, path string) (*os.File, error) {
 		}
 		defer syscall.Setfsuid(os.Geteuid())
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0o600)
+	const flags = os.O_RDWR | os.O_CREATE | os.O_APPEND | unix.O_NOFOLLOW | unix.O_NONBLOCK
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}

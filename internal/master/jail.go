@@ -29,7 +29,8 @@ type jail struct {
 // than it has itself, in all of its threads. It starts none in the jail.
 func noNewPrivileges() error {
 	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
-	if errno != 0 && errno != syscall.ENOTSUP { // a build with cgo, as that of the race detector
+	// ENOTSUP: a binary with cgo, such as for the race detector.
+	if errno != 0 && errno != syscall.ENOTSUP {
 		return os.NewSyscallError("prctl PR_SET_NO_NEW_PRIVS", errno)
 	}
 	return nil
@@ -73,9 +74,9 @@ func (j jail) enter() error {
 	return nil
 }
 
-// lookup returns the user and group of mail_owner. os/user reads only /etc/passwd: if the name
-// is not there, getent(1) is asked, which knows every source of names that nsswitch.conf(5)
-// lists. That works outside of the jail only.
+// lookup returns the uid and gid of mail_owner. os/user reads only /etc/passwd. If the name is
+// not there, lookup asks getent(1), which asks every source of names in nsswitch.conf(5). That
+// works only outside of the jail.
 func lookup(owner string) (uid, gid int, err error) {
 	var fields []string
 	u, err := user.Lookup(owner)
@@ -98,8 +99,8 @@ var (
 	getentLimit = 5 * time.Second
 )
 
-// askGetent returns the numbers of a user and of its group as getent(1) knows them. unknown is
-// the error if getent does not know the user either, or is not there.
+// askGetent returns the uid and gid of a user, from getent(1). unknown is the error to return
+// if getent does not know the user either, or is not installed.
 func askGetent(name string, unknown error) ([]string, error) {
 	for _, directory := range getentDirectories {
 		path := filepath.Join(directory, "getent")
@@ -118,7 +119,8 @@ func askGetent(name string, unknown error) ([]string, error) {
 		case exited && exit.ExitCode() == notInDatabase:
 			return nil, unknown
 		case exited:
-			return nil, fmt.Errorf("%w, and %s: %w: %.200s", unknown, path, err, strings.TrimSpace(string(exit.Stderr)))
+			return nil, fmt.Errorf("%w, and %s: %w: %.200s",
+				unknown, path, err, strings.TrimSpace(string(exit.Stderr)))
 		case err != nil:
 			return nil, fmt.Errorf("%w, and %w", unknown, err)
 		}

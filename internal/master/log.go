@@ -13,7 +13,7 @@ import (
 	"scache/internal/maillog"
 )
 
-// earlySinks are where lines go before main.cf is read: where master logs.
+// earlySinks returns the sinks for lines before main.cf is read: the log of master(8).
 func (p *Process) earlySinks() []maillog.Sink {
 	tag := p.tag(cmp.Or(p.env("MAIL_LOGTAG"), "postfix"))
 	if service := p.env("POSTLOG_SERVICE"); service != "" {
@@ -26,7 +26,7 @@ func (p *Process) earlySinks() []maillog.Sink {
 	return p.withStderr(tag, sink)
 }
 
-// sinks are where lines go according to main.cf.
+// sinks returns the sinks that main.cf sets.
 func (p *Process) sinks() ([]maillog.Sink, error) {
 	r := p.Config.Reader()
 	name := p.tag(r.String("syslog_name"))
@@ -44,9 +44,11 @@ func (p *Process) sinks() ([]maillog.Sink, error) {
 		return p.withStderr(name, sink), nil
 	}
 	if !hasPrefixOf(file, prefixes) {
-		return nil, fmt.Errorf("parameter maillog_file: %q does not match any prefix in maillog_file_prefixes (%s)", file, prefixes)
+		return nil, fmt.Errorf(
+			"parameter maillog_file: %q does not match any prefix in maillog_file_prefixes (%s)",
+			file, prefixes)
 	}
-	// In the jail, only the second path leads to the socket.
+	// In the jail, only the second path, which is relative, leads to the socket.
 	socket := filepath.Join("public", service)
 	return p.withStderr(name, maillog.Postlog(host, name, filepath.Join(queue, socket), socket)), nil
 }

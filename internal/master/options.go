@@ -37,8 +37,8 @@ type Options struct {
 	usage string
 }
 
-// parseOptions reads the command line, without the name of the program. With an
-// error, which has all that is wrong, it returns what it could read.
+// parseOptions reads the command line, without the name of the program. The error
+// has all problems; with it, parseOptions returns the options that it could read.
 func parseOptions(args []string) (*Options, error) {
 	o := &Options{}
 	f := pflag.NewFlagSet("scache", pflag.ContinueOnError)
@@ -77,13 +77,17 @@ func parseOptions(args []string) (*Options, error) {
 		return o, errors.Join(problems...)
 	}
 	if !o.StandAlone && !o.OneProcess {
-		problems = append(problems, errors.New("this service requires a process limit of 1: set the maxproc column of its master.cf entry to 1"))
+		problems = append(problems, errors.New(
+			"this service requires a process limit of 1: set the maxproc column of its master.cf entry to 1"))
 	}
 	switch {
 	case !o.StandAlone && o.Transport == "":
-		problems = append(problems, errors.New("no transport type specified: master(8) gives it with -t; to run without Postfix, use --listen"))
+		problems = append(problems, errors.New(
+			"no transport type specified: master(8) gives it with -t; to run without Postfix, use --listen"))
 	case !o.StandAlone && o.Transport != "unix":
-		problems = append(problems, fmt.Errorf("transport %s cannot pass file descriptors: set the type column of the master.cf entry to unix", o.Transport))
+		problems = append(problems, fmt.Errorf(
+			"transport %s cannot pass file descriptors: set the type column of the master.cf entry to unix",
+			o.Transport))
 	}
 	if o.Sockets < 1 {
 		problems = append(problems, fmt.Errorf("bad number of sockets: %d", o.Sockets))
@@ -94,8 +98,7 @@ func parseOptions(args []string) (*Options, error) {
 // Usage describes the options, a line each.
 func (o *Options) Usage() string { return o.usage }
 
-// apply overrides the configuration with the options, and returns all that is wrong
-// with them.
+// apply overrides the configuration with the options, and returns all errors in them.
 func (o *Options) apply(conf *mailconf.Config) (err error) {
 	for _, override := range o.Overrides {
 		// In master.cf a setting with white space stands in braces, which

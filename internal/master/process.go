@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: EPL-2.0
 
 // Package master makes a process a child of master(8), the process manager of
-// Postfix. It knows all about the life of a daemon process and nothing about
-// what the daemon is for.
+// Postfix. It contains everything about the life of a daemon process, and nothing
+// about the service of the daemon.
 //
-// A daemon begins with Start, which reads the options and main.cf and opens the
-// log. It looks up its own parameters, opens what it needs from outside, and
-// calls EnterJail. Then Serve accepts clients, until it is time to end.
+// A daemon calls Start, which reads the options and main.cf and opens the log. Then
+// it reads its own parameters, opens what it needs from outside the jail, and calls
+// EnterJail. Serve accepts clients, and returns when the process must end.
 //
 // The same calls serve without Postfix, with the option --listen.
 package master
@@ -53,21 +53,21 @@ type Process struct {
 	listeners []*os.File
 	status    *status // nil without master
 	maxIdle   time.Duration
-	service   *service // from Serve on
+	service   *service // set by Serve
 	signals   chan os.Signal
-	parent    int // its pid, at the start
-	owner     int
+	parent    int // the pid of the parent process at the start
+	owner     int // see Owner
 }
 
-// Start reads the options and main.cf, opens the log and takes what master
-// gave. args is the command line and env looks up the environment.
+// Start reads the options and main.cf, and opens the log. args is the command line
+// and env looks up the environment.
 //
-// With an error, the process has a log to say so.
+// If there is an error, the caller can log it with Fatal.
 func Start(args []string, env func(string) string) (*Process, error) {
 	p := &Process{name: filepath.Base(args[0]), env: env, Options: &Options{}}
 	p.signals, p.parent = make(chan os.Signal, 1), os.Getppid()
-	// A log without a reader is no reason to end. Commands do not inherit a
-	// handler, as they would inherit that the signal is ignored.
+	// The process continues if the reader of its standard error is gone. SIGPIPE has a
+	// handler and is not ignored, because commands would inherit that.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 	var err error
 	p.Options, err = parseOptions(args[1:])
@@ -101,7 +101,8 @@ func (p *Process) start() error {
 		syscall.CloseOnExec(fd) // for commands that this process runs
 	}
 	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil && !p.Options.StandAlone {
-		return errors.New("do not run this command by hand: name it in master.cf, or use --listen (see --help)")
+		return errors.New(
+			"do not run this command by hand: name it in master.cf, or use --listen (see --help)")
 	}
 	if err := checkThreads(); err != nil {
 		return err
@@ -127,8 +128,8 @@ func (p *Process) start() error {
 const minThreads = 16
 
 // checkThreads returns an error if the process may not have the threads that it needs. The
-// limit counts only once the process is not root any more: by then, the runtime would end
-// the process without a word in the log.
+// kernel applies this limit only when the process is no longer root. If it is reached then, the
+// runtime ends the process, and nothing is logged.
 func checkThreads() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < minThreads {
@@ -151,7 +152,8 @@ func (p *Process) configure() error {
 	p.Config.AskPostconf(p.Log.Info)
 	p.Config.SetReadOnly("process_name", p.name)
 	p.Config.SetReadOnly("process_id", strconv.Itoa(os.Getpid()))
-	p.Config.SetReadOnly("service_name", cmp.Or(p.Options.ServiceName, p.name)) // master gives it if they differ
+	// master(8) gives option -n only if the two names differ.
+	p.Config.SetReadOnly("service_name", cmp.Or(p.Options.ServiceName, p.name))
 	if err == nil {
 		p.maxIdle, err = p.Config.Time("max_idle")
 	}
@@ -179,9 +181,9 @@ func (p *Process) runDebugger() error {
 	return nil
 }
 
-// EnterJail opens the sockets, and gives up what the process does not need:
-// the file system outside queue_directory, and the privileges of root, as the
-// options say. Without Postfix it only opens the socket.
+// EnterJail opens the sockets. Then it gives up what the process does not need, as the
+// options say: the file system outside queue_directory, and the privileges of root.
+// Without Postfix it only opens the socket.
 func (p *Process) EnterJail() error {
 	if p.Options.Listen != "" {
 		l, err := listen(p.Options.Listen)
@@ -202,7 +204,7 @@ func (p *Process) EnterJail() error {
 	if p.Options.Unprivileged {
 		j.owner = owner
 	} else if uid, _, err := lookup(owner); err == nil {
-		p.owner = uid // for who connects: this process need not become it
+		p.owner = uid // this user may connect; this process does not become it
 	}
 	if !p.Options.StandAlone {
 		uid := -1
@@ -220,15 +222,17 @@ func (p *Process) EnterJail() error {
 	return noNewPrivileges()
 }
 
-// Owner returns the uid of mail_owner where this process does not run as it, or 0:
-// the clients run as mail_owner, whatever this process does.
+// Owner returns the uid of mail_owner if this process does not run as that user, and 0
+// otherwise. The clients always run as mail_owner.
 func (p *Process) Owner() int { return p.owner }
 
 // inherit takes the descriptors that master gave.
 func (p *Process) inherit() error {
 	for fd := listenFD; fd < listenFD+p.Options.Sockets; fd++ {
-		if listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN); err != nil || listens == 0 {
-			return fmt.Errorf("descriptor %d is not a listening socket: is this process a child of master(8)?", fd)
+		listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+		if err != nil || listens == 0 {
+			return fmt.Errorf(
+				"descriptor %d is not a listening socket: is this process a child of master(8)?", fd)
 		}
 		l, err := watched(fd, "listening socket")
 		if err != nil {
@@ -248,14 +252,15 @@ func (p *Process) inherit() error {
 	return nil
 }
 
-// watched returns a descriptor as a file whose readers the runtime wakes. The kernel may be
-// short of what that takes for a moment.
+// watched returns a file for a descriptor which the poller of the runtime watches. It tries
+// again after a transient failure of epoll(7).
 func watched(fd int, name string) (*os.File, error) {
 	const attempts = 5
 	unix.SetNonblock(fd, true)
 	for attempt := 1; ; attempt++ {
 		f := os.NewFile(uintptr(fd), name)
-		if err := f.SetDeadline(time.Time{}); err == nil { // the runtime does not tell otherwise
+		// NewFile returns no error: only a deadline shows whether the poller watches the file.
+		if err := f.SetDeadline(time.Time{}); err == nil {
 			return f, nil
 		}
 		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
@@ -263,13 +268,13 @@ func watched(fd int, name string) (*os.File, error) {
 			return nil, fmt.Errorf("the %s cannot be watched by epoll(7): "+
 				"the sysctl fs.epoll.max_user_watches or the memory of the kernel is used up", name)
 		}
-		fd = copied // f owns the other one
+		fd = copied // f owns the former one
 		time.Sleep(20 * time.Millisecond)
 	}
 }
 
-// Socket returns the path of the service's own socket, as this process can reach
-// it. master binds it relative to queue_directory, where this process works.
+// Socket returns the path of the service's own socket, as seen by this process. Its
+// working directory is queue_directory, and the path can be relative to that.
 func (p *Process) Socket() string {
 	path := p.Options.Listen
 	if own, err := unix.Getsockname(p.Listener()); err == nil {
@@ -290,8 +295,8 @@ func (p *Process) Listener() (fd int) {
 	return fd
 }
 
-// listen opens a socket for the present user only. A socket that is not served
-// any more is replaced.
+// listen opens a socket to which only the present user may connect. It replaces a
+// socket that no process serves.
 func listen(path string) (*os.File, error) {
 	switch conn, err := net.Dial("unix", path); {
 	case err == nil:
@@ -314,7 +319,7 @@ func listen(path string) (*os.File, error) {
 	return l.File()
 }
 
-// Check looks for all that would keep a process with these options and this
+// Check returns all errors that would prevent a process with these options and this
 // main.cf from serving, and enters the jail.
 func (p *Process) Check() (err error) {
 	for _, param := range mailconf.Parameters {
@@ -327,8 +332,8 @@ func (p *Process) Check() (err error) {
 	return errors.Join(err, p.EnterJail())
 }
 
-// Fatal logs the error that ends the process, and tells it to a person who may
-// be looking.
+// Fatal logs the error that ends the process, and prints it to standard error unless
+// the log does.
 func (p *Process) Fatal(err error) {
 	err = errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
 	if p.Log != nil && p.Options.Listen == "" {

@@ -30,18 +30,18 @@ const (
 	Served     Reason = "the client on standard input is gone" // option -S
 )
 
-// A Handler serves a client, who is connected by this descriptor, and returns at once. When
-// the client is gone, the handler calls gone, and reports whether it was one for whom the
-// process stays: max_idle counts from the last of those.
+// A Handler begins to serve the client on this descriptor, and returns at once. When the client
+// is gone, gone must be called. counts is false for an operator: max_idle begins when the last
+// client that counts is gone.
 type Handler func(fd int, gone func(counts bool))
 
-// grace is how long a process serves on after master has closed the status channel. At
+// grace is how long a process continues to serve after master has closed the status channel. At
 // "postfix stop", and when the entry of the service is removed, a signal follows.
 const grace = 200 * time.Millisecond
 
-// Serve accepts clients and gives each to the handler, until there is a reason to end. At
-// Reload and Restart it goes on accepting, until StopAccepting. Otherwise it accepts no more.
-// Clients stay as they are.
+// Serve accepts clients and gives each to the handler, until there is a reason to end. After
+// Reload and Restart, clients are still accepted until StopAccepting. After other reasons they
+// are not. Serve does not disconnect clients.
 func (p *Process) Serve(handle Handler) (Reason, error) {
 	if p.Options.StandAlone {
 		return p.serveStandardInput(handle)
@@ -78,8 +78,8 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 			case Restart:
 				return Restart, nil
 			}
-			// A client may have come while the time ran out. Those who come now wait for
-			// the next process.
+			// A client may have connected at the last moment. Clients that connect now wait
+			// for the next process.
 			if s.stop(); s.isIdle() {
 				return Idle, nil
 			}
@@ -88,8 +88,8 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 	}
 }
 
-// EndedWithin waits for this time, and returns early with a reason for which a process ends
-// that cannot hand over: Terminated or Orphaned. It is for use after Serve.
+// EndedWithin waits for this time. It returns early if no next process will be started, with
+// the reason: Terminated or Orphaned. It is for use after Serve has begun.
 func (p *Process) EndedWithin(limit time.Duration) Reason {
 	const step = 10 * time.Millisecond
 	for waited := time.Duration(0); ; waited += step {
@@ -107,39 +107,39 @@ func (p *Process) EndedWithin(limit time.Duration) Reason {
 	}
 }
 
-// masterLives reports whether the process that listens at our socket lives: it is the one
-// that starts the next process.
+// masterLives reports whether master(8) lives, which starts the next process. It is the process
+// that has called listen(2) on our socket.
 func (p *Process) masterLives() bool {
 	owner, err := fdpass.PeerOf(p.Listener())
 	if err != nil {
 		return true
 	}
-	// A child of a process that is gone has another parent. A process that is dead and not
-	// waited for still has its number, so kill(2) is asked only where it is not our parent.
+	// If our parent has died, we have another parent. kill(2) would still find a dead process
+	// that was not waited for, so it is used only if master is not our parent.
 	if p.parent == owner.PID {
 		return os.Getppid() == p.parent
 	}
 	return !errors.Is(unix.Kill(owner.PID, 0), unix.ESRCH)
 }
 
-// End makes Serve return, for this reason.
+// End makes Serve return this reason.
 func (p *Process) End(reason Reason) { p.service.end(reason) }
 
-// ClientCame counts a client who was accepted elsewhere like one of our own, and returns what
-// to call when it is gone. It is for use while Serve runs and after it.
+// ClientCame counts a client that another process has accepted. It returns the function to call
+// when the client is gone. It is for use while Serve runs and after it.
 func (p *Process) ClientCame() (gone func(counts bool)) {
 	p.service.begin()
 	return p.service.gone
 }
 
-// StopAccepting makes clients wait in the accept queue, and Accept ends that.
+// StopAccepting makes new clients wait in the accept queue, until Accept.
 func (p *Process) StopAccepting() { p.service.stop() }
 
 // Accept accepts clients again.
 func (p *Process) Accept() { p.service.accept() }
 
-// HandleQueued gives the handler all clients in the accept queue for whom there are
-// descriptors, while no others are accepted.
+// HandleQueued accepts all clients in the accept queue, as far as there are descriptors, and
+// gives them to the handler. It is for use after StopAccepting.
 func (p *Process) HandleQueued() {
 	for {
 		fd, err := p.AcceptQueued()
@@ -150,7 +150,7 @@ func (p *Process) HandleQueued() {
 	}
 }
 
-// AcceptQueued accepts one client from the accept queue. Where there is none, the error is
+// AcceptQueued accepts one client from the accept queue. If the queue is empty, the error is
 // fdpass.ErrAgain.
 func (p *Process) AcceptQueued() (fd int, err error) {
 	err = fdpass.ErrAgain
@@ -188,11 +188,11 @@ type service struct {
 	mu        sync.Mutex
 	clients   int
 	idle      *time.Timer // nil if the process does not end by itself
-	since     time.Time   // when the last client who counts was gone
-	warned    time.Time   // about a lack of resources
+	since     time.Time   // when the last client that counts was gone
+	warned    time.Time   // when cannotAccept has logged a warning
 }
 
-// end makes Serve return. Where there are reasons enough, one more says nothing.
+// end makes Serve return. If the channel is full, Serve has other reasons to return.
 func (s *service) end(reason Reason) {
 	select {
 	case s.reasons <- reason:
@@ -228,18 +228,18 @@ func (s *service) acceptFrom(l *os.File) {
 	}
 }
 
-// acceptClient waits for a client. Its descriptor is not known to the runtime.
+// acceptClient waits for a client. The poller of the runtime does not know its descriptor.
 func acceptClient(l *os.File) (fd int, err error) {
 	raw, err := l.SyscallConn()
 	if err != nil {
 		return fdpass.None, err
 	}
-	waiting := raw.Read(func(f uintptr) bool {
+	readErr := raw.Read(func(f uintptr) bool {
 		fd, err = fdpass.Accept(int(f))
 		return err != fdpass.ErrAgain
 	})
-	if waiting != nil {
-		return fdpass.None, waiting
+	if readErr != nil {
+		return fdpass.None, readErr
 	}
 	return fd, err
 }
@@ -264,6 +264,7 @@ func (s *service) cannotAccept(err error, again bool) {
 	time.Sleep(10 * time.Millisecond) // there may be nothing to give up
 }
 
+// begin counts a client, and gone one that is gone.
 func (s *service) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -284,7 +285,7 @@ func (s *service) gone(counts bool) {
 	}
 }
 
-// stop stops accepting: those who come now wait for the next process.
+// stop stops accepting: clients that connect now wait in the accept queue.
 func (s *service) stop() {
 	for _, l := range s.listeners {
 		l.SetDeadline(time.Unix(1, 0))
@@ -301,12 +302,10 @@ func (s *service) isIdle() bool {
 // watchdogSteps is how often the watchdog looks within its time.
 const watchdogSteps = 10
 
-// Watchdog ends the process if check does not return within limit. It calls
-// check from time to time, as long as the process lives; check does a little of
-// what the process is for.
+// Watchdog calls check from time to time, and ends the process if check does not
+// return within limit. check must use what the process needs to serve clients.
 //
-// What counts is time in which the process runs: one that was stopped for long
-// goes on when it is continued.
+// The limit does not include time in which the process is stopped by a signal.
 func (p *Process) Watchdog(limit time.Duration, check func()) {
 	p.watch(limit, check, func() {
 		p.Log.LogFatal("watchdog timeout: the process was stuck for %v", limit)
@@ -315,6 +314,7 @@ func (p *Process) Watchdog(limit time.Duration, check func()) {
 	})
 }
 
+// watch is Watchdog with a function to call after the limit.
 func (p *Process) watch(limit time.Duration, check, bite func()) {
 	var steps atomic.Int32 // since check returned last
 	go func() {

@@ -9,23 +9,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// status is the channel by which a process and master know of each other.
+// status is the status channel between a process and master(8).
 type status struct {
 	fd         int
 	file       *os.File
 	generation uint32
 }
 
-// The states of a process, as master counts them.
+// The states of a process in messages to master(8).
 const (
 	busy = iota
 	available
 )
 
-// worked tells master that this process has served a client: such a one is
-// started again at once if it dies, and others after a pause. A process that
-// serves any number of clients is never busy for longer. Where the channel is
-// full or closed, the message is lost; master does not depend on it.
+// worked tells master(8) that this process has served a client. If the process dies
+// later, master starts the next one at once; otherwise it would wait for a minute. The
+// process is busy only for a moment: it can serve any number of clients. If the
+// channel is full or closed, the message is lost; master does not depend on it.
 func (s *status) worked() {
 	for _, state := range []uint32{busy, available} {
 		msg := binary.NativeEndian.AppendUint32(nil, uint32(os.Getpid()))
