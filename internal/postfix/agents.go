@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// An Agent is a service that delivers mail with smtp(8), which lmtp(8) is another name of.
+// An Agent is a service that delivers mail with smtp(8) or lmtp(8), which are one program.
 type Agent struct {
 	Entry
 	Protocol string // smtp or lmtp: its parameters begin with that
@@ -24,11 +24,11 @@ func (s *System) Agents() (agents []Agent, err error) {
 	return agents, err
 }
 
-// Values returns the effective values of parameters for each of some entries: from main.cf, from
-// the -o options of the entry, or the defaults of this version of Postfix. A parameter that this
-// version does not know is missing, unless it is set.
+// Values returns the effective values of parameters for each entry: from the -o options of the
+// entry, from main.cf, or the defaults of this version of Postfix. A parameter that this version
+// does not know is missing, unless it is set.
 func (s *System) Values(all []Entry, names ...string) ([]map[string]string, error) {
-	// Asked for more than defaults, postconf(1) waits until main.cf was not changed for a second.
+	// Without -d, postconf(1) waits until main.cf has not changed for a second.
 	out, err := s.output("postconf", append([]string{"-d"}, names...)...)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,9 @@ func (s *System) Values(all []Entry, names ...string) ([]map[string]string, erro
 	return each, nil
 }
 
-func (s *System) valuesOf(e Entry, defaults map[string]string, names []string) (map[string]string, error) {
+func (s *System) valuesOf(
+	e Entry, defaults map[string]string, names []string,
+) (map[string]string, error) {
 	service, err := Open(s.Directory) // s keeps its configuration without the options
 	if err != nil {
 		return nil, err

@@ -62,8 +62,10 @@ func (s *System) SavedCommand() (string, error) {
 // DropSaved removes what Save has kept.
 func (s *System) DropSaved() error { return remove(s.SavedPath()) }
 
-// backupPath is the file that has all of master.cf while that is incomplete.
-func (s *System) backupPath() string { return filepath.Join(s.Directory, "master.cf.scache-backup") }
+// backupPath is the file that has the whole master.cf while that is incomplete.
+func (s *System) backupPath() string {
+	return filepath.Join(s.Directory, "master.cf.scache-backup")
+}
 
 // backups returns the names of the backup, the present one first.
 func (s *System) backups() []string {
@@ -80,8 +82,8 @@ func (s *System) Interrupted() bool {
 	return false
 }
 
-// Restore puts master.cf back from the backup, if a change of the file was interrupted, and
-// reports whether it was. What was written to the file since then is left alone.
+// Restore restores master.cf from the backup, if a change of the file was interrupted, and
+// reports whether it was. It does not undo other changes that were made to the file since then.
 func (s *System) Restore() (interrupted bool, err error) {
 	for _, path := range s.backups() {
 		backup, err := os.ReadFile(path)
@@ -104,21 +106,21 @@ func (s *System) restoreFrom(path string, backup []byte) error {
 	if err != nil {
 		return err
 	}
-	switch _, lacks := s.findEntry(now); {
+	switch _, missing := s.findEntry(now); {
 	case bytes.Equal(now, backup):
 		return nil
 	case bytes.Equal(now, s.withoutEntry(backup)), s.isTorn(now, backup):
 		// The backup stays until the file is complete, also if this is interrupted.
 		return s.replaceOrOverwrite(backup)
-	case lacks != nil:
+	case missing != nil:
 		return fmt.Errorf("%w, and the file was changed since it was taken out for a moment: "+
-			"put it back from %s, and remove that", lacks, path)
+			"put it back from %s, and remove that", missing, path)
 	}
 	return nil
 }
 
-// isTorn reports whether the file was being written over in place, and has the beginning of
-// the new text and the end of the old one.
+// isTorn reports whether overwrite was interrupted: the file has the beginning of the new text
+// and the end of the old one.
 func (s *System) isTorn(now, old []byte) bool {
 	if tornBetween(now, old, s.withoutEntry(old)) {
 		return true
@@ -140,8 +142,8 @@ func (s *System) isTorn(now, old []byte) bool {
 	return tornBetween(now, old, withCommand(old, before, v.text))
 }
 
-// tornBetween reports whether a file was being changed in place from the old to the new text,
-// and neither was complete.
+// tornBetween reports whether a file has the beginning of the updated text and the end of the
+// old one, and is not the updated text.
 func tornBetween(now, old, updated []byte) bool {
 	if bytes.Equal(now, updated) {
 		return false

@@ -18,8 +18,8 @@ import (
 // ErrNoEntry is the error for a service that master.cf does not have.
 var ErrNoEntry = errors.New("there is no entry of this service")
 
-// An Entry is the entry of a service in master.cf, with the columns as they are written
-// there: "-" is for the default.
+// An Entry is the entry of a service in master.cf. Its columns are unchanged: "-" stands for
+// the default.
 type Entry struct {
 	Name, Type                   string
 	Private, Unprivileged        string
@@ -46,7 +46,7 @@ func (s *System) Entry() (Entry, error) {
 	return newEntry(found), nil
 }
 
-// Entries returns all entries of master.cf, and what is wrong with the others.
+// Entries returns all valid entries of master.cf, and the errors in the others.
 func (s *System) Entries() (all []Entry, err error) {
 	text, err := os.ReadFile(s.masterCF())
 	if err != nil {
@@ -99,8 +99,8 @@ func newEntry(e masterEntry) Entry {
 
 func (s *System) masterCF() string { return filepath.Join(s.Directory, "master.cf") }
 
-// served returns the entries of one service: those of the private socket or, where there is
-// none, those of the public one.
+// served returns the entries of the connection cache: the entries with a private socket or, if
+// there are none, the entries with a public one.
 func (s *System) served(all []masterEntry) []masterEntry {
 	var private, public []masterEntry
 	for _, e := range all {
@@ -142,8 +142,8 @@ func (s *System) noEntry(all []masterEntry) error {
 	return fmt.Errorf("%s: %w: %s unix", s.masterCF(), ErrNoEntry, s.Service)
 }
 
-// SetCommand replaces the command of the entry in its place, and nothing else of
-// the file.
+// SetCommand replaces the command of the entry, and changes nothing else in the
+// file.
 func (s *System) SetCommand(command string) error {
 	text, err := s.WithCommand(command)
 	if err != nil {
@@ -173,8 +173,8 @@ func withCommand(text []byte, e masterEntry, command string) []byte {
 // valueOptions are the options of Postfix daemons that have a value.
 const valueOptions = "imnorst"
 
-// Options returns the settings "name=value" that the entry makes with -o. As for postconf(1),
-// the first argument that is no option ends them.
+// Options returns the settings "name=value" that the entry makes with -o. As in postconf(1),
+// the options end before the first argument that is not an option.
 func (e Entry) Options() (settings []string) {
 	for i := 0; i < len(e.Arguments); i++ {
 		flags := e.Arguments[i]
@@ -204,7 +204,7 @@ type Columns struct {
 	ProcessLimit                  int
 }
 
-// Columns returns what master(8) makes of the columns of an entry. An error names the column.
+// Columns returns the columns of an entry as master(8) reads them. An error names the column.
 func (s *System) Columns(e Entry) (c Columns, err error) {
 	level, _ := s.Config.String("compatibility_level")
 	old := strings.HasPrefix(cmp.Or(level, "0"), "0")
@@ -247,8 +247,8 @@ func (s *System) badColumn(e Entry, column, value, want string) error {
 		column, e.Name, e.Type, value, want))
 }
 
-// CheckEntry returns what keeps this server from serving with the columns of its entry, and
-// what keeps master(8) from reading the file.
+// CheckEntry returns an error if this server cannot serve with the columns of its entry, or if
+// master(8) cannot read the file.
 func (s *System) CheckEntry(e Entry) error {
 	all, err := s.Entries()
 	for _, other := range all {
@@ -280,7 +280,7 @@ func (s *System) CheckEntry(e Entry) error {
 }
 
 // DaemonArguments returns the arguments that master(8) gives to the server of this entry,
-// except the number of sockets. A column that master(8) would refuse counts as its default.
+// except the number of sockets. A column that master(8) would refuse is taken as its default.
 func (s *System) DaemonArguments(e Entry) []string {
 	c, _ := s.Columns(e)
 	args := []string{"-n", e.Name, "-t", e.Type}

@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// OurName is how each command ends that is this server.
+// OurName is the end of the path of this server's binary.
 const OurName = "scache-go/scache"
 
-// IsOurs reports whether a command in master.cf is this server.
+// IsOurs reports whether a command in master.cf runs this server.
 func IsOurs(command string) bool {
 	return command == OurName || strings.HasSuffix(command, "/"+OurName)
 }

@@ -35,7 +35,7 @@ var syslogFiles = [][]string{
 	{"/var/log/syslog", "/var/log/messages"},
 }
 
-// A LogLine is a line of the log: all of it, the tag of the process, and what it said.
+// A LogLine is a line of the log: the whole line, the tag of the process, and the text behind it.
 type LogLine struct{ Line, Tag, Text string }
 
 // Fatal reports whether the process ended with this line.
@@ -84,11 +84,12 @@ func (s *System) logFile() (string, error) {
 	return "", nil
 }
 
-// newestFile returns the regular file that was written last.
+// newestFile returns the regular file that was written last, or "".
 func newestFile(candidates []string) (path string) {
 	newest := time.Time{}
 	for _, candidate := range candidates {
-		if fi, err := os.Stat(candidate); err == nil && regular(candidate) == nil && fi.ModTime().After(newest) {
+		fi, err := os.Stat(candidate)
+		if err == nil && regular(candidate) == nil && fi.ModTime().After(newest) {
 			newest, path = fi.ModTime(), candidate
 		}
 	}
@@ -98,8 +99,8 @@ func newestFile(candidates []string) (path string) {
 // ErrNoLogFile is the error for a log that goes to a device, a pipe or the like.
 var ErrNoLogFile = errors.New("not a regular file: what was written to it cannot be read back")
 
-// regular returns an error unless a path leads to a regular file, and not by way of a name for
-// an open descriptor: /dev/stdout is the output of the process that asks.
+// regular returns an error unless a path leads to a regular file. A path through /dev or /proc
+// is an error: /dev/stdout would be the output of this process, not of the logging one.
 func regular(path string) error {
 	for hop, n := path, 0; n < 40; n++ {
 		if strings.HasPrefix(hop, "/dev/") || strings.HasPrefix(hop, "/proc/") {
@@ -124,8 +125,8 @@ func regular(path string) error {
 	return nil
 }
 
-// rotatedFrom returns the file that a log was renamed to last, as logrotate(8) does it. A file
-// that is compressed is not read.
+// rotatedFrom returns the newest file to which logrotate(8) has renamed a log. Compressed files
+// are not considered.
 func rotatedFrom(path string) []string {
 	dated, _ := filepath.Glob(path + "-[0-9]*")
 	names := append(slices.DeleteFunc(dated, func(name string) bool {
@@ -137,7 +138,8 @@ func rotatedFrom(path string) []string {
 	return nil
 }
 
-// readTail returns the end of a file as it is now, in whole lines, but nothing before an offset.
+// readTail returns the last logTail bytes of a file, without an incomplete first line. It returns
+// nothing before the offset from.
 func readTail(path string, from int64) ([]byte, error) {
 	type result struct {
 		text []byte
@@ -170,7 +172,7 @@ func readTailOf(path string, from int64) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w", path, ErrNoLogFile)
 	}
 	if from > fi.Size() {
-		from = 0 // it is another file by now
+		from = 0 // the log was rotated: this is another file
 	}
 	start := max(from, fi.Size()-logTail)
 	text, err := io.ReadAll(io.NewSectionReader(f, start, fi.Size()-start))
@@ -257,8 +259,8 @@ func (s *System) Tags(names ...string) (tags []string) {
 	return tags
 }
 
-// ServerTags returns the tags of the lines that the connection cache logs: syslog_name may be
-// set with -o, and counts when the options have been read.
+// ServerTags returns the tags of the lines that the connection cache logs. If syslog_name is
+// set with -o, there are two: it has no effect until the options are read.
 func (s *System) ServerTags() []string {
 	tags := s.Tags("scache")
 	if conf, err := s.ServerConfig(); err == nil {
@@ -270,7 +272,7 @@ func (s *System) ServerTags() []string {
 	return slices.Compact(tags)
 }
 
-// A logPosition is where the log ended at some time.
+// A logPosition is the end of the log at some time.
 type logPosition struct {
 	system *System
 	path   string
@@ -292,13 +294,13 @@ func (s *System) logPosition() logPosition {
 }
 
 const (
-	// maxReasons is how many lines of the log an error has.
+	// maxReasons is how many lines of the log are in an error.
 	maxReasons = 5
-	// logDelay is how long a line may take to get into the log.
+	// logDelay is how long it may take until a line is in the log.
 	logDelay = 500 * time.Millisecond
 )
 
-// linesOf returns what processes with these names have logged since then about what is wrong.
+// linesOf returns the errors that processes with these names have logged since then.
 func (p logPosition) linesOf(names ...string) (said []string) {
 	tags := p.system.Tags(names...)
 	for end := time.Now().Add(logDelay); ; time.Sleep(logDelay / 10) {

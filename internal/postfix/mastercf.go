@@ -66,7 +66,7 @@ func logicalLines(text []byte) (all []logicalLine) {
 	return all
 }
 
-// A lineKind tells what a line is in a logical line.
+// A lineKind is the part that a line has in a logical line.
 type lineKind int
 
 const (
@@ -90,7 +90,7 @@ func kindOf(line []byte) lineKind {
 func entries(text []byte) (all []masterEntry) {
 	for _, l := range logicalLines(text) {
 		if i := bytes.IndexByte(l.text, 0); i >= 0 {
-			l.text = l.text[:i] // master(8) does not see what is behind
+			l.text = l.text[:i] // master(8) ignores the text behind a NUL
 		}
 		e := masterEntry{line: l.number}
 		rest := 0

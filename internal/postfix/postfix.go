@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package postfix is one Postfix installation as its administrator has it: its
-// parameters, its entry for the connection cache in master.cf, whether it runs, and
-// what it is told.
+// Package postfix reads and changes one Postfix installation as its administrator
+// does: parameters, the entry of the connection cache in master.cf, the log, and the
+// commands of postfix(1).
 //
-// Everything that changes a system can be interrupted at any point, and leaves the
-// old file or the new one.
+// Every change can be interrupted at any point. It leaves the old file or the new one,
+// or a backup from which Restore restores it.
 package postfix
 
 import (
@@ -47,7 +47,7 @@ func Open(directory string) (*System, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The commands of Postfix work in another directory: a relative path would lead elsewhere.
+	// The commands of Postfix change their directory, so the path must be absolute.
 	directory, err = filepath.Abs(cmp.Or(directory, os.Getenv("MAIL_CONFIG"), DefaultDirectory))
 	if err != nil {
 		return nil, err
@@ -71,17 +71,18 @@ func (s *System) Socket() (string, error) {
 // DaemonDirectory returns the directory of Postfix's daemons.
 func (s *System) DaemonDirectory() (string, error) {
 	directory, err := s.Config.String("daemon_directory")
-	if s.Config.Source("daemon_directory") == mailconf.Default { // which depends on who has built Postfix
+	if s.Config.Source("daemon_directory") == mailconf.Default {
+		// The default was set when Postfix was built.
 		directory, err = s.output("postconf", "-dh", "daemon_directory")
 	}
 	if err != nil {
 		return "", err
 	}
-	// Where it is a link, a path that leads out of it would lead elsewhere.
+	// The kernel resolves ".." after a link is followed; filepath.Rel and Join do not.
 	return filepath.EvalSymlinks(strings.TrimSpace(directory))
 }
 
-// CommandPath returns where the command of an entry is.
+// CommandPath returns the path of the command of an entry.
 func (s *System) CommandPath(command string) (string, error) {
 	directory, err := s.DaemonDirectory()
 	return filepath.Join(directory, command), err
@@ -132,7 +133,7 @@ func (s *System) Running() (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	// A pid in a file proves nothing; master(8) has a lock on it.
+	// The pid in the file may be an old one. master(8) holds a lock on the file while it runs.
 	f, err := os.OpenFile(filepath.Join(queue, "pid", "master.pid"), os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // it never ran
@@ -151,7 +152,7 @@ func (s *System) Running() (bool, error) {
 	}
 }
 
-// MasterPID returns the process of master(8), if it runs.
+// MasterPID returns the pid of master(8), and whether it runs.
 func (s *System) MasterPID() (pid int, running bool) {
 	queue, err := s.Config.String("queue_directory")
 	if err != nil {
@@ -171,16 +172,16 @@ func (s *System) MasterPID() (pid int, running bool) {
 // Reload makes Postfix read its files again.
 func (s *System) Reload() error { return s.Postfix("reload") }
 
-// commandLimit is how long a command of postfix(1) may take. It has to look at the active
-// queue, and may wait for ever for a postlogd(8) that cannot start.
+// commandLimit is how long a command of postfix(1) may take. The command reads the active
+// queue, which can be large. It may wait forever for a postlogd(8) that cannot start.
 const commandLimit = 5 * time.Minute
 
-// Postfix runs postfix(1) with a command. An error has the reasons that the command has given,
-// on its standard error or in the log.
+// Postfix runs postfix(1) with a command. An error contains the reasons that the command has
+// written to its standard error or to the log.
 func (s *System) Postfix(command string) error { return s.PostfixWithin(commandLimit, command) }
 
-// PostfixWithin is Postfix with another time limit. Then the command and all processes that it
-// has started are killed, except daemons.
+// PostfixWithin is Postfix with another time limit. At the limit, the command and all processes
+// that it has started are killed, except daemons.
 func (s *System) PostfixWithin(limit time.Duration, command string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -213,7 +214,7 @@ func (s *System) PostfixWithin(limit time.Duration, command string) error {
 // queryLimit is how long a command may take that only prints something.
 const queryLimit = 30 * time.Second
 
-// output runs a command of Postfix that only prints something, and returns that.
+// output runs a command of Postfix that only prints something, and returns its output.
 func (s *System) output(name string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), queryLimit)
 	defer cancel()
@@ -221,10 +222,13 @@ func (s *System) output(name string, args ...string) (string, error) {
 }
 
 // run runs a command, and returns its output. Its standard error may be a file.
-func (s *System) run(ctx context.Context, stderr *os.File, name string, args ...string) (string, error) {
+func (s *System) run(
+	ctx context.Context, stderr *os.File, name string, args ...string,
+) (string, error) {
 	cmd := exec.CommandContext(ctx, s.find(name), args...)
-	cmd.WaitDelay = time.Second                           // daemons that it starts may keep its output open
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // an interrupt at the terminal does not reach Postfix
+	cmd.WaitDelay = time.Second // daemons that it starts may keep its output open
+	// In another process group, an interrupt from the terminal does not reach Postfix.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return unix.Kill(-cmd.Process.Pid, unix.SIGKILL) }
 	var errOut strings.Builder
 	cmd.Stderr = &errOut
@@ -242,8 +246,8 @@ func (s *System) run(ctx context.Context, stderr *os.File, name string, args ...
 	return "", err
 }
 
-// find returns the path of a command of Postfix: in the directory that main.cf names, or in
-// one of the directories that are only in the search path of root, and not in that of cron.
+// find returns the path of a command of Postfix: in command_directory, or in a directory that
+// may be missing in PATH, such as under cron.
 func (s *System) find(name string) string {
 	directory, _ := s.Config.String("command_directory")
 	for _, directory := range []string{directory, "/usr/sbin", "/usr/local/sbin"} {
@@ -258,14 +262,14 @@ func (s *System) find(name string) string {
 // A Version is the version of Postfix, such as 3.7.11.
 type Version string
 
-// AtLeast reports whether a version is this one or a later one. A version that cannot be read
-// is none.
+// AtLeast reports whether a version is this one or a later one. It returns false for a version
+// that cannot be parsed.
 func (v Version) AtLeast(major, minor int) bool {
 	have, ok := v.parse()
 	return ok && (have[0] > major || have[0] == major && have[1] >= minor)
 }
 
-// Known reports whether the version can be read.
+// Known reports whether the version can be parsed.
 func (v Version) Known() bool {
 	_, ok := v.parse()
 	return ok

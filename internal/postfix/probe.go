@@ -20,17 +20,17 @@ import (
 // probeLimit is how long a trial may take, from the first process to the last.
 const probeLimit = 10 * time.Second
 
-// A Trial is a server that Probe has started, as its client sees it.
+// A Trial is a connection to a server that Probe has started.
 type Trial struct {
 	Conn *net.UnixConn
 	PID  int
 }
 
-// Probe runs a server of ours as master(8) would run it with this entry and main.cf, on a
-// socket of its own. First the server checks its configuration. Then one process after the
-// other serves one client each, and hands over to the next one, as at "postfix reload": uses
-// are these clients. Nothing of the system is changed. What the server logs has the tag of its
-// own with "/trial" in it.
+// Probe runs a binary of this server as master(8) would run it with this entry and main.cf, but
+// on a separate socket. First the server checks its configuration. Then it runs once for each of
+// uses, which is called as the client of that process. Each process hands over to the next one,
+// as at "postfix reload". Probe changes nothing in the system. The log lines of the server have
+// the usual tag with "/trial" in it.
 func (s *System) Probe(server string, e Entry, uses ...func(Trial) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
 	defer cancel()
@@ -59,8 +59,8 @@ func (s *System) Probe(server string, e Entry, uses ...func(Trial) error) error 
 			}
 			return p.explain(err)
 		}
-		// As master(8) does at a reload: the process hands over, and ends. What the last one hands
-		// over is lost with the listening socket. No signal is needed, which takes CAP_KILL.
+		// As after a reload of master(8), the process hands over, and ends. The last state is
+		// lost with the listening socket. A signal would require CAP_KILL.
 		p.status.Close()
 		if err := p.wait(); err != nil {
 			return p.explain(err)
@@ -86,10 +86,11 @@ type trialMaster struct {
 	address  *net.UnixAddr
 }
 
-// newTrialMaster listens at a socket without a file, which a process in a chroot jail can
-// connect to as well.
+// newTrialMaster listens on an abstract socket: a process in a chroot jail can connect to it,
+// too.
 func newTrialMaster() (*trialMaster, error) {
-	address := &net.UnixAddr{Net: "unix", Name: fmt.Sprintf("@scache-trial-%d-%d", os.Getpid(), time.Now().UnixNano())}
+	name := fmt.Sprintf("@scache-trial-%d-%d", os.Getpid(), time.Now().UnixNano())
+	address := &net.UnixAddr{Net: "unix", Name: name}
 	l, err := net.ListenUnix("unix", address)
 	if err != nil {
 		return nil, err
@@ -102,8 +103,8 @@ func newTrialMaster() (*trialMaster, error) {
 // A trialProcess is a process of a trial.
 type trialProcess struct {
 	cmd    *exec.Cmd
-	status *os.File // our end of the status channel
-	said   lockedBuffer
+	status *os.File      // our end of the status channel
+	logged lockedBuffer  // its standard error
 	ended  chan struct{} // closed when err is set
 	err    error
 }
@@ -113,7 +114,9 @@ func (m *trialMaster) start(cmd *exec.Cmd) (*trialProcess, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
 	}
-	p := &trialProcess{cmd: cmd, status: os.NewFile(uintptr(pair[0]), "status channel"), ended: make(chan struct{})}
+	p := &trialProcess{
+		cmd: cmd, status: os.NewFile(uintptr(pair[0]), "status channel"), ended: make(chan struct{}),
+	}
 	other := os.NewFile(uintptr(pair[1]), "status channel")
 	defer other.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
@@ -123,7 +126,7 @@ func (m *trialMaster) start(cmd *exec.Cmd) (*trialProcess, error) {
 	defer null.Close()
 	cmd.Args[0] = "scache"
 	cmd.Env = append(cmd.Env, "GENERATION=1")
-	cmd.Stderr = &p.said
+	cmd.Stderr = &p.logged
 	cmd.ExtraFiles = []*os.File{null, null, other, m.listener}
 	if err := cmd.Start(); err != nil {
 		p.status.Close()
@@ -136,12 +139,12 @@ func (m *trialMaster) start(cmd *exec.Cmd) (*trialProcess, error) {
 	return p, nil
 }
 
-// errProbe is an error that the client of a trial has met.
-type errProbe struct{ error }
+// A clientError is an error of the client of a trial.
+type clientError struct{ error }
 
-func (e errProbe) Unwrap() error { return e.error }
+func (e clientError) Unwrap() error { return e.error }
 
-// serve has a process serve a client, until either has ended.
+// serve calls use as the client of a process, and returns when it has ended.
 func (m *trialMaster) serve(ctx context.Context, p *trialProcess, use func(Trial) error) error {
 	conn, err := net.DialUnix("unix", nil, m.address)
 	if err != nil {
@@ -161,7 +164,7 @@ func (m *trialMaster) serve(ctx context.Context, p *trialProcess, use func(Trial
 		}
 	}
 	if err != nil {
-		return errProbe{err}
+		return clientError{err}
 	}
 	return nil
 }
@@ -170,22 +173,22 @@ func (m *trialMaster) serve(ctx context.Context, p *trialProcess, use func(Trial
 func (p *trialProcess) wait() error {
 	defer p.status.Close()
 	select {
-	case <-p.ended: // it is killed at the end of the trial at the latest
+	case <-p.ended: // it is killed after probeLimit
 		return p.err
-	case <-time.After(probeLimit + probeLimit/2): // without CAP_KILL it is not
+	case <-time.After(probeLimit + probeLimit/2): // it was not killed: that requires CAP_KILL
 		return fmt.Errorf("process %d does not end, and cannot be killed", p.cmd.Process.Pid)
 	}
 }
 
-// explain makes an error of what a process has said and of how it has ended.
+// explain adds the lines that a process has logged to its error, or to its client's.
 func (p *trialProcess) explain(err error) error {
-	said := p.said.String()
-	probe, ok := errors.AsType[errProbe](err)
-	if !ok || len(linesWith("fatal: ", said)) > 0 {
-		return explainProbe(said, err)
+	logged := p.logged.String()
+	failed, ok := errors.AsType[clientError](err)
+	if !ok || len(linesWith("fatal: ", logged)) > 0 {
+		return explainProbe(logged, err)
 	}
-	err = fmt.Errorf("the server does not answer in a trial run: %w", probe.error)
-	if warnings := linesWith("warning: ", said); len(warnings) > 0 {
+	err = fmt.Errorf("the server does not answer in a trial run: %w", failed.error)
+	if warnings := linesWith("warning: ", logged); len(warnings) > 0 {
 		err = fmt.Errorf("%w\nThe server has logged: %s", err, strings.Join(warnings, "\n"))
 	}
 	return err
@@ -209,27 +212,28 @@ func (b *lockedBuffer) String() string {
 	return b.text.String()
 }
 
-// server is a command with the environment that master(8) would give.
+// server returns a command with the environment that master(8) would give to it.
 func (s *System) server(ctx context.Context, path string, args []string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(s string) bool {
-		return strings.HasPrefix(s, "MAIL_") || strings.HasPrefix(s, "POSTLOG_") || strings.HasPrefix(s, "GENERATION=")
+		return strings.HasPrefix(s, "MAIL_") || strings.HasPrefix(s, "POSTLOG_") ||
+			strings.HasPrefix(s, "GENERATION=")
 	}), "MAIL_CONFIG="+s.Directory, "MAIL_LOGTAG="+s.trialTag())
 	cmd.WaitDelay = time.Second
 	return cmd
 }
 
-// explainProbe makes an error of what a server has said.
-func explainProbe(said string, err error) error {
-	if all := linesWith("fatal: ", said); len(all) > 0 {
+// explainProbe returns the fatal errors that a server has logged, or else err with the output.
+func explainProbe(logged string, err error) error {
+	if all := linesWith("fatal: ", logged); len(all) > 0 {
 		return errors.New(strings.Join(all, "\n"))
 	}
-	return fmt.Errorf("the server does not run: %w: %.500s", err, strings.TrimSpace(said))
+	return fmt.Errorf("the server does not run: %w: %.500s", err, strings.TrimSpace(logged))
 }
 
-// linesWith returns what a server has written to its standard error behind a word.
-func linesWith(word, said string) (all []string) {
-	for line := range strings.Lines(said) {
+// linesWith returns the rest of each line behind a word.
+func linesWith(word, logged string) (all []string) {
+	for line := range strings.Lines(logged) {
 		if _, text, found := strings.Cut(line, word); found {
 			all = append(all, strings.TrimSpace(text))
 		}

@@ -14,12 +14,12 @@ import (
 )
 
 // ErrNotWritable is the error for a master.cf that can neither be replaced nor written in
-// place. It is as it was.
+// place. The file has not changed.
 var ErrNotWritable = errors.New("master.cf cannot be written")
 
-// write changes master.cf. If the file cannot be replaced, because it is a mount point of its
-// own or because files cannot be created beside it, it is written in place, with a backup
-// beside it for the time.
+// write changes master.cf. The file cannot be replaced if it is a mount point, or if no file
+// can be created beside it. Then it is written in place, with a backup beside it until that is
+// done.
 func (s *System) write(text []byte) error {
 	replaced := s.replace(s.masterCF(), text)
 	if replaced == nil {
@@ -29,15 +29,15 @@ func (s *System) write(text []byte) error {
 	if err != nil {
 		return err
 	}
-	// An attempt that changes nothing tells whether the file can be written at all.
+	// Opening the file changes nothing, and shows whether it can be written at all.
 	f, err := os.OpenFile(s.masterCF(), os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNotWritable, err)
 	}
 	f.Close()
 	if err := s.replace(s.backupPath(), old); err != nil {
-		return fmt.Errorf("%w: it cannot be replaced (%w), and there is no room for a backup beside it: %w",
-			ErrNotWritable, replaced, err)
+		return fmt.Errorf("%w: it cannot be replaced (%w), "+
+			"and there is no room for a backup beside it: %w", ErrNotWritable, replaced, err)
 	}
 	if err := s.overwrite(text); err != nil {
 		_, restored := s.Restore()
@@ -54,8 +54,8 @@ func (s *System) replaceOrOverwrite(text []byte) error {
 	return s.overwrite(text)
 }
 
-// overwrite writes master.cf in place. At each moment it has the beginning of the new text and
-// the end of the old one.
+// overwrite writes master.cf in place. At any moment the file has the beginning of the new text
+// and the end of the old one.
 func (s *System) overwrite(text []byte) error {
 	f, err := os.OpenFile(s.masterCF(), os.O_WRONLY, 0)
 	if err != nil {
@@ -91,7 +91,7 @@ func (s *System) replace(path string, text []byte) error {
 		if own {
 			return err
 		}
-		// A copy of the file may be for fewer users: for the present one only.
+		// A copy may be accessible to fewer users than the file: to the present one only.
 		if err := f.Chmod(0o600); err != nil {
 			return err
 		}

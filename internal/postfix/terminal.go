@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A terminal collects what commands of Postfix write to their standard error. They write
-// there only if that is a terminal, and otherwise to the log, which may not work with the very
+// A terminal collects what commands of Postfix write to their standard error. They write errors
+// there only if it is a terminal, and otherwise to the log. The log may not work because of the
 // error that they report.
 type terminal struct {
 	main, stderr *os.File
 	text         chan string
 }
 
-// openTerminal returns a terminal that no process is controlled by.
+// openTerminal returns a terminal that is not the controlling terminal of any process.
 func openTerminal() (*terminal, error) {
 	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -46,8 +46,8 @@ func openTerminal() (*terminal, error) {
 	return t, nil
 }
 
-// close returns the lines about errors. Processes in the background may still have the
-// terminal open; they are not waited for.
+// close returns the lines about errors. It does not wait for processes in the background that
+// may still have the terminal open.
 func (t *terminal) close() (reasons []string) {
 	t.stderr.Close()
 	t.main.SetReadDeadline(time.Now().Add(terminalDelay))
@@ -64,5 +64,5 @@ func (t *terminal) close() (reasons []string) {
 	return reasons[max(0, len(reasons)-maxReasons):]
 }
 
-// terminalDelay is how long what was written may take to arrive.
+// terminalDelay is how long it may take until written text arrives.
 const terminalDelay = 100 * time.Millisecond

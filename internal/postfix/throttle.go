@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ClearThrottle ends master(8)'s pause of a minute after a failed start. Master drops the
-// pause only when the entry disappears and comes back, so Postfix is reloaded twice: without
-// the entry, and with it. Then the file is as it was, byte for byte. If this is interrupted,
-// Restore finds the backup.
+// ClearThrottle ends the pause of a minute that master(8) makes after a failed start. master
+// ends it early only if the entry disappears and comes back. So Postfix is reloaded twice:
+// without the entry, and with it. Afterwards the file has not changed, byte for byte. If this
+// is interrupted, Restore finds the backup.
 func (s *System) ClearThrottle() error {
 	text, err := os.ReadFile(s.masterCF())
 	if err != nil {
