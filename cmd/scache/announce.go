@@ -16,10 +16,10 @@ import (
 	"scache/internal/postfix"
 )
 
-// askAnnounce finds out whether clients expect the server to speak first, as
-// they do from Postfix 3.6 on. The program that knows the version of Postfix is
-// outside the jail: it is started now, and waited for when the answer is asked
-// for.
+// askAnnounce finds out whether clients expect the server to speak first: they do
+// so from Postfix 3.6 on. postconf(1), which knows the version of Postfix, is
+// outside of the jail, so it is started now. The returned function waits for its
+// answer.
 func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err error) {
 	r := conf.Reader()
 	choice := r.Choice("connection_cache_announce_protocol")
@@ -55,14 +55,16 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 			if err == nil {
 				err = fmt.Errorf("%s printed %q", cmd.Path, version)
 			}
-			log.Warning("the version of Postfix is unknown, and taken for 3.6 or later: %v; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6", err)
+			log.Warning(
+				"the version of Postfix is unknown, and taken for 3.6 or later: %v; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6",
+				err)
 		}
 		return announced
 	}, nil
 }
 
-// announces reports whether this version of Postfix expects an announcement. A version that is
-// not known is taken for a recent one.
+// announces reports whether clients of this version of Postfix expect an announcement, and
+// whether the version is known. An unknown version is taken for a recent one.
 func announces(version postfix.Version) (announced, known bool) {
 	known = version.Known()
 	return !known || version.AtLeast(3, 6), known

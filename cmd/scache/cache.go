@@ -43,21 +43,20 @@ func newCache(
 	return c
 }
 
-// bindingLimit bounds the number of bindings. No site has that many destinations within
-// the few seconds that bindings live, and they fit into memory: with labels and
-// properties of the usual length, they take about 50 MB.
+// bindingLimit bounds the number of bindings. No site has so many destinations within
+// the few seconds that bindings live. With labels and properties of the usual length,
+// they take about 50 MB.
 const bindingLimit = 100_000
 
 // ownDescriptors is how many descriptors the process may need for itself.
 const ownDescriptors = 32
 
 // sessionLimit returns a function from the number of clients to the number of sessions
-// that may be cached, if this process raises its limit of open files as far as the
-// system allows. A client needs a descriptor, and another one for the session that it
-// is saving.
+// that may be cached. It depends on the limit of open files. A client needs a descriptor,
+// and another one for the session that it saves.
 func sessionLimit(configured int) func(clients int) int {
 	files := unix.Rlimit{Cur: 1024}
-	unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // the runtime has set Cur to Max
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // the Go runtime has raised Cur to Max
 	return func(clients int) int {
 		limit := int(min(files.Cur, math.MaxInt32)) - ownDescriptors - 2*clients
 		if configured > 0 {

@@ -12,8 +12,8 @@ import (
 	"scache/internal/master"
 )
 
-// check says all that is wrong with the options and main.cf, err included, and
-// returns the exit code.
+// check prints all errors in the options and main.cf, including err, and returns the
+// exit code.
 func check(p *master.Process, err error) int {
 	for _, warning := range p.Config.Warnings() {
 		fmt.Fprintf(os.Stderr, "scache: warning: %s\n", warning)

@@ -13,11 +13,11 @@ import (
 	"scache/internal/server"
 )
 
-// growFDTable makes the kernel grow the table of descriptors once for all. In a process with
-// threads that takes some ten milliseconds each time, in which a process that receives a state
-// would keep clients waiting: it is done meanwhile.
+// growFDTable makes the kernel grow the table of descriptors to its final size. In a process
+// with threads, each growth takes some ten milliseconds, in which clients would wait while a
+// state is received. So it is done at the start, in the background.
 func growFDTable() {
-	const enough = 1 << 15 // a quarter of a megabyte
+	const enough = 1 << 15 // descriptors, which take a quarter of a megabyte
 	files := unix.Rlimit{}
 	unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
 	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, int(min(files.Cur, enough))-1); err == nil {
@@ -25,8 +25,8 @@ func growFDTable() {
 	}
 }
 
-// newSender returns what hands over to the process that serves the socket next. It has
-// acquired all that it needs, if that was possible, as nothing may be left when it is needed.
+// newSender returns the sender for the handover to the next process. It has acquired in advance
+// what it needs, if that was possible: later the process may have no descriptors left.
 func newSender(p *master.Process, s *server.Server) (*handover.Sender, error) {
 	owner, err := fdpass.PeerOf(p.Listener())
 	if err != nil {
@@ -60,8 +60,9 @@ const (
 	attempts    = 3 // to send; the last one sends what can be sent
 )
 
-// handOver hands everything over to the next process. If that is not to be done any more, or
-// cannot be done, it returns a reason to end: all clients and sessions are still here.
+// handOver hands everything over to the next process, and returns "". If there will be no next
+// process, or if the handover fails, it returns a reason to end: then this process still has all
+// clients and sessions.
 func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (ended master.Reason) {
 	if ended := acquire(p, s, sender); ended != "" {
 		return ended
@@ -94,7 +95,9 @@ func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (end
 	}
 }
 
-// acquire acquires what a handover needs, while clients are served.
+// acquire acquires what the sender needs, while clients are served. It returns a reason to end
+// if there will be no next process. It returns "" even if something could not be acquired:
+// Send tries again.
 func acquire(p *master.Process, s *server.Server, sender *handover.Sender) (ended master.Reason) {
 	logged := false
 	for pause, waited := firstPause, time.Duration(0); ; pause = min(2*pause, maxPause) {

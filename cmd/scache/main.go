@@ -63,7 +63,7 @@ func main() {
 	}
 }
 
-// parameters are those of main.cf that concern the cache and its clients.
+// parameters are the parameters of main.cf about the cache and its clients.
 type parameters struct {
 	ttlLimit, updateTime, ipcTimeout, daemonTimeout time.Duration
 
@@ -179,8 +179,9 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	return err
 }
 
-// endAfterPanic hands over to a new process after a bug has ended a conversation. Where the
-// process has just started, what it was given may be the reason: it is not handed on.
+// endAfterPanic hands over to a new process after a panic has ended a conversation. If this
+// process has just started, the state that it has received may be the cause. Then it exits
+// without a handover, so that the next process does not receive this state.
 func endAfterPanic(p *master.Process, start time.Time) {
 	if time.Since(start) < 10*time.Second {
 		p.Log.Flush(time.Second)
@@ -197,13 +198,13 @@ const closeLimit = 500 * time.Millisecond
 // meanwhile.
 const flushLimit = 50 * time.Millisecond
 
-// maxLoops bounds the number of event loops. On a machine with many processors,
-// clients need them more, and the loops would wait for each other at the cache.
+// maxLoops bounds the number of event loops. With more, the loops would wait for each
+// other at the lock of the cache, and the clients need the other processors.
 const maxLoops = 4
 
 // loops returns the number of event loops: one for each processor that this
-// process may use. Beside them there must be room for what has no loop: to log, to
-// close what has expired, to take over.
+// process may use, up to maxLoops. It sets GOMAXPROCS one higher, for goroutines outside
+// of the loops, which log, close expired connections and receive states.
 func loops() int {
 	n := min(runtime.GOMAXPROCS(0), maxLoops)
 	runtime.GOMAXPROCS(n + 1)

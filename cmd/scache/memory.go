@@ -16,8 +16,8 @@ import (
 	"sync"
 )
 
-// limitMemory limits the memory of the process and returns the bound of the cache.
-// Configured is that bound in bytes, or 0. It must be called outside of a jail.
+// limitMemory limits the memory of the process, and returns the memory limit of the
+// cache in bytes: configured, if not 0. It must be called outside of a jail.
 func limitMemory(configured int64) (cacheLimit int64) {
 	cacheLimit, processLimit := memoryLimits(availableMemory(os.DirFS("/")), configured)
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
@@ -26,8 +26,8 @@ func limitMemory(configured int64) (cacheLimit int64) {
 	return cacheLimit
 }
 
-// The cache may use an eighth of the available memory. From a half on, the Go runtime
-// collects garbage more often to stay below.
+// The cache may use an eighth of the available memory. Near a half of it, the Go runtime
+// collects garbage more often.
 const (
 	cacheShare   = 8
 	processShare = 2
@@ -36,8 +36,8 @@ const (
 	unknownMemory = 1 << 30  // assumed if the system does not say
 )
 
-// memoryLimits returns the bounds of the cache and of the process. Configured is the
-// former, if not 0.
+// memoryLimits returns the memory limits of the cache and of the process. configured is
+// the former, if not 0.
 func memoryLimits(available, configured int64) (cacheLimit, processLimit int64) {
 	if available <= 0 {
 		available = unknownMemory
@@ -53,7 +53,7 @@ func memoryLimits(available, configured int64) (cacheLimit, processLimit int64) 
 
 // availableMemory returns how much memory this process could use at most: the least of
 // the machine's memory and the limits of its control groups. It returns 0 if nothing
-// is known. The file system is that of the machine.
+// is known. root is the root directory of the machine.
 func availableMemory(root fs.FS) int64 {
 	least := machineMemory(root)
 	for _, dir := range controlGroups(root) {
@@ -159,8 +159,8 @@ func lines(root fs.FS, name string) func(yield func(string) bool) {
 	}
 }
 
-// memoryReturner returns a function that gives freed memory back to the system in the
-// background. A call while another one is at work makes it repeat its work once.
+// memoryReturner returns a function that returns freed memory to the system in the
+// background. If it is called while it works, it works once more afterwards.
 func memoryReturner(free func()) func() {
 	var mu sync.Mutex
 	working, again := false, false
