@@ -19,15 +19,15 @@ import (
 // start the server.
 const timeout = 10 * time.Second
 
-// onlyOwner is advice.
+// onlyOwner is a hint for a server that refuses the connection.
 const onlyOwner = "only root and the mail system's own user may ask the server"
 
-// ask connects to the server, and asks it a question.
+// ask connects to the server, and calls question with the client.
 func (c *site) ask(question func(*client.Client) error) error {
 	return c.askWithin(cmp.Or(c.patience, timeout), question)
 }
 
-// askWithin is ask with a time limit of its own.
+// askWithin is ask with another time limit.
 func (c *site) askWithin(limit time.Duration, question func(*client.Client) error) error {
 	path, err := c.path()
 	if err != nil {
@@ -36,7 +36,7 @@ func (c *site) askWithin(limit time.Duration, question func(*client.Client) erro
 	return conversationError(path, limit, client.Ask(path, limit, question))
 }
 
-// conversationError adds the path of the socket to an error, and what to do.
+// conversationError adds the path of the socket and hints to an error.
 func conversationError(path string, limit time.Duration, err error) error {
 	if err == nil {
 		return nil
@@ -60,7 +60,7 @@ func conversationError(path string, limit time.Duration, err error) error {
 	return at
 }
 
-// dialError is conversationError where there was no conversation.
+// dialError is conversationError for an error of connect(2).
 func dialError(path string, err *net.OpError) error {
 	cause := err.Err
 	if errno, ok := errors.AsType[syscall.Errno](cause); ok {

@@ -15,7 +15,7 @@ type contents struct {
 	Bindings []control.Binding `json:"bindings"`
 	Sessions []control.Session `json:"sessions"`
 
-	// Truncated says that the server has sent more than this program takes.
+	// Truncated reports that the server has sent more than this program accepts.
 	Truncated bool `json:"truncated,omitempty"`
 }
 
@@ -28,7 +28,7 @@ func (c *site) list() (all contents, err error) {
 	return all, err
 }
 
-// listOf is list where there is a conversation.
+// listOf is list for a client that is connected.
 func listOf(cl *client.Client) (all contents, err error) {
 	all.Bindings, all.Sessions, err = cl.List()
 	if errors.Is(err, client.ErrTruncated) {
@@ -37,8 +37,8 @@ func listOf(cl *client.Client) (all contents, err error) {
 	return all, err
 }
 
-// of returns what a text means: destinations and endpoints with this label, domain or
-// address, and the endpoints that such a destination is bound to.
+// of returns the contents that a text means: destinations and endpoints with this label,
+// domain or address, and the endpoints that such a destination is bound to.
 func (all contents) of(text string) contents {
 	some := contents{Truncated: all.Truncated}
 	bound := map[string]bool{}
@@ -71,7 +71,7 @@ func (all contents) labels(text string) (labels []string) {
 	return slices.DeleteFunc(labels, func(label string) bool { return !isMeant(raw(label), text) })
 }
 
-// forJSON returns the same with empty lists where there are none.
+// forJSON returns the same contents, with empty lists instead of nil.
 func (all contents) forJSON() contents {
 	all.Bindings = append([]control.Binding{}, all.Bindings...)
 	all.Sessions = append([]control.Session{}, all.Sessions...)
@@ -87,15 +87,15 @@ func (all contents) destinations() int {
 	return len(labels)
 }
 
-// An endpoint is one with the sum of its sessions.
+// An endpoint is the summary of the sessions of one endpoint.
 type endpoint struct {
 	label, remote string // the remote address of the oldest session
 	receiver      string
 	sessions      int
-	age, left     control.Seconds // of the session that was saved first, and of the one that ends last
+	age, left     control.Seconds // the highest of its sessions
 }
 
-// endpoints returns the endpoints in the order of their labels.
+// endpoints returns the endpoints, sorted by label.
 func (all contents) endpoints() (list []endpoint) {
 	for _, s := range all.Sessions { // in the order of the labels
 		if len(list) == 0 || list[len(list)-1].label != s.Endpoint {

@@ -23,8 +23,8 @@ smtp\n192.0.2.1\n25\n0\n.`
 
 const stockToo = " It works with the stock server, too."
 
-// newDebugCommand returns the command of which save and find are parts. They once were
-// commands of their own, and still work as such.
+// newDebugCommand returns the command whose subcommands are save and find. These were
+// commands in an earlier version, and still work as such.
 func newDebugCommand(c *site) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "debug",
@@ -35,7 +35,7 @@ func newDebugCommand(c *site) *cobra.Command {
 	return cmd
 }
 
-// unescapeAll unescapes all texts in their places.
+// unescapeAll unescapes all texts in place.
 func unescapeAll(texts []string) (err error) {
 	for i, text := range texts {
 		if texts[i], err = control.Unescape(text); err != nil {

@@ -55,7 +55,7 @@ Connections in use by a delivery agent are not in the cache, and stay open.` + l
 	return cmd
 }
 
-// flushed is what was flushed, and for which labels.
+// flushed is the result of a flush, and the labels that were flushed.
 type flushed struct {
 	control.Flushed
 	Matches []match `json:"matches,omitempty"`
@@ -95,7 +95,7 @@ func (c *site) flush(texts []string, dryRun bool) (f flushed, err error) {
 		return err
 	})
 	if err == nil && f.truncated && !dryRun && len(f.Matches) > 0 {
-		// The conversation had more of the list to come: it is over.
+		// The first connection cannot be used: the rest of the list was not read.
 		err = c.ask(func(cl *client.Client) error {
 			f.Flushed, err = cl.Flush(f.labels()...)
 			return err
@@ -144,7 +144,7 @@ func (f flushed) shownLabels() (labels []string) {
 	return labels
 }
 
-// labels returns the labels as they are.
+// labels returns the unescaped labels.
 func (f flushed) labels() []string {
 	labels := f.shownLabels()
 	for i, label := range labels {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Errors as a person reads them: what is wrong, and on lines of their own what to do.
+// How errors are printed: the error, and hints on separate lines.
 
 package main
 
@@ -11,7 +11,7 @@ import (
 	"slices"
 )
 
-// A hinted error comes with advice.
+// A hinted error has hints about what to do.
 type hinted struct {
 	error
 	hints []string
@@ -22,7 +22,7 @@ func (h *hinted) Unwrap() error { return h.error }
 // hintError returns an error that is printed with lines "hint: …" below it.
 func hintError(err error, hints ...string) error { return &hinted{err, hints} }
 
-// A usageError is about how the command was called: the exit code is 2.
+// A usageError is an error in the arguments: the exit code is 2.
 type usageError struct{ error }
 
 func (u usageError) Unwrap() error { return u.error }

@@ -24,7 +24,7 @@ func findInstalled(system *postfix.System, s control.Status) (i installed, err e
 	}
 	i.Running = i.Version == s.Version
 	file, err := os.Stat(i.Path)
-	running, errRunning := os.Stat(fmt.Sprintf("/proc/%d/exe", s.PID)) // only root may
+	running, errRunning := os.Stat(fmt.Sprintf("/proc/%d/exe", s.PID)) // only root may do that
 	if err == nil && errRunning == nil {
 		i.Running = os.SameFile(file, running)
 	}

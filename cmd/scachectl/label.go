@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Labels as people read and write them.
+// How labels are shown and entered.
 
 package main
 
@@ -26,8 +26,8 @@ type label struct {
 	sasl    bool   // the connection may have been authenticated
 }
 
-// parseLabel takes a label apart. Labels of other programs are not ok. Depending on the
-// version of Postfix and on main.cf, those of delivery agents are
+// parseLabel parses a label. ok is false for labels of other programs. Depending on the
+// version of Postfix and on main.cf, labels of delivery agents are
 //
 //	service [sender] nexthop                           [level …]   of a destination
 //	service                             address port level […]     of an endpoint
@@ -58,7 +58,7 @@ func parseLabel(text string) (l label, ok bool) {
 	return l, l.nexthop != ""
 }
 
-// parseEndpoint looks for address, port and level one after the other.
+// parseEndpoint looks for consecutive lines with address, port and level.
 func (l *label) parseEndpoint(lines []string) bool {
 	for i := 0; i+2 < len(lines); i++ {
 		_, err := netip.ParseAddr(lines[i])
@@ -130,7 +130,7 @@ func (l label) place() string {
 	return net.JoinHostPort(l.address, l.port)
 }
 
-// raw returns a label as it is, given one that was shown.
+// raw returns the unescaped form of a label that was shown.
 func raw(shown string) string {
 	text, err := control.Unescape(shown)
 	if err != nil {
@@ -139,8 +139,8 @@ func raw(shown string) string {
 	return text
 }
 
-// short returns the short form of a label, given one that was shown, or else what was
-// given.
+// short returns the short form of a label that was shown, or the label itself if it has
+// none.
 func short(shown string) string {
 	if l, ok := parseLabel(raw(shown)); ok {
 		return control.Escape(l.String())
@@ -158,8 +158,8 @@ func (n naming) of(shown string) string {
 	return short(shown)
 }
 
-// isMeant reports whether a text means a label: it is the whole label, its short form, or
-// a nexthop, host or address in it, with brackets and port or without.
+// isMeant reports whether a text means a label. The text can be the whole label, its short
+// form, or a nexthop, host or address in it, with or without brackets and port.
 func isMeant(whole, text string) bool {
 	if strings.TrimRight(whole, "\n") == strings.TrimRight(text, "\n") {
 		return true
@@ -180,7 +180,8 @@ func isMeant(whole, text string) bool {
 	return false
 }
 
-// placeOf returns the domain or address of a label that was shown, or else the label.
+// placeOf returns the domain or address of a label that was shown, or the label itself if it
+// has none.
 func placeOf(shown string) string {
 	switch l, ok := parseLabel(raw(shown)); {
 	case !ok:

@@ -83,7 +83,7 @@ func (n *naming) addLabels(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&n.whole, "labels", false, "show whole labels")
 }
 
-// warnTruncated says that an answer was longer than this program takes.
+// warnTruncated prints a warning that an answer was longer than this program accepts.
 func warnTruncated(cmd *cobra.Command) {
 	fmt.Fprintln(cmd.ErrOrStderr(), "warning:", client.ErrTruncated)
 }
@@ -146,7 +146,7 @@ func (l listing) add(t *table, property string, cells ...any) {
 	t.add(cells...)
 }
 
-// streamRows and streamSize bound what is held of a list while it arrives.
+// streamRows and streamSize bound how much of a list is kept while it arrives.
 const (
 	streamRows = 1000
 	streamSize = 1 << 20
@@ -170,7 +170,7 @@ func (l listing) stream(c *site, w io.Writer) error {
 	return s.end()
 }
 
-// A streamer prints entries in parts: each part is a table with a heading of its own.
+// A streamer prints entries in parts: each part is a table with a heading.
 type streamer struct {
 	how                listing
 	w                  io.Writer
@@ -248,5 +248,5 @@ func (s *streamer) end() error {
 	return err
 }
 
-// remote returns the address at the other end of a session.
+// remote returns the remote address of a session, as it is shown.
 func remote(address string) string { return cmp.Or(address, "(opaque)") }

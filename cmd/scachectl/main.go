@@ -40,8 +40,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	return exitCode(err)
 }
 
-// newCommand returns the command, with a site of its own: what is found out about the
-// mail system is kept until the command ends.
+// newCommand returns the command, with a new site: what a command finds out about the
+// mail system is kept until it ends.
 func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	c := &site{}
 	root := &cobra.Command{
@@ -81,8 +81,8 @@ func hidden(cmd *cobra.Command) *cobra.Command {
 	return cmd
 }
 
-// checkUsage has errors in flags and arguments of a command, and of those below it, be
-// errors of usage.
+// checkUsage makes errors in the flags and arguments of a command, and of its subcommands,
+// usage errors.
 func checkUsage(cmd *cobra.Command) {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	if cmd.HasSubCommands() {
@@ -105,7 +105,7 @@ func checkUsage(cmd *cobra.Command) {
 	}
 }
 
-// unknownCommand is for a command that has only others below it.
+// unknownCommand checks the arguments of a command that has only subcommands.
 func unknownCommand(cmd *cobra.Command, args []string) error {
 	if len(args) > 0 {
 		return fmt.Errorf("%s: unknown command %q: want one of %s", cmd.CommandPath(), args[0],

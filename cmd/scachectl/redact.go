@@ -11,7 +11,8 @@ import (
 	"strings"
 )
 
-// A redactor replaces names and addresses in text, each always by the same word.
+// A redactor replaces names and addresses in text. It always replaces the same name by the same
+// word.
 type redactor struct {
 	words map[string]string
 	count map[string]int
@@ -30,10 +31,10 @@ var candidates = regexp.MustCompile(
 		`|[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f.:]*(?:/\d+)?` + // maybe IPv6
 		`|[\p{L}\p{N}_\-/]+(?:\.[\p{L}\p{N}_\-/]+)+`) // maybe IPv4, or a name
 
-// keptSuffixes are of names that are files, not hosts.
+// keptSuffixes are the suffixes of names that are files, not hosts.
 var keptSuffixes = []string{".cf", ".pid", ".log", ".txt", ".so", ".service", ".saved"}
 
-// labelled is what stands in a table of labels: service and name.
+// labelled matches service and name in a table of labels.
 var labelled = regexp.MustCompile(`(?m)^((?:smtp|lmtp|relay)[\w\-]* )(\S+)`)
 
 // redact replaces what it finds.
@@ -41,7 +42,7 @@ func (r *redactor) redact(text string) string {
 	text = labelled.ReplaceAllStringFunc(text, func(found string) string {
 		service, name, _ := strings.Cut(found, " ")
 		if candidates.MatchString(name) || strings.HasPrefix(name, "unix:") || service == "" {
-			return service + " " + name // what is left is found below
+			return service + " " + name // candidates replaces the rest
 		}
 		return service + " " + r.word("name", name)
 	})

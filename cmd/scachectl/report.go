@@ -68,7 +68,7 @@ func writeNew(path, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// report returns the report. What cannot be found out is in it as an error.
+// report returns the report. If a section cannot be written, it has the error.
 func (c *site) report() string {
 	var b strings.Builder
 	section := func(title string, write func(w io.Writer) error) {
@@ -117,8 +117,7 @@ func (c *site) report() string {
 				return err
 			}
 			slices.SortStableFunc(all, func(a, b control.Hits) int {
-				return cmp.Compare(lookups(b),
-					lookups(a))
+				return cmp.Compare(lookups(b), lookups(a))
 			})
 			shown := all[:min(len(all), 20)]
 			return hitsTable(level, shown, naming{}).print(w, len(all)-len(shown))
@@ -167,9 +166,11 @@ func writeEntry(w io.Writer, system *postfix.System) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintln(w, control.Escape(strings.Join(append([]string{e.Name, e.Type, e.Private,
-		e.Unprivileged,
-		e.Chroot, e.Wakeup, e.ProcessLimit, e.Command}, e.Arguments...), " ")))
+	words := []string{
+		e.Name, e.Type, e.Private, e.Unprivileged, e.Chroot, e.Wakeup, e.ProcessLimit, e.Command,
+	}
+	words = append(words, e.Arguments...)
+	_, err = fmt.Fprintln(w, control.Escape(strings.Join(words, " ")))
 	return err
 }
 
@@ -211,9 +212,8 @@ func writeLog(w io.Writer, system *postfix.System) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), journalLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "journalctl", "--no-pager", "-o", "short", "-n",
-		fmt.Sprint(reportLines),
-		"-t", strings.TrimSuffix(tag, "["))
+	cmd := exec.CommandContext(ctx, "journalctl", "--no-pager", "-o", "short",
+		"-n", fmt.Sprint(reportLines), "-t", strings.TrimSuffix(tag, "["))
 	cmd.WaitDelay = time.Second
 	text, err := cmd.Output()
 	if err != nil {

@@ -50,19 +50,20 @@ func (c *site) restartAll(out io.Writer) error {
 	})
 }
 
-// excuse returns nil if this server need not answer, and the error otherwise.
-func (c *site) excuse(silence error) error {
+// excuse returns nil if this server need not answer, and statusErr otherwise.
+func (c *site) excuse(statusErr error) error {
 	system, err := c.open()
 	if err != nil {
 		return err
 	}
-	if running, err := system.Running(); !running || errors.Is(silence, client.ErrStock) {
+	if running, err := system.Running(); !running || errors.Is(statusErr, client.ErrStock) {
 		return err
 	}
-	if _, err := system.Enabled(); errors.Is(err, postfix.ErrNotEnabled) || errors.Is(err, postfix.ErrNoEntry) {
+	_, err = system.Enabled()
+	if errors.Is(err, postfix.ErrNotEnabled) || errors.Is(err, postfix.ErrNoEntry) {
 		return nil
 	}
-	return silence
+	return statusErr
 }
 
 func (c *site) restartAndSay(out io.Writer) error {
@@ -76,12 +77,13 @@ func (c *site) restartAndSay(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(out, "restarted: scache %s, pid %d, instead of %s, pid %d; %d sessions and %d clients go on\n",
+	_, err = fmt.Fprintf(out, "restarted: scache %s, pid %d, instead of %s, pid %d; "+
+		"%d sessions and %d clients go on\n",
 		after.version, after.pid, before.version, before.pid, after.sessions, after.clients)
 	return err
 }
 
-// tryInstalled has the server that the entry names serve in a trial, if that is possible.
+// tryInstalled runs the server of the entry in a trial. Without root, it does nothing.
 func (c *site) tryInstalled() error {
 	if c.socket != "" || os.Geteuid() != 0 {
 		return nil
@@ -103,17 +105,17 @@ func (c *site) tryInstalled() error {
 	return system.Probe(enabled.Path, enabled.Entry, trialClients()...)
 }
 
-// A look at a running server.
-type glance struct {
+// A summary is the part of a server's status that restart prints.
+type summary struct {
 	version           string
 	pid               int64
 	sessions, clients int64
 }
 
 // restart asks for a restart, and waits for the next process.
-func (c *site) restart() (before, after glance, err error) {
+func (c *site) restart() (before, after summary, err error) {
 	if err := c.ask(func(cl *client.Client) error {
-		if before, err = look(cl); err != nil {
+		if before, err = summarize(cl); err != nil {
 			return err
 		}
 		return cl.Restart()
@@ -122,17 +124,19 @@ func (c *site) restart() (before, after glance, err error) {
 	}
 	for end := time.Now().Add(restartLimit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		err = c.ask(func(cl *client.Client) (err error) {
-			after, err = look(cl)
+			after, err = summarize(cl)
 			return err
 		})
 		if err == nil && after.pid != before.pid {
 			return before, after, nil
 		}
 	}
-	return before, after, errors.Join(fmt.Errorf("no other process has answered within %v\nhint: see the mail log", restartLimit), err)
+	silent := fmt.Errorf("no other process has answered within %v\nhint: see the mail log",
+		restartLimit)
+	return before, after, errors.Join(silent, err)
 }
 
-func look(cl *client.Client) (glance, error) {
+func summarize(cl *client.Client) (summary, error) {
 	s, err := cl.Status()
-	return glance{s.Version, s.PID, s.Sessions, s.Clients}, err
+	return summary{s.Version, s.PID, s.Sessions, s.Clients}, err
 }

@@ -26,8 +26,8 @@ type route struct {
 // routeLimit bounds how long trivial-rewrite(8) may take.
 const routeLimit = 5 * time.Second
 
-// findRoute returns the route of mail to a recipient. It asks the mail system, as queue
-// managers do, or else looks where main.cf tells.
+// findRoute returns the route of mail to a recipient. It asks the mail system, as the queue
+// manager does. If that fails, it reads main.cf and the tables itself.
 func findRoute(system *postfix.System, recipient string) (route, error) {
 	r, err := askRewrite(system, recipient)
 	if err == nil {
@@ -78,8 +78,8 @@ func askRewrite(system *postfix.System, recipient string) (r route, err error) {
 	return r, nil
 }
 
-// searchMaps looks into transport_maps, and takes default_transport and relayhost
-// otherwise. It knows nothing of local and virtual domains.
+// searchMaps looks into transport_maps, or else uses default_transport and relayhost. It
+// does not consider local and virtual domains.
 func searchMaps(system *postfix.System, recipient string) (r route, err error) {
 	p, err := postconf(system, nil, "transport_maps", "default_transport", "relayhost")
 	if err != nil {
@@ -126,8 +126,8 @@ func lookup(system *postfix.System, tables, key string) (value string, found boo
 	return "", false
 }
 
-// splitTables splits a list at white space and commas outside of braces. Of its elements,
-// it returns the tables.
+// splitTables splits a list at white space and commas outside of braces. It returns the
+// elements that are tables.
 func splitTables(list string) (tables []string) {
 	depth := 0
 	for _, word := range strings.FieldsFunc(list, func(r rune) bool {
@@ -148,8 +148,9 @@ func splitTables(list string) (tables []string) {
 
 // postconf returns the effective values of parameters, for a service with these options
 // "name=value".
-func postconf(system *postfix.System, options []string, names ...string) (map[string]string,
-	error) {
+func postconf(
+	system *postfix.System, options []string, names ...string,
+) (map[string]string, error) {
 	args := []string{"-c", system.Directory}
 	for _, option := range options {
 		name, value, _ := strings.Cut(option, "=")

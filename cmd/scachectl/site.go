@@ -20,9 +20,9 @@ type site struct {
 	socket string // option --socket, or empty
 	dir    string // option --config: of main.cf and master.cf, or empty
 
-	system *postfix.System // once main.cf was read
+	system *postfix.System // set when main.cf was read
 
-	patience time.Duration // with one conversation, instead of the usual timeout
+	patience time.Duration // the time limit of a conversation, if not zero
 }
 
 // open returns the mail system. It reads main.cf once.
@@ -60,8 +60,8 @@ func (c *site) status() (s control.Status, err error) {
 }
 
 // inInstances calls a function for the mail system and its other instances. It continues
-// after an error, unless it is interrupted. With orNone, it is no error that no mail
-// system is configured.
+// after an error, unless it is interrupted. If orNone is set, it is not an error that no
+// mail system is configured.
 func (c *site) inInstances(out io.Writer, orNone bool, do func(dir string) error) error {
 	system, err := c.open()
 	if orNone && errors.Is(err, os.ErrNotExist) {

@@ -16,13 +16,13 @@ import (
 // An order is what a list is sorted by. It is a flag.
 type order string
 
-// orders are those of endpoints.
+// orders are the orders in which endpoints can be sorted.
 var orders = []order{"label", "sessions", "age", "left"}
 
 // unsorted is the order of the server: a list is printed while it arrives.
 const unsorted order = "none"
 
-// An orderFlag is one with some orders.
+// An orderFlag is a flag whose value is one of some orders.
 type orderFlag struct {
 	*order
 	allowed []order
@@ -59,7 +59,7 @@ func addOrder(cmd *cobra.Command, o *order, help string, more ...order) {
 }
 
 // arrange sorts rows by an order, the highest value first, and returns at most limit of
-// them; a limit of 0 is none. Rows with equal values stay in their order.
+// them, or all if limit is 0. Rows with equal values stay in their order.
 func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age,
 	left control.Seconds)) []R {
 	value := func(r R) int64 {

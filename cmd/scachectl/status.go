@@ -18,7 +18,8 @@ import (
 
 func newStatusCommand(c *site) *cobra.Command {
 	asJSON := false
-	cmd := terse("status", "Show what the server holds and what it has done", func(cmd *cobra.Command) error {
+	const short = "Show what the server holds and what it has done"
+	cmd := terse("status", short, func(cmd *cobra.Command) error {
 		s, err := c.status()
 		if err != nil {
 			return err
@@ -87,7 +88,8 @@ func (all fullStatus) print(w io.Writer, path string) error {
 		time.Duration(s.TTLLimit), time.Duration(s.ClientTimeout),
 		onOff(s.LivenessCheck), onOff(s.Goodbye), onOff(s.Announces))
 	if i := all.Installed; i != nil && !i.Running {
-		_, err = fmt.Fprintf(w, "\nThe installed binary is another one (scache %s): scachectl restart puts it in place.\n", i.Version)
+		_, err = fmt.Fprintf(w, "\nThe installed binary is another one (scache %s): "+
+			"scachectl restart puts it in place.\n", i.Version)
 	}
 	return err
 }
@@ -143,7 +145,7 @@ func printEvents(w io.Writer, v *stats.Values, seconds float64) {
 	}
 }
 
-// round rounds a time to the digits that matter.
+// round rounds a time to tenths of a second or, from a minute on, to seconds.
 func round(s control.Seconds) time.Duration {
 	d := time.Duration(s)
 	if d < time.Minute {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// The clients of a trial: they pass a connection to the server and get it back, before and
-// after a handover.
+// The clients of a trial: they save a connection and find it again, before and after a
+// handover.
 
 package main
 
@@ -32,7 +32,7 @@ func trialClients() []func(postfix.Trial) error {
 	return []func(postfix.Trial) error{c.before, c.after}
 }
 
-// before is the client of the first process, which hands over what it has got.
+// before is the client of the first process, which hands the saved connection over.
 func (c *trialClient) before(t postfix.Trial) error {
 	cl := client.Detect(fdpass.New(t.Conn))
 	if _, err := cl.Status(); err != nil {
@@ -119,5 +119,6 @@ func descriptorError(what string, pid int) error {
 	}
 	return fmt.Errorf("%s, although it has only %d of %d open files: "+
 		"mandatory access control (SELinux, AppArmor) seems to deny it\n"+
-		"hint: look for denials: ausearch -m avc -ts recent, or journalctl -k -g 'apparmor|avc'", what, open, limit)
+		"hint: look for denials: ausearch -m avc -ts recent, or journalctl -k -g 'apparmor|avc'",
+		what, open, limit)
 }
