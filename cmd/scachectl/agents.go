@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// What doctor checks about delivery agents: whether each of them reuses connections.
+// The checks of doctor about delivery agents: whether each of them reuses connections.
 
 package main
 
@@ -27,8 +27,10 @@ func (a agent) value(name string) string { return a.values[a.param(name)] }
 func (a agent) yes(name string) bool { return strings.EqualFold(a.value(name), "yes") }
 
 // agentValues are the parameters that decide what an agent caches.
-var agentValues = []string{"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
-	"tls_connection_reuse", "tls_security_level", "tls_policy_maps", "use_tls", "enforce_tls"}
+var agentValues = []string{
+	"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
+	"tls_connection_reuse", "tls_security_level", "tls_policy_maps", "use_tls", "enforce_tls",
+}
 
 // readAgents returns the delivery agents of master.cf.
 func (d *doctor) readAgents() (agents []agent, err error) {
@@ -66,7 +68,8 @@ func (d *doctor) checkAgents() {
 		return
 	}
 	if len(agents) == 0 {
-		d.note("agents", "nothing, if no mail leaves by SMTP or LMTP", "no service in master.cf is smtp(8) or lmtp(8)")
+		d.note("agents", "nothing, if no mail leaves by SMTP or LMTP",
+			"no service in master.cf is smtp(8) or lmtp(8)")
 		return
 	}
 	ttl, found := d.ttlLimit()
@@ -97,22 +100,26 @@ func addTo(groups []*group, f finding, service string) []*group {
 }
 
 func (d *doctor) checkAgent(a agent) (findings []finding) {
-	onDemand, destinations := a.yes("connection_cache_on_demand"), a.value("connection_cache_destinations")
+	onDemand := a.param("connection_cache_on_demand")
+	destinations := a.value("connection_cache_destinations")
 	switch {
-	case !onDemand && destinations == "":
-		return []finding{{Level: "note", Do: "set " + a.param("connection_cache_on_demand") + " to yes, or name destinations in " +
-			a.param("connection_cache_destinations") + "; look at the -o options of the entry, too",
-			Text: "caches no connection: " + a.param("connection_cache_on_demand") + " is no"}}
+	case !a.yes("connection_cache_on_demand") && destinations == "":
+		return []finding{{
+			Level: "note",
+			Do: "set " + onDemand + " to yes, or name destinations in " +
+				a.param("connection_cache_destinations") + "; look at the -o options of the entry, too",
+			Text: "caches no connection: " + onDemand + " is no",
+		}}
 	case destinations == "":
 		findings = append(findings, finding{Level: "ok",
-			Text: "caches connections while a destination has much mail (" + a.param("connection_cache_on_demand") + ")"})
+			Text: "caches connections while a destination has much mail (" + onDemand + ")"})
 	default:
 		findings = append(findings, finding{Level: "ok", Text: "always caches connections to " + destinations})
 	}
 	return append(findings, d.checkTLS(a)...)
 }
 
-// tlsLevel returns the level of TLS of an agent, or nothing if it uses none.
+// tlsLevel returns the security level of an agent, or "" if it does not use TLS.
 func (a agent) tlsLevel() string {
 	switch level := a.value("tls_security_level"); {
 	case level != "" && level != "none":
@@ -135,11 +142,19 @@ func (d *doctor) checkTLS(a agent) []finding {
 	switch level := a.tlsLevel(); {
 	case level == "":
 	case !a.yes("tls_connection_reuse"):
-		return []finding{{Level: "note", Do: "set " + reuse + " to yes (Postfix 3.4 and later), with the entry of tlsproxy in master.cf",
-			Text: "caches no connection over TLS (level: " + level + "): " + reuse + " is no"}}
+		return []finding{{
+			Level: "note",
+			Do: "set " + reuse + " to yes (Postfix 3.4 and later), " +
+				"with the entry of tlsproxy in master.cf",
+			Text: "caches no connection over TLS (level: " + level + "): " + reuse + " is no",
+		}}
 	case !d.hasService(proxy):
-		return []finding{{Level: "problem", Do: "add to master.cf: " + proxy + " unix - - y - 0 tlsproxy, and run postfix reload",
-			Text: "all mail over TLS is deferred: " + reuse + " is yes, and master.cf has no entry " + proxy + " unix"}}
+		return []finding{{
+			Level: "problem",
+			Do:    "add to master.cf: " + proxy + " unix - - y - 0 tlsproxy, and run postfix reload",
+			Text: "all mail over TLS is deferred: " + reuse + " is yes, " +
+				"and master.cf has no entry " + proxy + " unix",
+		}}
 	}
 	return nil
 }
@@ -155,7 +170,7 @@ func (d *doctor) hasService(name string) bool {
 	return false
 }
 
-// ttlLimit returns the upper limit of the time for which the server keeps a connection.
+// ttlLimit returns the limit of the time for which the server keeps a connection.
 func (d *doctor) ttlLimit() (ttlLimit, bool) {
 	conf, err := d.ServerConfig()
 	if err != nil {
@@ -178,13 +193,19 @@ func checkTimeLimit(a agent, all []agent, limit ttlLimit) []finding {
 	switch {
 	case !ok:
 	case wanted > limit.Duration:
-		return []finding{{Level: "note", Do: "raise connection_cache_ttl_limit as well, or leave both",
-			Text: name + " is " + a.value("connection_cache_time_limit") + ", but connection_cache_ttl_limit is " +
-				limit.String() + ": the shorter one counts"}}
+		return []finding{{
+			Level: "note",
+			Do:    "raise connection_cache_ttl_limit as well, or leave both",
+			Text: name + " is " + a.value("connection_cache_time_limit") +
+				", but connection_cache_ttl_limit is " + limit.String() + ": the shorter one counts",
+		}}
 	case limit.set && limit.Duration > longest(all):
-		return []finding{{Level: "note", Do: "raise " + name + " as well, or leave both",
-			Text: "connection_cache_ttl_limit is " + limit.String() + ", which has no effect: " + name + " is " +
-				a.value("connection_cache_time_limit")}}
+		return []finding{{
+			Level: "note",
+			Do:    "raise " + name + " as well, or leave both",
+			Text: "connection_cache_ttl_limit is " + limit.String() + ", which has no effect: " +
+				name + " is " + a.value("connection_cache_time_limit"),
+		}}
 	}
 	return nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// What doctor looks at.
+// The checks of doctor.
 
 package main
 
@@ -39,18 +39,21 @@ func (d *doctor) checkEntry() {
 		d.problem("entry", "correct the column that is named, and run postfix reload", "%v", err)
 	}
 	if d.HasSaved() && !d.enabled() {
-		d.note("entry", "if configuration management writes master.cf, it needs the line of scachectl enable --print; else scachectl disable removes the file",
-			"%s is there, and the entry is another server: master.cf was written back since scachectl enable", d.SavedPath())
+		d.note("entry", "if configuration management writes master.cf, it needs the line of "+
+			"scachectl enable --print; else scachectl disable removes the file",
+			"%s is there, and the entry is another server: "+
+				"master.cf was written back since scachectl enable", d.SavedPath())
 	}
 	if d.enabled() {
 		d.ok("entry", "%s unix is this server: %s", d.entry.Name, d.entry.Command)
 	} else {
-		d.note("entry", "scachectl enable switches to this server", "%s unix is another server: %s", d.entry.Name, d.entry.Command)
+		d.note("entry", "scachectl enable switches to this server",
+			"%s unix is another server: %s", d.entry.Name, d.entry.Command)
 	}
 }
 
-// checkValues has the binary serve in a trial. Without the rights for that, it checks the
-// values of the parameters itself.
+// checkValues runs the binary in a trial. Without root, it checks the values of the
+// parameters itself.
 func (d *doctor) checkValues() {
 	if d.entry.Command == "" {
 		return
@@ -68,7 +71,8 @@ func (d *doctor) checkValues() {
 		if err != nil {
 			d.problem("configuration", do, "%v", err)
 		} else {
-			d.ok("configuration", "the server takes all values; the process limit is %d", c.ProcessLimit)
+			d.ok("configuration", "the server takes all values; the process limit is %d",
+				c.ProcessLimit)
 		}
 		return
 	}
@@ -83,20 +87,23 @@ func (d *doctor) checkValues() {
 	if err != nil {
 		d.problem("configuration", do, "%v", err)
 	} else {
-		d.ok("configuration", "the server serves with it in a trial; the process limit is %d", c.ProcessLimit)
+		d.ok("configuration", "the server serves with it in a trial; the process limit is %d",
+			c.ProcessLimit)
 	}
 }
 
-// agentParameters are those of delivery agents about the cache, behind the name of
-// the protocol.
-var agentParameters = []string{"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
-	"connection_reuse_count_limit", "connection_reuse_time_limit", "tls_connection_reuse"}
+// agentParameters are the parameters of delivery agents about the cache, without smtp_
+// or lmtp_.
+var agentParameters = []string{
+	"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
+	"connection_reuse_count_limit", "connection_reuse_time_limit", "tls_connection_reuse",
+}
 
 // aboutCaching matches the names of parameters about this service.
 var aboutCaching = regexp.MustCompile("connection_(cache|reuse)(_|$)")
 
 // replacedParameters are parameters of earlier versions of Postfix that guides still show, and
-// what replaced them.
+// the parameters that replaced them.
 var replacedParameters = map[string]string{
 	"smtp_connection_cache_reuse_limit": "smtp_connection_reuse_time_limit, or smtp_connection_reuse_count_limit",
 	"lmtp_connection_cache_reuse_limit": "lmtp_connection_reuse_time_limit, or lmtp_connection_reuse_count_limit",
@@ -130,10 +137,12 @@ func (d *doctor) checkNames() {
 		}
 		if replaced := replacedParameters[name]; replaced != "" {
 			found++
-			d.problem("names", "set "+replaced, "%s is set, which this version of Postfix does not know", name)
+			d.problem("names", "set "+replaced,
+				"%s is set, which this version of Postfix does not know", name)
 		} else if aboutCaching.MatchString(name) && !slices.Contains(known, name) {
 			found++
-			d.problem("names", "scachectl config shows the names of all parameters", "unknown parameter %s is set", name)
+			d.problem("names", "scachectl config shows the names of all parameters",
+				"unknown parameter %s is set", name)
 		}
 	}
 	if found == 0 {
@@ -142,27 +151,30 @@ func (d *doctor) checkNames() {
 }
 
 func (d *doctor) checkVersions() {
-	postfix, err := d.Version()
+	postfixVersion, err := d.Version()
 	if err != nil {
 		d.problem("versions", "see whether Postfix is installed completely", "%v", err)
 		return
 	}
 	if d.answered() {
-		if d.status.Announces != postfix.AtLeast(3, 6) {
-			d.problem("versions", "leave connection_cache_announce_protocol at auto, and run postfix reload",
-				"clients of Postfix %s do not expect what the server says first: announcement %s", postfix, onOff(d.status.Announces))
+		if d.status.Announces != postfixVersion.AtLeast(3, 6) {
+			d.problem("versions",
+				"leave connection_cache_announce_protocol at auto, and run postfix reload",
+				"clients of Postfix %s do not expect what the server says first: announcement %s",
+				postfixVersion, onOff(d.status.Announces))
 		}
 	}
 	i, err := findInstalled(d.System, d.status)
 	switch {
 	case !d.enabled():
-		d.ok("versions", "Postfix %s", postfix)
+		d.ok("versions", "Postfix %s", postfixVersion)
 	case err != nil:
 		d.problem("versions", "install it again", "%v", err)
 	case d.answered() && !i.Running:
-		d.note("versions", "scachectl restart puts it in place, and loses nothing", "scache %s runs, and another binary is installed: scache %s", d.status.Version, i.Version)
+		d.note("versions", "scachectl restart puts it in place, and loses nothing",
+			"scache %s runs, and another binary is installed: scache %s", d.status.Version, i.Version)
 	default:
-		d.ok("versions", "Postfix %s, scache %s", postfix, i.Version)
+		d.ok("versions", "Postfix %s, scache %s", postfixVersion, i.Version)
 	}
 }
 
@@ -186,7 +198,9 @@ func (d *doctor) checkSocket() {
 	}
 	have := int(private.Sys().(*syscall.Stat_t).Uid)
 	if private.Mode().Perm()&0o077 != 0 || have != uid {
-		d.problem("socket", "postfix set-permissions puts it right", "%s belongs to %s, with mode %v; want %s only", filepath.Dir(path), nameOf(have), private.Mode().Perm(), owner)
+		d.problem("socket", "postfix set-permissions puts it right",
+			"%s belongs to %s, with mode %v; want %s only",
+			filepath.Dir(path), nameOf(have), private.Mode().Perm(), owner)
 		return
 	}
 	st, err := os.Lstat(path)
@@ -212,8 +226,8 @@ func nameOf(uid int) string {
 	return strconv.Itoa(uid)
 }
 
-// ownerID returns the number of a user. One that is not in /etc/passwd may be known to id(1),
-// which asks every source of names.
+// ownerID returns the uid of a user. If the user is not in /etc/passwd, it asks id(1), which
+// asks every source of names.
 func ownerID(name string) (uid int, err error) {
 	if u, err := user.Lookup(name); err == nil {
 		return strconv.Atoi(u.Uid)
@@ -237,7 +251,8 @@ func (d *doctor) checkAnswer() {
 	case d.answered() || d.stock():
 		d.problem("answer", "postfix reload", "another server than that of the entry answers")
 	default:
-		d.problem("answer", "see the mail log for its last words; master(8) pauses for a minute after a failure, which scachectl enable or disable ends",
+		d.problem("answer", "see the mail log for its last words; "+
+			"master(8) pauses for a minute after a failure, which scachectl enable or disable ends",
 			"the server does not answer, and may be throttled: %v", d.statusErr)
 	}
 }
@@ -254,37 +269,48 @@ func (d *doctor) checkConfinement() {
 		d.ok("confinement", "no mandatory access control confines master(8)")
 		return
 	}
-	d.note("confinement", "if the server does not start: label its binary as the stock one (SELinux: semanage fcontext -a -e STOCK OURS; restorecon OURS), or allow it in the profile of master (AppArmor)",
+	d.note("confinement", "if the server does not start: label its binary as the stock one "+
+		"(SELinux: semanage fcontext -a -e STOCK OURS; restorecon OURS), "+
+		"or allow it in the profile of master (AppArmor)",
 		"mandatory access control confines master(8): %s", label)
 }
 
-// checkLimits compares the limits with the use of them.
+// checkLimits compares the limits with the numbers that are in use.
 func (d *doctor) checkLimits() {
 	d.checkProcessLimits()
 	if !d.answered() {
 		return
 	}
 	s := d.status
-	const do = "raise the limit of open files of the master process (systemd: LimitNOFILE of the service), or lower connection_cache_session_limit if it is meant"
+	const do = "raise the limit of open files of the master process " +
+		"(systemd: LimitNOFILE of the service), " +
+		"or lower connection_cache_session_limit if it is meant"
 	switch {
 	case s.Evicted > 0:
-		d.note("limits", do, "%d sessions had to make room for others: %d fit at present, with %d clients", s.Evicted, s.SessionLimit, s.Clients)
+		d.note("limits", do,
+			"%d sessions had to make room for others: %d fit at present, with %d clients",
+			s.Evicted, s.SessionLimit, s.Clients)
 	case s.PeakSessions*10 > s.SessionLimit*9:
-		d.note("limits", do, "at most %d sessions were cached, and %d fit", s.PeakSessions, s.SessionLimit)
+		d.note("limits", do, "at most %d sessions were cached, and %d fit",
+			s.PeakSessions, s.SessionLimit)
 	default:
-		d.ok("limits", "%d sessions fit, at most %d were cached; %d clients", s.SessionLimit, s.PeakSessions, s.Clients)
+		d.ok("limits", "%d sessions fit, at most %d were cached; %d clients",
+			s.SessionLimit, s.PeakSessions, s.Clients)
 	}
 	if s.Refused > 0 {
-		d.note("limits", "find out who: the mail log has uid and pid", "%d clients of other users were refused", s.Refused)
+		d.note("limits", "find out who: the mail log has uid and pid",
+			"%d clients of other users were refused", s.Refused)
 	}
 }
 
-// Shares of the sessions that are worth a note, once there were some.
+// Percentages of the saved sessions above which doctor and explain make a note.
 const (
-	enough      = 100
-	muchDead    = 20 // per cent
+	muchDead    = 20
 	muchExpired = 50
 )
+
+// enoughSaved is how many sessions must have been saved before doctor judges their rates.
+const enoughSaved = 100
 
 func (d *doctor) checkRates() {
 	if !d.answered() {
@@ -294,29 +320,35 @@ func (d *doctor) checkRates() {
 	share := func(n int64) int64 { return 100 * n / max(s.Saved, 1) }
 	hits := s.DestinationHits + s.EndpointHits
 	switch {
-	case s.Saved < enough:
-		d.ok("rates", "%d connections were saved in %v: too few to judge", s.Saved, round(max(s.Counted, s.Uptime)))
+	case s.Saved < enoughSaved:
+		d.ok("rates", "%d connections were saved in %v: too few to judge",
+			s.Saved, round(max(s.Counted, s.Uptime)))
 	case share(s.Dead) > muchDead:
 		d.note("rates", "lower smtp_connection_cache_time_limit: receivers hang up earlier",
 			"%d %% of the saved connections were dead when they were wanted", share(s.Dead))
 	case share(s.Expired) > muchExpired:
-		d.note("rates", "nothing, if mail comes rarely; else see whether smtp_connection_cache_destinations names more than what has much mail",
+		d.note("rates", "nothing, if mail comes rarely; "+
+			"else see whether smtp_connection_cache_destinations names more than what has much mail",
 			"%d %% of the saved connections were not used again", share(s.Expired))
 	default:
-		d.ok("rates", "%d connections saved, %d reused, %d dead, %d expired", s.Saved, hits, s.Dead, s.Expired)
+		d.ok("rates", "%d connections saved, %d reused, %d dead, %d expired",
+			s.Saved, hits, s.Dead, s.Expired)
 	}
-	if s.Saved >= enough {
-		d.ok("rates", "lookups that hit: destinations %s, addresses %s; the latter come after a miss of the former, and mostly miss, too",
-			percent(s.DestinationHits, s.DestinationHits+s.DestinationMisses), percent(s.EndpointHits, s.EndpointHits+s.EndpointMisses))
+	if s.Saved >= enoughSaved {
+		d.ok("rates", "lookups that hit: destinations %s, addresses %s; "+
+			"the latter come after a miss of the former, and mostly miss, too",
+			percent(s.DestinationHits, s.DestinationHits+s.DestinationMisses),
+			percent(s.EndpointHits, s.EndpointHits+s.EndpointMisses))
 	}
 }
 
-// checkLog looks for the last words of a server that could not continue.
+// checkLog looks for the last fatal error of the server in the log.
 func (d *doctor) checkLog() {
 	serves := d.answered() || d.stock()
 	name, lines, err := d.Log(!serves, d.ServerTags()...)
 	if err != nil {
-		d.note("log", "look for the lines of scache in the mail log, wherever that goes", "the log cannot be read: %v", err)
+		d.note("log", "look for the lines of scache in the mail log, wherever that goes",
+			"the log cannot be read: %v", err)
 		return
 	}
 	fatal := lastFatal(lines)
@@ -326,12 +358,13 @@ func (d *doctor) checkLog() {
 	case serves:
 		d.note("log", "nothing, if that is over", "the last fatal error in %s: %s", name, fatal)
 	default:
-		d.problem("log", "correct what it names; scache-go(8) explains each line", "the last fatal error in %s: %s", name, fatal)
+		d.problem("log", "correct what it names; scache-go(8) explains each line",
+			"the last fatal error in %s: %s", name, fatal)
 	}
 }
 
-// lastFatal returns the last line with which a server ended. The stack of a panic is in lines
-// of its own behind that.
+// lastFatal returns the last line with which a server ended. After a panic, lines with its stack
+// follow, which do not count.
 func lastFatal(lines []postfix.LogLine) (last string) {
 	for _, l := range lines {
 		if l.Fatal() && !strings.HasPrefix(l.Text, "panic: at ") {

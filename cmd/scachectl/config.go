@@ -49,7 +49,7 @@ A value that the server would not take is an error.`
 	return cmd
 }
 
-// readSettings returns the parameters, and what is wrong with them.
+// readSettings returns the parameters, and all errors in their values.
 func readSettings(conf *mailconf.Config) (settings []setting, problems error) {
 	for _, p := range mailconf.Parameters {
 		if p.Type == mailconf.ReadOnly {

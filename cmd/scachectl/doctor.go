@@ -17,7 +17,7 @@ import (
 	"scache/internal/postfix"
 )
 
-// A finding is what doctor says about one thing.
+// A finding is one line of doctor or explain.
 type finding struct {
 	Level string `json:"level"` // ok, note or problem
 	About string `json:"about"`
@@ -27,7 +27,8 @@ type finding struct {
 
 func newDoctorCommand(c *site) *cobra.Command {
 	asJSON := false
-	cmd := terse("doctor", "Look for what is wrong or unusual, and say what to do", func(cmd *cobra.Command) error {
+	const short = "Look for what is wrong or unusual, and say what to do"
+	cmd := terse("doctor", short, func(cmd *cobra.Command) error {
 		d, err := c.examine()
 		if err != nil {
 			return err
@@ -35,7 +36,7 @@ func newDoctorCommand(c *site) *cobra.Command {
 		if asJSON {
 			err = writeJSON(cmd.OutOrStdout(), d.findings)
 		} else {
-			err = d.print(cmd.OutOrStdout())
+			err = printFindings(cmd.OutOrStdout(), d.findings)
 		}
 		if n := d.count("problem"); n > 0 {
 			return errors.Join(err, fmt.Errorf("problems: %d", n))
@@ -56,7 +57,7 @@ type doctor struct {
 	site      *site
 	entry     postfix.Entry
 	status    control.Status
-	statusErr error // why there is none
+	statusErr error // why status is not set
 	running   bool  // Postfix
 	findings  []finding
 }
@@ -82,14 +83,20 @@ func (c *site) examine() (*doctor, error) {
 		d.statusErr = errors.New("the mail system is not running")
 	}
 	d.checkEntry()
-	d.checkValues() // has a time limit of its own
+	d.checkValues() // Probe has its own time limit
 	for _, c := range []struct {
 		about string
 		check func(*doctor)
 	}{
-		{"names", (*doctor).checkNames}, {"agents", (*doctor).checkAgents}, {"versions", (*doctor).checkVersions},
-		{"socket", (*doctor).checkSocket}, {"answer", (*doctor).checkAnswer}, {"confinement", (*doctor).checkConfinement},
-		{"limits", (*doctor).checkLimits}, {"rates", (*doctor).checkRates}, {"log", (*doctor).checkLog},
+		{"names", (*doctor).checkNames},
+		{"agents", (*doctor).checkAgents},
+		{"versions", (*doctor).checkVersions},
+		{"socket", (*doctor).checkSocket},
+		{"answer", (*doctor).checkAnswer},
+		{"confinement", (*doctor).checkConfinement},
+		{"limits", (*doctor).checkLimits},
+		{"rates", (*doctor).checkRates},
+		{"log", (*doctor).checkLog},
 	} {
 		d.within(checkLimit, c.about, c.check)
 	}
@@ -99,8 +106,8 @@ func (c *site) examine() (*doctor, error) {
 // checkLimit is how long a check may take.
 const checkLimit = 2 * time.Second
 
-// within makes a check, and waits for it no longer than the limit: it may be waiting for a
-// file or a process that does not answer.
+// within makes a check with a time limit: the check may wait for a file or a process that does
+// not answer. After the limit, the goroutine of the check is left behind.
 func (d *doctor) within(limit time.Duration, about string, check func(*doctor)) {
 	one := *d
 	one.findings = nil
@@ -113,7 +120,8 @@ func (d *doctor) within(limit time.Duration, about string, check func(*doctor)) 
 	case <-done:
 		d.findings = append(d.findings, one.findings...)
 	case <-time.After(limit):
-		d.note(about, "see what keeps the machine busy, and run this again", "could not be checked within %v", limit)
+		d.note(about, "see what keeps the machine busy, and run this again",
+			"could not be checked within %v", limit)
 	}
 }
 
@@ -139,8 +147,8 @@ func (d *doctor) count(level string) (n int) {
 	return n
 }
 
-func (d *doctor) print(w io.Writer) error {
-	for _, f := range d.findings {
+func printFindings(w io.Writer, findings []finding) error {
+	for _, f := range findings {
 		if _, err := fmt.Fprintf(w, "%-8s %-13s %s\n", f.Level, f.About, f.Text); err != nil {
 			return err
 		}
@@ -154,7 +162,7 @@ func (d *doctor) print(w io.Writer) error {
 // enabled reports whether the entry names this server.
 func (d *doctor) enabled() bool { return postfix.IsOurs(d.entry.Command) }
 
-// answered reports whether this server has told its status.
+// answered reports whether this server has answered with its status.
 func (d *doctor) answered() bool { return d.statusErr == nil }
 
 // stock reports whether the server that answers is the stock one.

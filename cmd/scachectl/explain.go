@@ -5,7 +5,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -34,8 +33,8 @@ type explanation struct {
 	parameters map[string]string // of the service, without the protocol in front
 }
 
-// explainSteps are made one after the other. The first that is not satisfied ends them:
-// what comes later would make no sense. Limits of receivers will be one more step.
+// explainSteps are called one after the other, until one returns false: without its result,
+// the next steps make no sense.
 var explainSteps = []func(*explanation) (proceed bool){
 	(*explanation).route, (*explanation).agent, (*explanation).caching, (*explanation).times,
 	(*explanation).tls, (*explanation).sasl, (*explanation).seen,
@@ -66,7 +65,7 @@ address of a receiver.`,
 			if asJSON {
 				return writeJSON(cmd.OutOrStdout(), e)
 			}
-			return e.print(cmd.OutOrStdout())
+			return printFindings(cmd.OutOrStdout(), e.Findings)
 		},
 	}
 	cmd.Flags().StringVar(&service, "service", "",
@@ -75,7 +74,7 @@ address of a receiver.`,
 	return cmd
 }
 
-// explain makes all steps.
+// explain calls the steps.
 func (c *site) explain(asked, service string) (*explanation, error) {
 	system, err := c.open()
 	if err != nil {
@@ -105,18 +104,6 @@ func (e *explanation) note(about, do, format string, args ...any) {
 
 func (e *explanation) problem(about, do, format string, args ...any) {
 	e.add("problem", about, do, format, args...)
-}
-
-func (e *explanation) print(w io.Writer) error {
-	for _, f := range e.Findings {
-		if _, err := fmt.Fprintf(w, "%-8s %-13s %s\n", f.Level, f.About, f.Text); err != nil {
-			return err
-		}
-		if f.Do != "" {
-			fmt.Fprintf(w, "%22s → %s\n", "", f.Do)
-		}
-	}
-	return nil
 }
 
 // route finds service and next hop.
@@ -153,7 +140,7 @@ func (e *explanation) route() bool {
 	return true
 }
 
-// explained are the parameters of an agent that matter, behind the name of the protocol.
+// explained are the parameters of an agent that explain reads, without smtp_ or lmtp_.
 var explained = []string{
 	"connection_cache_on_demand", "connection_cache_destinations", "connection_cache_time_limit",
 	"connection_reuse_time_limit", "connection_reuse_count_limit",
@@ -169,8 +156,7 @@ func (e *explanation) agent() bool {
 		return false
 	}
 	i := slices.IndexFunc(all, func(one postfix.Entry) bool {
-		return one.Name == e.Service &&
-			one.Type == "unix"
+		return one.Name == e.Service && one.Type == "unix"
 	})
 	if i < 0 {
 		e.problem("service", "name a service of master.cf with --service, or correct the transport",
@@ -206,7 +192,7 @@ func (e *explanation) agent() bool {
 // name returns the full name of a parameter.
 func (e *explanation) name(parameter string) string { return e.protocol + "_" + parameter }
 
-// caching looks whether the service saves connections.
+// caching checks whether the service saves connections.
 func (e *explanation) caching() bool {
 	destinations := e.parameters["connection_cache_destinations"]
 	demandName := e.name("connection_cache_on_demand")
@@ -226,7 +212,7 @@ func (e *explanation) caching() bool {
 	return true
 }
 
-// isListed reports whether a list of names, files and tables has a name.
+// isListed reports whether a list of names, files and tables contains a name.
 func (e *explanation) isListed(list, name string) bool {
 	for _, word := range strings.FieldsFunc(list,
 		func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
@@ -242,7 +228,7 @@ func (e *explanation) isListed(list, name string) bool {
 	return found
 }
 
-// times compares the limits.
+// times compares the time limits of the service and of the server.
 func (e *explanation) times() bool {
 	wanted := e.parameters["connection_cache_time_limit"]
 	e.ok("times", "a connection is idle for at most %s, and in use for at most %s", wanted,
@@ -266,7 +252,8 @@ func (e *explanation) times() bool {
 	return true
 }
 
-// tlsLevel returns the security level towards the next hop, and where it is set.
+// tlsLevel returns the security level for the next hop, its policy if a table has one, and the
+// name of the parameter that sets the level.
 func (e *explanation) tlsLevel() (level, policy, source string) {
 	for _, key := range []string{e.Nexthop, host(e.Nexthop)} {
 		if policy, found := lookup(e.system, e.parameters["tls_policy_maps"], key); found {
@@ -284,7 +271,7 @@ func (e *explanation) tlsLevel() (level, policy, source string) {
 	return "none", "", e.name("tls_security_level")
 }
 
-// tls looks whether connections with TLS can be reused.
+// tls checks whether connections with TLS can be reused.
 func (e *explanation) tls() bool {
 	level, policy, source := e.tlsLevel()
 	if level == "none" {
@@ -319,7 +306,7 @@ func (e *explanation) tls() bool {
 	return true
 }
 
-// sasl looks whether connections are authenticated, and so shared by less mail.
+// sasl checks whether connections are authenticated: then less mail can share them.
 func (e *explanation) sasl() bool {
 	if e.parameters["sasl_auth_enable"] != "yes" || e.parameters["sasl_password_maps"] == "" {
 		e.ok("sasl", "no authentication")
@@ -335,13 +322,7 @@ func (e *explanation) sasl() bool {
 	return true
 }
 
-// Shares of what the cache has seen that are worth a note, in per cent.
-const (
-	manyDead    = 20
-	manyExpired = 50
-)
-
-// seen says what the cache has seen.
+// seen adds what the cache has counted for the next hop.
 func (e *explanation) seen() bool {
 	var byLevel [2][]control.Hits
 	var all contents
@@ -386,7 +367,7 @@ func (e *explanation) seen() bool {
 	return true
 }
 
-// judge says what the counts of a level mean.
+// judge adds a finding about the counts of a level.
 func (e *explanation) judge(level string, all []control.Hits, mine func(shown string) bool) {
 	var sum control.Hits
 	n := 0
@@ -414,10 +395,10 @@ func (e *explanation) judge(level string, all []control.Hits, mine func(shown st
 	case sum.Saves == 0 && level == "destination":
 		e.note(level, "see what is said about caching and TLS above; messages that fail save nothing",
 			"nothing was saved: %s", text)
-	case 100*sum.Dead > manyDead*sum.Saves && sum.Dead > 0:
+	case 100*sum.Dead > muchDead*sum.Saves && sum.Dead > 0:
 		e.note(level, "lower "+e.name("connection_cache_time_limit")+": the receiver hangs up earlier",
 			"many were dead: %s", text)
-	case 100*sum.Expired > manyExpired*sum.Saves && sum.Expired > 0:
+	case 100*sum.Expired > muchExpired*sum.Saves && sum.Expired > 0:
 		e.note(level, "nothing, if mail is rare; else raise "+e.name("connection_cache_time_limit")+
 			" and connection_cache_ttl_limit",
 			"many expired before they were wanted: %s", text)

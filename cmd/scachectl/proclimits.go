@@ -13,7 +13,7 @@ import (
 	"syscall"
 )
 
-// unlimited is the value of a limit that is none.
+// unlimited stands for "no limit".
 const unlimited = int64(1<<63 - 1)
 
 // A processLimit is a limit of a process.
@@ -64,11 +64,12 @@ func openFiles(pid int) (open, limit int64, err error) {
 const (
 	mega = 1 << 20
 
-	// neededThreads is how many threads this server needs at the most.
+	// neededThreads is how many threads this server needs at most.
 	neededThreads = 20
 )
 
-// neededLimits are the limits that this server needs. It starts with a third less of each.
+// neededLimits are the limits that this server needs. It would still start with a third less
+// of each.
 var neededLimits = []struct {
 	name, unit, setting string
 	least               int64
@@ -111,8 +112,10 @@ func (d *doctor) checkProcessLimits() {
 		if need.least < unlimited {
 			want = fmt.Sprintf("%d%s", need.least/need.scale, need.unit)
 		}
-		d.say(level, "limits", "raise it where Postfix is started (systemd: "+need.setting+" of the service; else ulimit)",
-			"the limit %q of master(8) is %d%s, and this server needs %s", need.name, value/need.scale, need.unit, want)
+		d.say(level, "limits",
+			"raise it where Postfix is started (systemd: "+need.setting+" of the service; else ulimit)",
+			"the limit %q of master(8) is %d%s, and this server needs %s",
+			need.name, value/need.scale, need.unit, want)
 	}
 	d.checkThreads(limits["Max processes"].soft)
 	if len(d.findings) == before {
@@ -120,8 +123,8 @@ func (d *doctor) checkProcessLimits() {
 	}
 }
 
-// checkThreads compares the limit of processes, which is a limit of threads, with what the
-// processes of mail_owner use of it.
+// checkThreads compares the limit of processes with the number of threads of mail_owner's
+// processes: the kernel counts each thread as a process.
 func (d *doctor) checkThreads(limit int64) {
 	owner, _ := d.Owner()
 	uid, err := ownerID(owner)
@@ -144,8 +147,9 @@ func (d *doctor) checkThreads(limit int64) {
 		running = int64(len(threads))
 	}
 	if limit-used+running < neededThreads {
-		d.problem("limits", "raise it where Postfix is started (systemd: LimitNPROC and TasksMax of the service; else ulimit -u)",
-			"the limit \"Max processes\" of master(8) is %d, and the processes of %s have %d threads: this server needs %d of its own",
-			limit, owner, used-running, neededThreads)
+		d.problem("limits", "raise it where Postfix is started "+
+			"(systemd: LimitNPROC and TasksMax of the service; else ulimit -u)",
+			"the limit \"Max processes\" of master(8) is %d, and the processes of %s have %d threads: "+
+				"this server needs %d of its own", limit, owner, used-running, neededThreads)
 	}
 }

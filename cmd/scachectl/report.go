@@ -92,7 +92,7 @@ func (c *site) report() string {
 		if err != nil {
 			return err
 		}
-		return d.print(w)
+		return printFindings(w, d.findings)
 	})
 	section("config", func(w io.Writer) error {
 		conf, err := system.ServerConfig()
