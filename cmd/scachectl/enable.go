@@ -22,8 +22,8 @@ import (
 )
 
 // libexec is the directory of the server, which has nothing else in it. It is set by the build.
-// Postfix looks for commands in its daemon_directory, and finds this one by a path that leads
-// out of there: nothing is installed in a directory that belongs to Postfix.
+// Postfix looks for commands in its daemon_directory. The entry has a relative path that leads
+// out of there, so nothing is installed in a directory that belongs to Postfix.
 var libexec = "/usr/local/libexec/scache-go"
 
 var (
@@ -37,7 +37,8 @@ var (
 var interruptions = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
 
 // hintPrint is for a master.cf that cannot be written.
-const hintPrint = "\nhint: scachectl %s --print prints the changed master.cf, for the place that the file comes from"
+const hintPrint = "\nhint: scachectl %s --print prints the changed master.cf, " +
+	"for the place that the file comes from"
 
 func newEnableCommand(c *site) *cobra.Command {
 	cmd := newSwitchCommand(c, "enable", "Switch the mail system to this server", (*switcher).enable)
@@ -57,7 +58,8 @@ changes nothing.`
 }
 
 func newDisableCommand(c *site) *cobra.Command {
-	cmd := newSwitchCommand(c, "disable", "Switch the mail system back to the previous server", (*switcher).disable)
+	const short = "Switch the mail system back to the previous server"
+	cmd := newSwitchCommand(c, "disable", short, (*switcher).disable)
 	cmd.Long = `disable puts back the command that the scache entry in master.cf had before enable,
 reloads Postfix if it runs, and waits until the previous server answers. If that does
 not, a warning says so: this server does not come back. If Postfix cannot be reloaded,
@@ -72,7 +74,8 @@ func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cob
 	cmd := terse(use, short, func(cmd *cobra.Command) error {
 		s.out, s.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		if all {
-			return c.inInstances(s.out, use == "disable", func(dir string) error { return s.in(dir, do) })
+			orNone := use == "disable"
+			return c.inInstances(s.out, orNone, func(dir string) error { return s.in(dir, do) })
 		}
 		return s.in(c.dir, do)
 	})
@@ -91,12 +94,12 @@ type switcher struct {
 	use           string // of the command: enable or disable
 	dryRun, print bool
 	out, errOut   io.Writer
-	restored      bool            // master.cf was put back, and Postfix does not know
-	interrupted   <-chan struct{} // closed when a signal has come
+	restored      bool            // master.cf was restored, and Postfix has not read it yet
+	interrupted   <-chan struct{} // closed after a signal
 }
 
-// in runs a command for the mail system of a directory, if it may be changed. First it repairs
-// what an interrupted call has left.
+// in runs a command for the mail system of a directory, if the caller may change it. First it
+// restores master.cf if an earlier call was interrupted.
 func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	one := *s
 	one.site = &site{dir: dir}
@@ -175,7 +178,7 @@ func (s *switcher) enable() error {
 	return nil
 }
 
-// try has the server serve in a trial. Only root can do that as master(8) does.
+// try runs the server in a trial. Only root can start it as master(8) does.
 func (s *switcher) try(path string, entry postfix.Entry) error {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(s.errOut, "warning: only root can try the server first")
@@ -184,7 +187,7 @@ func (s *switcher) try(path string, entry postfix.Entry) error {
 	return s.Probe(path, entry, trialClients()...)
 }
 
-// warnOfDuplicates names the entry that counts, if there are several.
+// warnOfDuplicates prints a warning if there are several entries.
 func (s *switcher) warnOfDuplicates() {
 	if lines := s.Duplicates(); lines != nil {
 		fmt.Fprintf(s.errOut, "warning: %s\n", describeDuplicates(s.System, lines))
@@ -192,8 +195,8 @@ func (s *switcher) warnOfDuplicates() {
 }
 
 func describeDuplicates(system *postfix.System, lines []int) string {
-	return fmt.Sprintf("master.cf has %d entries %s unix, at lines %v: master(8) uses the last one, and so does this command",
-		len(lines), system.Service, lines)
+	return fmt.Sprintf("master.cf has %d entries %s unix, at lines %v: "+
+		"master(8) uses the last one, and so does this command", len(lines), system.Service, lines)
 }
 
 // printWith prints master.cf with another command in the entry.
@@ -219,28 +222,28 @@ func (s *switcher) isAt(command, path string) bool {
 
 // change replaces the command and makes Postfix use it. If that fails, it rolls back.
 func (s *switcher) change(old, command string, running bool) error {
-	fresh := !postfix.IsOurs(old) // else it is our server in another place
-	if fresh {
+	fromOther := !postfix.IsOurs(old) // otherwise only the path of our server changes
+	if fromOther {
 		if err := s.step("save the entry to "+s.SavedPath(), s.Save); err != nil {
 			return fmt.Errorf("%w; nothing was changed"+hintPrint, err, s.use)
 		}
 	}
-	err := s.put(command)
+	err := s.writeCommand(command)
 	if err != nil {
-		if fresh {
+		if fromOther {
 			err = errors.Join(err, s.DropSaved())
 		}
-		return s.notPut(err)
+		return s.notWritten(err)
 	}
 	if err = s.reloadIf(command, running); err == nil {
 		return nil
 	}
-	s.interrupted = nil // the rollback is completed
-	if undo := s.put(old); undo != nil {
+	s.interrupted = nil // the rollback is not interrupted
+	if undo := s.writeCommand(old); undo != nil {
 		return fmt.Errorf("%w; and the old entry could not be put back: %v\n"+
 			"hint: look at master.cf: its command was %q", err, undo, old)
 	}
-	if fresh {
+	if fromOther {
 		s.DropSaved()
 	}
 	if undo := s.reloadIf(old, running); undo != nil {
@@ -249,17 +252,17 @@ func (s *switcher) change(old, command string, running bool) error {
 	return fmt.Errorf("%w; the old entry is back", err)
 }
 
-// notPut adds to an error of put what became of master.cf.
-func (s *switcher) notPut(err error) error {
+// notWritten adds the state of master.cf to an error of writeCommand.
+func (s *switcher) notWritten(err error) error {
 	if s.Interrupted() {
-		return fmt.Errorf("%w; master.cf is incomplete\nhint: scachectl disable puts it back from the backup", err)
+		return fmt.Errorf("%w; master.cf is incomplete\n"+
+			"hint: scachectl disable puts it back from the backup", err)
 	}
 	return fmt.Errorf("%w; nothing was changed"+hintPrint, err, s.use)
 }
 
-// disable switches back to the previous server. It depends on nothing of ours, and does not
-// roll back: if the previous server does not answer, an administrator has to look at that, and
-// this server is not the better one.
+// disable switches back to the previous server. It does not need a binary of this server. It
+// does not roll back: if the previous server does not answer, an administrator must repair it.
 func (s *switcher) disable() error {
 	entry, err := s.Entry()
 	if errors.Is(err, postfix.ErrNoEntry) && !s.print {
@@ -286,14 +289,14 @@ func (s *switcher) disable() error {
 	if err != nil {
 		return err
 	}
-	if err := s.put(command); err != nil {
-		return s.notPut(err)
+	if err := s.writeCommand(command); err != nil {
+		return s.notWritten(err)
 	}
-	return s.disabled(command, running, "disabled")
+	return s.usePrevious(command, running, "disabled")
 }
 
-// disabled makes Postfix use the previous server, which master.cf has already.
-func (s *switcher) disabled(command string, running bool, conclusion string) error {
+// usePrevious makes Postfix use the previous server, when master.cf has it again.
+func (s *switcher) usePrevious(command string, running bool, conclusion string) error {
 	switch err := s.reloadIf(command, running); {
 	case errors.Is(err, errSilent), errors.Is(err, errInterrupted):
 		s.say("warning: %v", err)
@@ -304,8 +307,8 @@ func (s *switcher) disabled(command string, running bool, conclusion string) err
 	return s.cleanUp(conclusion)
 }
 
-// cleanUp removes what enable has saved. It may be left where configuration management has
-// written master.cf back.
+// cleanUp removes the entry that enable has saved, and prints the result. There may be a saved
+// entry without disable, if configuration management has restored master.cf.
 func (s *switcher) cleanUp(conclusion string) error {
 	if s.HasSaved() {
 		if err := s.step("remove "+s.SavedPath(), s.DropSaved); err != nil {
@@ -316,8 +319,8 @@ func (s *switcher) cleanUp(conclusion string) error {
 	return nil
 }
 
-// settle is for an entry that has the command already. An earlier call may have been
-// interrupted before Postfix was reloaded.
+// settle completes a switch whose command is in the entry already: an earlier call may have
+// been interrupted before Postfix was reloaded.
 func (s *switcher) settle(command, conclusion string) error {
 	running, err := s.Running()
 	if err != nil {
@@ -325,9 +328,9 @@ func (s *switcher) settle(command, conclusion string) error {
 	}
 	switch {
 	case !postfix.IsOurs(command):
-		// Whether another server answers is not checked.
+		// If our server still answers, Postfix has not read the entry.
 		if running && (s.restored || s.answers(postfix.OurName)) {
-			return s.disabled(command, running, conclusion)
+			return s.usePrevious(command, running, conclusion)
 		}
 		return s.cleanUp(conclusion)
 	case running && !s.waitFor(command, promptly):
@@ -339,10 +342,11 @@ func (s *switcher) settle(command, conclusion string) error {
 	return nil
 }
 
-// put changes the command in master.cf.
-func (s *switcher) put(command string) error {
-	return s.step(fmt.Sprintf("%s: set the command of %s unix to %s", filepath.Join(s.Directory, "master.cf"), s.Service, command),
-		func() error { return s.SetCommand(command) })
+// writeCommand changes the command in master.cf.
+func (s *switcher) writeCommand(command string) error {
+	file := filepath.Join(s.Directory, "master.cf")
+	what := fmt.Sprintf("%s: set the command of %s unix to %s", file, s.Service, command)
+	return s.step(what, func() error { return s.SetCommand(command) })
 }
 
 // reloadIf makes Postfix use the server of this command, if Postfix runs.
@@ -354,33 +358,40 @@ func (s *switcher) reloadIf(command string, running bool) error {
 	return s.reload(command)
 }
 
-// promptly is how soon a server answers that master(8) starts at once.
+// promptly is the time within which a server answers if master(8) starts it without a pause.
 const promptly = 3 * time.Second
 
 // reload makes Postfix read master.cf again, and waits until the right server
 // answers.
 func (s *switcher) reload(command string) error {
-	if err := s.step(s.line("reload"), s.Reload); err != nil || s.dryRun || s.waitFor(command, promptly) {
+	err := s.step("postfix -c "+s.Directory+" reload", s.Reload)
+	if err != nil || s.dryRun || s.waitFor(command, promptly) {
 		return err
 	}
 	if s.isInterrupted() {
 		return fmt.Errorf("%w before %s has answered", errInterrupted, command)
 	}
-	s.say("no answer yet; master(8) may be throttling the service after a failed start. Clearing the throttle and retrying.")
+	s.say("no answer yet; master(8) may be throttling the service after a failed start. " +
+		"Clearing the throttle and retrying.")
 	if err := s.ClearThrottle(); err != nil {
 		return err
 	}
 	if s.waitFor(command, timeout) {
 		return nil
 	}
-	_, err := s.status()
-	return fmt.Errorf("after the reload, %w: see the mail log (%s was asked for its status: %v)", errSilent, command, err)
+	_, err = s.status()
+	return fmt.Errorf("after the reload, %w: see the mail log (%s was asked for its status: %v)",
+		errSilent, command, err)
 }
 
+// waitFor waits until the server of this command answers, and reports whether it does within
+// the limit.
 func (s *switcher) waitFor(command string, limit time.Duration) bool {
+	const pause = 100 * time.Millisecond
 	s.patience = limit / 2
 	defer func() { s.patience = 0 }()
-	for end := time.Now().Add(limit); time.Now().Before(end) && !s.isInterrupted(); time.Sleep(100 * time.Millisecond) {
+	end := time.Now().Add(limit)
+	for ; time.Now().Before(end) && !s.isInterrupted(); time.Sleep(pause) {
 		if s.answers(command) {
 			return true
 		}
@@ -400,8 +411,8 @@ func (s *switcher) answers(command string) bool {
 	return err == nil || errors.Is(err, client.ErrStock)
 }
 
-// findServer returns this server's command for master.cf, and its path: in the directory that
-// was set by the build, or else below the directory of Postfix's own servers.
+// findServer returns this server's command for master.cf, and its path: in libexec, or else
+// below the directory of Postfix's daemons.
 func (s *switcher) findServer() (command, path string, err error) {
 	directory, err := s.DaemonDirectory()
 	if err != nil {
@@ -418,7 +429,7 @@ func (s *switcher) findServer() (command, path string, err error) {
 	return command, path, err
 }
 
-// step does something and says so, or only says what it would do.
+// step prints a step and makes it. In a dry run, it only prints the step.
 func (s *switcher) step(what string, do func() error) error {
 	s.say("%s", what)
 	if s.dryRun {
@@ -427,12 +438,7 @@ func (s *switcher) step(what string, do func() error) error {
 	return do()
 }
 
-// line is a command as an administrator would type it.
-func (s *switcher) line(command string) string {
-	return "postfix -c " + s.Directory + " " + command
-}
-
-// conclude says the result.
+// conclude prints the result.
 func (s *switcher) conclude(what string) {
 	if s.dryRun {
 		what = "nothing was done; without --dry-run: " + what
