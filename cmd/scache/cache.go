@@ -43,9 +43,9 @@ func newCache(
 	return c
 }
 
-// bindingLimit bounds the number of bindings. No site has so many destinations within
-// the few seconds that bindings live. With labels and properties of the usual length,
-// they take about 50 MB.
+// bindingLimit bounds the number of bindings. It is more than any site has within the few
+// seconds that bindings live. With labels and properties of the usual length, they take
+// about 50 MB.
 const bindingLimit = 100_000
 
 // ownDescriptors is how many descriptors the process may need for itself.

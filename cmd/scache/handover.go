@@ -52,7 +52,7 @@ func newSender(p *master.Process, s *server.Server) (*handover.Sender, error) {
 	return sender, nil
 }
 
-// Times of a handover. The process serves on meanwhile.
+// Times of a handover. The process serves clients meanwhile.
 const (
 	firstPause  = 10 * time.Millisecond
 	maxPause    = time.Second

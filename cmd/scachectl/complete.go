@@ -25,8 +25,7 @@ func (c *site) completeLabels(arguments int) cobra.CompletionFunc {
 	}
 }
 
-// completeWholeLabels offers the labels as they are, for the requests of delivery
-// agents.
+// completeWholeLabels offers whole labels, for the requests of delivery agents.
 func (c *site) completeWholeLabels(arguments int) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if len(args) >= arguments {

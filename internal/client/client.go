@@ -25,7 +25,7 @@ const (
 	NotFound = control.NotFound
 )
 
-// A Conn is a stream that descriptors can be passed over, such as those of
+// A Conn is a stream that descriptors can be passed over, such as a Conn of
 // package fdpass.
 type Conn interface {
 	io.ReadWriteCloser

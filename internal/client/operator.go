@@ -148,7 +148,7 @@ const labelsSize = attr.DefaultMaxSize / 2
 // FlushAll drops everything.
 func (c *Client) FlushAll() (control.Flushed, error) { return c.flush(nil) }
 
-// Flush drops the destinations and endpoints with these labels, as they are.
+// Flush drops the destinations and endpoints with these labels, which are not escaped.
 func (c *Client) Flush(labels ...string) (total control.Flushed, err error) {
 	for len(labels) > 0 {
 		var attributes []string

@@ -25,7 +25,7 @@ func (s *Socket) SendBatch(fds []int) error {
 	return os.NewSyscallError("sendmsg", err)
 }
 
-// ErrNoRoom is the error of ReceiveBatch if this process cannot have so many more open files.
+// ErrNoRoom is the error of ReceiveBatch if the limit of open files leaves too little room.
 var ErrNoRoom = errors.New("too many open files to receive the descriptors")
 
 // ReceiveBatch receives the descriptors of one message, which belong to the caller, and the

@@ -20,7 +20,7 @@ import (
 // version and the number of entries of each kind; each of the others is an entry. An entry
 // names its kind and the number of its descriptors, which are the next ones in the queues.
 // Readers skip entries and attributes that they do not know; missing ones have a default.
-// Times are those of the clock that all processes share (CLOCK_BOOTTIME), in nanoseconds.
+// Times are in nanoseconds of CLOCK_BOOTTIME, the clock that all processes share.
 //
 // Version 2 is written. Versions 1 (see version1.go) and later ones are read.
 const version = 2

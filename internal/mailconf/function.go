@@ -45,7 +45,7 @@ var profile = idna.New(idna.MapForLookup(), idna.Transitional(false), idna.Stric
 
 var errNotHostname = errors.New("not a host name")
 
-// domainToASCII leaves a name that is ASCII as it is.
+// domainToASCII translates a name to ASCII. It does not change a name in ASCII.
 func domainToASCII(name string) (string, error) {
 	if name == "" {
 		return "", errNotHostname
@@ -64,7 +64,7 @@ func domainToASCII(name string) (string, error) {
 	return ascii, err
 }
 
-// domainToUTF8 leaves a name that is not ASCII as it is.
+// domainToUTF8 translates a name to UTF-8. It does not change a name that is not in ASCII.
 func domainToUTF8(name string) (string, error) {
 	if name == "" || !isASCII(name) {
 		return name, nil

@@ -227,7 +227,7 @@ func selectLines(text []byte, tags []string) (lines []LogLine) {
 	return lines
 }
 
-// saidBy returns what a process said, if it is the process of this tag. Only the first word in
+// saidBy returns the text of a line, and whether its process has this tag. Only the first word in
 // front of "[" counts: a line may quote another one.
 func saidBy(line []byte, tag string) (said string, found bool) {
 	open := bytes.IndexByte(line, '[')
