@@ -45,10 +45,10 @@ func (c *conversation) takeOver(list attr.List) (begun bool) {
 // receptions are the states that are being received, each by a separate goroutine. One begins
 // when the one before has ended. The loops serve clients meanwhile.
 type receptions struct {
-	turn     sync.Mutex
+	active   sync.Mutex
 	running  sync.WaitGroup
 	mu       sync.Mutex
-	hurry    chan struct{} // closed while they are to stop waiting
+	stop     chan struct{} // closed while they are to stop waiting
 	overtime chan struct{} // closed when they are to stop reading
 	closed   bool          // none may begin
 }
@@ -85,7 +85,7 @@ func (r *receptions) finish() {
 func (r *receptions) reopen() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.closed, r.hurry, r.overtime = false, make(chan struct{}), make(chan struct{})
+	r.closed, r.stop, r.overtime = false, make(chan struct{}), make(chan struct{})
 }
 
 // receive receives a state.
@@ -98,10 +98,10 @@ func (s *Server) receive(fd int) {
 	timer := time.AfterFunc(maxHold, h.release)
 	defer timer.Stop()
 	s.receptions.mu.Lock()
-	hurry, overtime := s.receptions.hurry, s.receptions.overtime
+	stop, overtime := s.receptions.stop, s.receptions.overtime
 	s.receptions.mu.Unlock()
 	r := handover.Receiver{
-		Now: BootTime, Announcement: announcement, MakeRoom: s.MakeRoom, Stop: hurry, Overtime: overtime,
+		Now: BootTime, Announcement: announcement, MakeRoom: s.MakeRoom, Stop: stop, Overtime: overtime,
 	}.Receive(fd)
 	for entry := range r.Entries() {
 		switch e := entry.(type) {

@@ -185,7 +185,7 @@ func TestHandOver_waitsForAStateOnItsWay(t *testing.T) {
 	if result, err := first.HandOver(toSecond.Sender, false); err != nil || result.Err != nil {
 		t.Fatalf("got %+v, %v", result, err)
 	}
-	second.receptions.turn.Lock() // as if another state came before this one
+	second.receptions.active.Lock() // as if another state came before this one
 	<-toSecond.give(t, second)
 	done := make(chan struct{})
 	go func() {
@@ -199,7 +199,7 @@ func TestHandOver_waitsForAStateOnItsWay(t *testing.T) {
 		t.Error("the server has handed over without the state on its way")
 	case <-time.After(50 * time.Millisecond):
 	}
-	second.receptions.turn.Unlock()
+	second.receptions.active.Unlock()
 	<-done
 	<-toThird.give(t, third)
 	third.receptions.running.Wait()
