@@ -23,6 +23,7 @@ import (
 // crashes nor leaks, and serves a client on. The text is sent as it is if seed is 0, and
 // otherwise a random state comes first.
 func FuzzState(f *testing.F) {
+	testenv.SkipShort(f)
 	for _, name := range []string{"version1", "version2"} {
 		text, err := os.ReadFile("../../testdata/descriptions/" + name)
 		if err != nil {

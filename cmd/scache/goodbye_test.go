@@ -111,6 +111,7 @@ func goodbyeRounds(t *testing.T) int {
 // TestGoodbye_atTheEnd ends the cache of a real Postfix in all ways: QUIT on every connection
 // where no process follows, and on none where one does. GOODBYE_ROUNDS=20 plays each 20 times.
 func TestGoodbye_atTheEnd(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const sessions = 50
 	removeEntry := func(i *postfixtest.Instance) error {

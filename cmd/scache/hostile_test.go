@@ -259,6 +259,7 @@ func header(version, bindings, sessions, clients int) string {
 
 // TestHostile_descriptions sends descriptions that take long to read, or much memory.
 func TestHostile_descriptions(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const million = 1 << 20
 	words := strings.Repeat("x ", 8_000_000)
@@ -313,6 +314,7 @@ func TestHostile_descriptions(t *testing.T) {
 
 // TestHostile_manyStates sends long states again and again: a reload does not wait for each.
 func TestHostile_manyStates(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	v := newVictim(t)
 	long := descriptionOf(t, 0, header(2, 0, 0, 0), strings.Repeat(entry("song", 0), 2<<20))
@@ -350,6 +352,7 @@ func setOptions(fds []int) {
 // TestHostile_socketOptions has sockets with such options. It sets them again when the daemon
 // has received its copies.
 func TestHostile_socketOptions(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	v := newVictim(t)
 	const rounds, perRound = 10, 240
@@ -421,6 +424,7 @@ func TestHostile_socketOptions(t *testing.T) {
 // TestHostile_noClients hands over what is no connection of a permitted client: it is closed
 // and counted, and counts for nothing else.
 func TestHostile_noClients(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const number = 4000
 	tcp := func(t *testing.T) int {
@@ -527,6 +531,7 @@ func strangersConnection(t *testing.T) int {
 // TestHostile_slowSender announces 100,000 descriptors and sends one every 0.9 s: the next
 // state does not wait for all of them.
 func TestHostile_slowSender(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	v := newVictim(t)
 	text := header(2, 0, 100_000, 0) + strings.Repeat(entry("session", 1, "label", "x", "deadline", "1"), 100_000)
@@ -568,6 +573,7 @@ func TestHostile_slowSender(t *testing.T) {
 // descriptors in flight that about half of the sessions find no room at a reload. They are
 // counted as lost, and closed with goodbye.
 func TestHostile_descriptorsInFlight(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t) // that is, root
 	const files, sessions, inFlight = 4000, 3000, 2500
@@ -666,6 +672,7 @@ func asUser(uid int, f func()) {
 // TestHostile_readersThatDoNotRead has operators who ask for the list of a large cache and do
 // not read: a reload does not wait for them.
 func TestHostile_readersThatDoNotRead(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const bindings = 50_000
 	var without time.Duration
@@ -737,6 +744,7 @@ func processorTime(t *testing.T, m *postfixtest.Master) time.Duration {
 // TestHostile_acceptQueue reloads with few open files, ten clients who are served and a
 // hundred in the accept queue: the ten are served at once.
 func TestHostile_acceptQueue(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const served, queued = 10, 100
 	m := startWithFiles(t, binary, 64)
@@ -795,6 +803,7 @@ func TestHostile_acceptQueue(t *testing.T) {
 // TestHostile_longLabels has labels and properties over the bound of requests in a state: they
 // are not taken, and what is asked for is answered.
 func TestHostile_longLabels(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	v := newVictim(t)
 	long := strings.Repeat("x", 3<<20)

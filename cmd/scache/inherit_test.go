@@ -15,11 +15,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // TestDescriptors_areCloseOnExec looks at all descriptors of a process that has taken over
 // clients and sessions, serves new ones, and is ready to hand over.
 func TestDescriptors_areCloseOnExec(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m := startMaster(t, binary, "connection_cache_ttl_limit=1h")
 	c := dial(t, m)

@@ -31,6 +31,7 @@ import (
 func queueDirectory(m *postfixtest.Master) string { return filepath.Dir(filepath.Dir(m.Socket)) }
 
 func TestJail_userAndGroups(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	root, err := user.LookupId("0")
@@ -113,6 +114,7 @@ func wantUser(t *testing.T, m *postfixtest.Master, u *user.User) {
 // TestJail_passesDescriptors: what one client saves in the jail, another one
 // gets.
 func TestJail_passesDescriptors(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "", "-c", "-u")
@@ -133,6 +135,7 @@ func TestJail_passesDescriptors(t *testing.T) {
 // TestJail_logsAgain replaces the receiver of the log, as a restart of
 // postlogd(8) does, when the daemon can no longer see where it was.
 func TestJail_logsAgain(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "", "-c", "-u", "-o", "postlog_service_name=other")
@@ -179,6 +182,7 @@ func readLog(t *testing.T, conn *net.UnixConn) string {
 
 // TestJail_localTime has time zones whose files the jail does not hold.
 func TestJail_localTime(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	for _, offset := range []time.Duration{

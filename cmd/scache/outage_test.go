@@ -53,6 +53,7 @@ func timeMail(t *testing.T, i *postfixtest.Instance, meanwhile func()) {
 }
 
 func TestMail_whenTheCacheWorks(t *testing.T) {
+	testenv.SkipShort(t)
 	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, binary, "y")
@@ -61,6 +62,7 @@ func TestMail_whenTheCacheWorks(t *testing.T) {
 
 // TestMail_whenTheCacheIsKilled kills the daemon twice: master(8) starts it again at once.
 func TestMail_whenTheCacheIsKilled(t *testing.T) {
+	testenv.SkipShort(t)
 	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, binary, "y")
@@ -83,6 +85,7 @@ func TestMail_whenTheCacheIsKilled(t *testing.T) {
 
 // TestMail_whenTheCacheCannotStart has a command that fails, which master(8) throttles.
 func TestMail_whenTheCacheCannotStart(t *testing.T) {
+	testenv.SkipShort(t)
 	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, "/bin/false", "n")
@@ -92,6 +95,7 @@ func TestMail_whenTheCacheCannotStart(t *testing.T) {
 
 // TestMail_whenTheCacheHangs stops the daemon by a signal.
 func TestMail_whenTheCacheHangs(t *testing.T) {
+	testenv.SkipShort(t)
 	postfixtest.NeedPostfix(t)
 	t.Parallel()
 	i := startRelay(t, binary, "y")

@@ -72,6 +72,7 @@ func startWithBug(t *testing.T) (m *postfixtest.Master, c *client.Client) {
 // TestPanic_endsOneConversation has a client meet a bug: it is cut off. All others, and the
 // sessions, are served by the next process.
 func TestPanic_endsOneConversation(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	const clients, sessions = 20, 50
 	m, victim := startWithBug(t)
@@ -121,6 +122,7 @@ func TestPanic_endsOneConversation(t *testing.T) {
 // TestPanic_soonAfterTheStart ends the process, which hands over nothing: what it was given may
 // be the reason.
 func TestPanic_soonAfterTheStart(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	m, victim := startWithBug(t)
 	other := dial(t, m)

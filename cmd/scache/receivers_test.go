@@ -392,6 +392,7 @@ func (f *fullReceiver) wantWaiting(t *testing.T, n int64) {
 // TestReceivers_clientGone has clients wait in line. One hangs up, and the others keep their
 // places over a reload.
 func TestReceivers_clientGone(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	f := startFullReceiver(t)
 	first, gone := f.find(t)
@@ -426,6 +427,7 @@ func TestReceivers_clientGone(t *testing.T) {
 
 // TestReceivers_sessionForWaitingClient has a client wait, and another one save a session.
 func TestReceivers_sessionForWaitingClient(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	f := startFullReceiver(t)
 	_, answer := f.find(t)
@@ -442,6 +444,7 @@ func TestReceivers_sessionForWaitingClient(t *testing.T) {
 
 // TestReceivers_pipelined has a client that sends two requests at once.
 func TestReceivers_pipelined(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	f := startFullReceiver(t)
 	c := dial(t, f.Master)

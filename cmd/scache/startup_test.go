@@ -153,6 +153,7 @@ func TestFatal_environment(t *testing.T) {
 }
 
 func TestFatal_mailOwner(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t)
 	m := newMaster(t, "mail_owner = no-such-user", "-u")

@@ -70,6 +70,7 @@ const faultLimit = 10 * time.Second
 // It plays a sample of the calls. FAULTS=all plays every one, and FAULTS=KIND,
 // KIND:ERRNO or KIND:ERRNO:N plays these.
 func TestHandover_oneCallFails(t *testing.T) {
+	testenv.SkipShort(t)
 	t.Parallel()
 	postfixtest.NeedPostfix(t) // that is, root
 	launcher := filepath.Join(t.TempDir(), "launcher")
