@@ -43,7 +43,7 @@ func TestList(t *testing.T) {
 	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
 	remote := saveConnection(t, m.Socket)
 	want(t, ctl("list"), "\nsmtp example.com  smtp 192.0.2.1  ",
-		"\nsmtp 192.0.2.1         1  -      "+remote+"  ", "\n1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
+		"\nsmtp 192.0.2.1         1  -         "+remote+"  ", "\n1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
 	if strings.Contains(ctl("list"), "secret") {
 		t.Error("properties are shown without being asked for")
 	}

@@ -120,6 +120,7 @@ func serveWithoutDescriptors(t *testing.T, path string) {
 		p.Serve(func(fd int, _ func(bool)) { served <- fd })
 	}()
 	fd := <-served
+	defer unix.Close(fd)
 	unix.Write(fd, []byte("x"))
 	p.Log.Flush(time.Minute)
 	if got := lines.Load(); got != 1 {

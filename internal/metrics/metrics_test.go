@@ -46,6 +46,9 @@ func serve(t *testing.T, status control.Status, hits ...control.Hits) (path stri
 	return path
 }
 
+// hasReceivers is the version of a server with a receiver.
+const hasReceivers = "with receivers"
+
 func answer(conn net.Conn, status control.Status, hits []control.Hits) {
 	defer conn.Close()
 	in, out := attr.NewDecoder(conn), attr.NewEncoder(conn)
@@ -62,9 +65,17 @@ func answer(conn net.Conn, status control.Status, hits []control.Hits) {
 			continue
 		}
 		out.End()
-		for _, h := range hits {
-			control.EncodeEntry(out, h)
-			out.End()
+		switch string(request.Value) {
+		case control.RequestHits:
+			for _, h := range hits {
+				control.EncodeEntry(out, h)
+				out.End()
+			}
+		case control.RequestReceivers:
+			if status.Version == hasReceivers {
+				control.EncodeEntry(out, control.Receiver{Name: "bigmail", Limit: 20, Open: 3})
+				out.End()
+			}
 		}
 		control.EncodeEntry(out, control.End{})
 		out.End()
@@ -148,7 +159,7 @@ func TestCollect_manualExplainsEachMetric(t *testing.T) {
 	}
 	_, section, _ := strings.Cut(string(data), ".Sh METRICS\n")
 	section, _, _ = strings.Cut(section, ".Sh ")
-	socket := serve(t, control.Status{}, control.Hits{Label: "x"})
+	socket := serve(t, control.Status{Version: hasReceivers}, control.Hits{Label: "x"})
 	got := gather(t, &Collector{limit: time.Minute, Hits: true, Sources: func() []Source {
 		return []Source{{Socket: socket, Installed: func() string { return "1" }}}
 	}})
