@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
+//go:build amd64 || arm64
+
 package main
 
 import (

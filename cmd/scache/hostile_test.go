@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
+//go:build amd64 || arm64
+
 // Tests with a hostile process of the user that clients run as: it can connect, and can send
 // any state. Beside each, the memory of the daemon and the latency of a good client are
 // measured.
@@ -569,7 +571,7 @@ func TestHostile_slowSender(t *testing.T) {
 	sending.Wait()
 }
 
-// TestHostile_descriptorsInFlight has another process of the same user, with so many
+// TestHostile_descriptorsInFlight has another process of the same user, with many
 // descriptors in flight that about half of the sessions find no room at a reload. They are
 // counted as lost, and closed with goodbye.
 func TestHostile_descriptorsInFlight(t *testing.T) {

@@ -56,7 +56,7 @@ func TestList(t *testing.T) {
 		all.Bindings[0]["destination"] != `smtp\nexample.com\n25\n` || all.Bindings[0]["left_seconds"].(float64) < 2000 {
 		t.Errorf("%v", all)
 	}
-	if out := ctl("list", "--json", "nobody.example"); strings.Contains(out, "null") || !strings.Contains(out, `"sessions": []`) {
+	if out := ctl("list", "--json", "unknown.example"); strings.Contains(out, "null") || !strings.Contains(out, `"sessions": []`) {
 		t.Error(out)
 	}
 }

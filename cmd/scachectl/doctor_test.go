@@ -74,7 +74,7 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 	s.doctor(true, "ok +answer", "note +log .*nothing, if that is over|note +log .*fatal")
 }
 
-// TestAnotherBinaryIsInstalled has an upgrade that nobody has put in place.
+// TestAnotherBinaryIsInstalled has an upgrade that is not in use yet.
 func TestAnotherBinaryIsInstalled(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)

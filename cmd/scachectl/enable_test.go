@@ -83,7 +83,7 @@ func TestEnableRollsBack(t *testing.T) {
 	s.wantUntouched(before)
 }
 
-// TestEnableIsInterrupted while the new server says nothing: by somebody, and by the end of
+// TestEnableIsInterrupted while the new server does not answer: by a user, and by the end of
 // whatever listens to it.
 func TestEnableIsInterrupted(t *testing.T) {
 	t.Parallel()

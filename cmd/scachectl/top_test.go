@@ -131,9 +131,9 @@ func TestTop_sorts(t *testing.T) {
 		s.wait("s sorts: " + want)
 	}
 	wantFirst("short")
-	run(exec.Command(tool, "--socket", m.Socket, "debug", "find", "destination", "nobody.example"))
+	run(exec.Command(tool, "--socket", m.Socket, "debug", "find", "destination", "unknown.example"))
 	s.tmux("send-keys", "h")
-	s.wait("MISSES", " nobody.example")
+	s.wait("MISSES", " unknown.example")
 	s.tmux("send-keys", "h")
 	s.wait("ENDPOINT")
 	s.tmux("send-keys", "-l", "+")

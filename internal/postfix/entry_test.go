@@ -171,7 +171,7 @@ func TestALinkStays(t *testing.T) {
 func TestAccessStays(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() != 0 {
-		t.Skip("to give files away takes root")
+		t.Skip("root is required to give files away")
 	}
 	s := systemWith(t, "", odd)
 	const user, group, mode = 1, 4, 0o640
@@ -259,7 +259,7 @@ func TestWithoutEntry(t *testing.T) {
 	}
 }
 
-// TestABinaryThatHangs does not keep whoever asks for its version.
+// TestABinaryThatHangs does not delay the caller that asks for its version.
 func TestABinaryThatHangs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -276,7 +276,7 @@ func TestABinaryThatHangs(t *testing.T) {
 	}
 }
 
-// TestRestore finds what an interrupted Forget has left, and what somebody has made of
+// TestRestore finds what an interrupted Forget has left, and what was made of
 // it since.
 func TestRestore(t *testing.T) {
 	t.Parallel()
@@ -285,11 +285,11 @@ func TestRestore(t *testing.T) {
 	for name, test := range map[string]struct {
 		whole, now, want, err string
 	}{
-		"not interrupted":               {"", odd, odd, ""},
-		"before the entry was out":      {odd, odd, odd, ""},
-		"while it was out":              {odd, without, odd, ""},
-		"and somebody put an entry in":  {odd, without + mended, without + mended, ""},
-		"and somebody changed the rest": {odd, without + "\n# mine\n", without + "\n# mine\n", "put it back from"},
+		"not interrupted":          {"", odd, odd, ""},
+		"before the entry was out": {odd, odd, odd, ""},
+		"while it was out":         {odd, without, odd, ""},
+		"and an entry was put in":  {odd, without + mended, without + mended, ""},
+		"and the rest was changed": {odd, without + "\n# mine\n", without + "\n# mine\n", "put it back from"},
 	} {
 		s := systemWith(t, "", test.now)
 		if test.whole != "" {

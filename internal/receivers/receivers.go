@@ -723,7 +723,7 @@ func (r *receiver) removePromise(p *promise) {
 	}
 }
 
-// Served tells whether a client has got the session that was given to it. If not, it
+// Served reports whether a client has got the session that was given to it. If not, it
 // waits on, in its old place.
 func (s *Set) Served(c *Client, now time.Duration, ok bool) (Verdict, Decisions) {
 	d := Decisions{}

@@ -41,7 +41,7 @@ func TestPanic_outputReachesNoOtherClient(t *testing.T) {
 	q.wantEnd()
 }
 
-// TestConversation_keepsNoLongRequest has so many clients send a long request, and the
+// TestConversation_keepsNoLongRequest has many clients send a long request, and the
 // beginning of another one, that no more long requests would be taken if memory were kept.
 func TestConversation_keepsNoLongRequest(t *testing.T) {
 	t.Parallel()
