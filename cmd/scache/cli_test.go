@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build amd64 || arm64
-
 // Tests of the command as a person uses it, without Postfix. Most of them are
 // the scripts in testdata; see testscript for their language.
 

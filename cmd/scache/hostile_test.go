@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build amd64 || arm64
-
 // Tests with a hostile process of the user that clients run as: it can connect, and can send
 // any state. Beside each, the memory of the daemon and the latency of a good client are
 // measured.

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build amd64 || arm64
-
 // Tests of a daemon with a bug. The daemon is this test binary, which the test master starts
 // with a variable in the environment.
 

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build amd64 || arm64
-
 // Tests of a reload in which one system call fails.
 
 package main
