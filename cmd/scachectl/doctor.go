@@ -90,6 +90,7 @@ func (c *site) examine() (*doctor, error) {
 	}{
 		{"names", (*doctor).checkNames},
 		{"agents", (*doctor).checkAgents},
+		{"receivers", (*doctor).checkReceivers},
 		{"versions", (*doctor).checkVersions},
 		{"socket", (*doctor).checkSocket},
 		{"answer", (*doctor).checkAnswer},

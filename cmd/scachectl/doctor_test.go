@@ -46,6 +46,16 @@ func TestDoctor(t *testing.T) {
 		t.Errorf("%v, %v", findings, err)
 	}
 
+	const update, few = "connection_cache_status_update_time = 1h", "connection_cache_receivers = { few, 192.0.2.0/24, connections=2 }"
+	s.edit("main.cf", update, few+"\n"+update)
+	s.doctor(true, "note +receivers .*at most 4s for a connection .connection_cache_protocol_timeout")
+	s.edit("main.cf", few, few+"\nconnection_cache_protocol_timeout = 1m")
+	s.doctor(true, "ok +receivers ")
+	s.edit("main.cf", "smtp_connection_cache_destinations = 127.0.0.1", "# nothing")
+	s.doctor(true, "note +receivers .*smtp: the first messages .* do not ask .*smtp_connection_cache_destinations is empty")
+	s.edit("main.cf", "# nothing", "smtp_connection_cache_destinations = 127.0.0.1")
+	s.edit("main.cf", few+"\nconnection_cache_protocol_timeout = 1m\n", "")
+
 	s.edit("main.cf", "connection_cache_status_update_time = 1h", "bulk_smtp_connection_cache_destinations = a.example\nconnection_cache_status_update_time = 1h")
 	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h -o smtp_connection_cache_destinations=$bulk_smtp_connection_cache_destinations")
 	s.doctor(true, "ok +names")
