@@ -48,8 +48,14 @@ func newCache(
 // about 50 MB.
 const bindingLimit = 100_000
 
-// ownDescriptors is how many descriptors the process may need for itself.
-const ownDescriptors = 32
+const (
+	// ownDescriptors is how many descriptors the process may need for itself, with those for
+	// a handover, and those of sessions that are being closed in the background.
+	ownDescriptors = 64
+
+	// roomStep is how many sessions are given up at once where descriptors are short.
+	roomStep = 32
+)
 
 // sessionLimit returns a function from the number of clients to the number of sessions
 // that may be cached. It depends on the limit of open files. A client needs a descriptor,

@@ -144,7 +144,7 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	}
 	closer.Ended = s.SessionEnded
 	p.MakeRoom = func() {
-		s.Cache.Evict(ownDescriptors)
+		s.Cache.Evict(roomStep)
 		closer.Wait(closeLimit)
 	}
 	s.MakeRoom, s.OnPanic = p.MakeRoom, func() { endAfterPanic(p, start) }

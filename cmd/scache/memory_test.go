@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -177,9 +178,9 @@ func TestMemoryReturner_afterAFlush(t *testing.T) {
 func TestMemoryReturner_worksInTheBackgroundOnce(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		calls := 0
+		var calls atomic.Int64
 		freed := memoryReturner(func() {
-			calls++
+			calls.Add(1)
 			time.Sleep(time.Second)
 		})
 		freed()
@@ -188,12 +189,12 @@ func TestMemoryReturner_worksInTheBackgroundOnce(t *testing.T) {
 		freed()
 		freed()
 		time.Sleep(time.Minute)
-		if calls != 2 {
+		if calls := calls.Load(); calls != 2 {
 			t.Errorf("got %d calls, want 2", calls)
 		}
 		freed()
 		time.Sleep(time.Minute)
-		if calls != 3 {
+		if calls := calls.Load(); calls != 3 {
 			t.Errorf("got %d calls, want 3", calls)
 		}
 	})

@@ -90,7 +90,7 @@ func TestFatal_settings(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for settings, names := range map[string][]string{
-		"connection_cache_ttl_limit = 2x":             {"connection_cache_ttl_limit", "2x", "main.cf, line 4"},
+		"connection_cache_ttl_limit = 2x":             {"connection_cache_ttl_limit", "2x", "main.cf, line 5"},
 		"connection_cache_ttl_limit = 0":              {"connection_cache_ttl_limit", `"0"`},
 		"connection_cache_status_update_time = -1":    {"connection_cache_status_update_time", "-1"},
 		"connection_cache_status_update_time = 0s":    {"connection_cache_status_update_time", "0s"},
@@ -107,7 +107,7 @@ func TestFatal_settings(t *testing.T) {
 		"syslog_name = a$(b":                          {"syslog_name", "$(b"},
 		"x = ${y\ny = 1\nmail_name = $x\nmax_idle=$x": {"max_idle", "${y"},
 		"max_idle = $max_idle":                        {"max_idle", "nesting"},
-		"no equals sign":                              {"main.cf, line 4", "no equals sign"},
+		"no equals sign":                              {"main.cf, line 5", "no equals sign"},
 		"queue_directory = /nonexistent":              {"/nonexistent"},
 
 		"connection_cache_receivers = {a, 192.0.2.1, conections=1}": {

@@ -245,9 +245,10 @@ func acceptClient(l *os.File) (fd int, err error) {
 }
 
 // cannotAccept deals with a client that cannot be accepted at the moment. It waits in the
-// accept queue. Where descriptors are short, and not for a moment only, the process makes room.
+// accept queue. Where descriptors are short, the process makes room; but if those of the
+// machine are, only when that lasts.
 func (s *service) cannotAccept(err error, again bool) {
-	short := fdpass.Shortage(err) && again
+	short := errors.Is(err, unix.EMFILE) || fdpass.Shortage(err) && again
 	s.mu.Lock()
 	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
 		s.warned = now
