@@ -233,7 +233,11 @@ func (s *Server) HandOver(
 	s.Cache.Freeze(func(all cache.Snapshot) (moved bool) {
 		result, queued, err = sender.Send(s.state(all), partial)
 		if err == nil {
-			closeSessions(all.Sessions, result.Unsent)
+			if len(all.Sessions) > maxSessionsToClose {
+				go closeSessions(all.Sessions, result.Unsent) // or the exit does that
+			} else {
+				closeSessions(all.Sessions, result.Unsent)
+			}
 		}
 		return err == nil
 	})
@@ -351,6 +355,10 @@ func (s *Server) Greet(fd int) (handover.Client, bool) {
 		FD: fd, Phase: c.phase, Session: fdpass.None, Unwritten: c.unwritten,
 	}, true
 }
+
+// maxSessionsToClose is how many sessions that were sent are closed before the process exits.
+// More would delay the new process, which master(8) starts afterwards.
+const maxSessionsToClose = 256
 
 // closeSessions closes this process's copies of the sessions that were sent.
 func closeSessions(all, unsent []cache.SavedSession) {
