@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build linux
-
 package eventloop
 
 // Descriptors that are removed: their events, their numbers, and the ends of their waits.

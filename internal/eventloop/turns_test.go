@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build linux
-
 package eventloop
 
 // When a loop comes round: for handlers that have more to do, in time, and not without reason.

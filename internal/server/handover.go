@@ -234,9 +234,9 @@ func (s *Server) HandOver(
 		result, queued, err = sender.Send(s.state(all), partial)
 		if err == nil {
 			if len(all.Sessions) > maxSessionsToClose {
-				go closeSessions(all.Sessions, result.Unsent) // or the exit does that
+				go s.closeSessions(all.Sessions, result.Unsent) // or the exit does that
 			} else {
-				closeSessions(all.Sessions, result.Unsent)
+				s.closeSessions(all.Sessions, result.Unsent)
 			}
 		}
 		return err == nil
@@ -360,15 +360,16 @@ func (s *Server) Greet(fd int) (handover.Client, bool) {
 // More would delay the new process, which master(8) starts afterwards.
 const maxSessionsToClose = 256
 
-// closeSessions closes this process's copies of the sessions that were sent.
-func closeSessions(all, unsent []cache.SavedSession) {
+// closeSessions closes this process's copies of the sessions that were sent. It does not wait
+// for connections that linger.
+func (s *Server) closeSessions(all, unsent []cache.SavedSession) {
 	keep := map[int]bool{}
-	for _, s := range unsent {
-		keep[s.FD] = true
+	for _, session := range unsent {
+		keep[session.FD] = true
 	}
-	for _, s := range all {
-		if !keep[s.FD] {
-			unix.Close(s.FD)
+	for _, session := range all {
+		if !keep[session.FD] {
+			s.copies.closeCopy(session.FD)
 		}
 	}
 }
