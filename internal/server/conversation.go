@@ -381,7 +381,7 @@ func (c *conversation) inRequest() bool {
 // drop closes the session that the client has not received.
 func (c *conversation) drop() {
 	if c.session != fdpass.None {
-		c.worker.copies.closeCopy(c.session)
+		c.worker.copies.closeFD(c.session)
 		c.session = fdpass.None
 	}
 }

@@ -369,7 +369,7 @@ func (s *Server) closeSessions(all, unsent []cache.SavedSession) {
 	}
 	for _, session := range all {
 		if !keep[session.FD] {
-			s.copies.closeCopy(session.FD)
+			s.copies.closeFD(session.FD)
 		}
 	}
 }

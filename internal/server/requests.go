@@ -89,7 +89,7 @@ func (c *conversation) save(list attr.List) {
 	}
 	ttl, err := expectSave(list, "ttl", "label", "property")
 	if err != nil { // in a request that the previous process has received
-		c.worker.copies.closeCopy(fd)
+		c.worker.copies.closeFD(fd)
 		c.reply(control.Bad)
 		return
 	}
@@ -225,7 +225,7 @@ func (c *conversation) refuseDescriptor() {
 		return
 	}
 	if err == nil {
-		c.worker.copies.closeCopy(fd)
+		c.worker.copies.closeFD(fd)
 	}
 	c.warn(errors.New("unexpected file descriptor, closed"))
 }

@@ -37,8 +37,8 @@ func Alive(fd int) bool {
 // close(2) waits until the unsent data is read, for a time that a client has set. On a
 // file, it may wait for the file system.
 //
-// So all descriptors are closed in the background: connections after SO_LINGER is
-// switched off, and other descriptors in a separate queue.
+// So connections are closed in the background, after SO_LINGER is switched off, and what may
+// block nevertheless in a separate queue.
 type Closer struct {
 	Goodbye string // sent before a connection that is alive is closed, if not empty
 	Hits    *Hits  // counts what the cache has dropped
@@ -91,7 +91,7 @@ func (c *Closer) close(e cache.Ended) {
 	}
 	err := unix.SetsockoptLinger(e.FD, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{})
 	if err != nil { // not a socket
-		c.others.addFile(e.FD)
+		c.others.closeFD(e.FD)
 		return
 	}
 	unix.Close(e.FD)
@@ -133,10 +133,9 @@ func (q *closeQueue) addFile(fd int) {
 	q.add([]cache.Ended{{FD: fd}}, maxCloseWorkers, func(e cache.Ended) { unix.Close(e.FD) })
 }
 
-// closeCopy closes a descriptor that a client has sent or received. It does not change the
-// options of the connection, because the client may still use it. It closes in the
-// background only if close(2) could block.
-func (q *closeQueue) closeCopy(fd int) {
+// closeFD closes a descriptor, in the background only if close(2) could block. It does not
+// change the options of a connection, because a client may still use it.
+func (q *closeQueue) closeFD(fd int) {
 	if mayBlock(fd) {
 		q.addFile(fd)
 		return

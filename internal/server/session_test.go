@@ -193,6 +193,27 @@ func TestCloser_closesInlineWhenBehind(t *testing.T) {
 	c.Wait(time.Minute)
 }
 
+// TestCloser_pipe closes a pipe while files cannot be closed: that does not use up descriptors.
+func TestCloser_pipe(t *testing.T) {
+	t.Parallel()
+	c := newCloser("")
+	blocked := make(chan struct{})
+	block := func(cache.Ended) { <-blocked }
+	c.sockets.add(make([]cache.Ended, maxInlineClose+2), 1, block)
+	c.others.add(make([]cache.Ended, maxCloseWorkers), maxCloseWorkers, block)
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	c.Close([]cache.Ended{{FD: pipe[1]}})
+	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
+		t.Errorf("got %d, %v, want its end at once", n, err)
+	}
+	close(blocked)
+	c.Wait(time.Minute)
+}
+
 // TestCloseQueue_copies closes a copy inline if that cannot block. The connection keeps
 // SO_LINGER for its other owner.
 func TestCloseQueue_copies(t *testing.T) {
@@ -204,7 +225,7 @@ func TestCloseQueue_copies(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	q.closeCopy(fd)
+	q.closeFD(fd)
 	if took := time.Since(start); took > soon {
 		t.Errorf("copy: got %v, want it at once", took)
 	}
@@ -212,7 +233,7 @@ func TestCloseQueue_copies(t *testing.T) {
 	if err != nil || linger == 0 {
 		t.Errorf("got SO_LINGER %d, %v, want it on", linger, err)
 	}
-	q.closeCopy(kept) // the last one lingers, in the background
+	q.closeFD(kept) // the last one lingers, in the background
 	if took := time.Since(start); took > soon {
 		t.Errorf("last copy: got %v, want it at once", took)
 	}
@@ -224,7 +245,7 @@ func TestCloseQueue_copies(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[0])
-	q.closeCopy(pipe[1])
+	q.closeFD(pipe[1])
 	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("pipe: got %d, %v, want its end at once", n, err)
 	}
