@@ -145,7 +145,9 @@ func TestClient_requestsOfOperators(t *testing.T) {
 	c := Detect(converse(t,
 		`<request\0status\0\0`, `>status\00\0version\01.2\0pid\017\0odd\0x\0\0`,
 		`<request\0list\0\0`,
-		`>status\00\0\0entry\0session\0endpoint\0b\0\0entry\0binding\0destination\0d\0endpoint\0e\0\0entry\0session\0endpoint\0a\0\0entry\0end\0\0`,
+		`>status\00\0\0entry\0session\0endpoint\0b\0\0`+
+			`entry\0binding\0destination\0d\0endpoint\0e\0\0`+
+			`entry\0session\0endpoint\0a\0\0entry\0end\0\0`,
 		`<request\0hits\0level\0endpoint\0\0`,
 		`>status\00\0\0entry\0hits\0label\0y\0misses\03\0\0entry\0hits\0label\0x\0\0entry\0end\0\0`,
 		`<request\0flush\0label\0a\0label\0b\0\0`, `>status\00\0sessions\02\0bindings\01\0\0`,

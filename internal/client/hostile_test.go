@@ -35,9 +35,12 @@ func TestClient_escapesAllThatAServerSays(t *testing.T) {
 	list := strings.NewReplacer("@", hostile)
 	c := Detect(converse(t,
 		`<request\0status\0\0`, list.Replace(`>status\00\0version\0@\0pid\017\0\0`),
-		`<request\0list\0\0`, list.Replace(`>status\00\0\0entry\0binding\0destination\0@\0endpoint\0@\0property\0@\0\0`+
+		`<request\0list\0\0`,
+		list.Replace(`>status\00\0\0`+
+			`entry\0binding\0destination\0@\0endpoint\0@\0property\0@\0\0`+
 			`entry\0session\0endpoint\0@\0property\0@\0remote\0@\0receiver\0@\0\0entry\0end\0\0`),
-		`<request\0hits\0level\0endpoint\0\0`, list.Replace(`>status\00\0\0entry\0hits\0label\0@\0receiver\0@\0\0entry\0end\0\0`),
+		`<request\0hits\0level\0endpoint\0\0`,
+		list.Replace(`>status\00\0\0entry\0hits\0label\0@\0receiver\0@\0\0entry\0end\0\0`),
 		`<request\0status\0\0`, list.Replace(`>status\0@\0\0`),
 	))
 	s, err := c.Status()
@@ -131,7 +134,8 @@ func TestClient_eachHoldsNothing(t *testing.T) {
 func TestClient_hitsHaveEachLabelOnce(t *testing.T) {
 	t.Parallel()
 	c := Detect(converse(t, `<request\0hits\0level\0endpoint\0\0`,
-		`>status\00\0\0entry\0hits\0label\0a\0hits\01\0\0entry\0hits\0label\0a\0hits\02\0\0entry\0hits\0label\0b\0\0entry\0end\0\0`))
+		`>status\00\0\0entry\0hits\0label\0a\0hits\01\0\0entry\0hits\0label\0a\0hits\02\0\0`+
+			`entry\0hits\0label\0b\0\0entry\0end\0\0`))
 	all, err := c.Hits(control.LevelEndpoint)
 	if want := []control.Hits{{Label: "a", Hits: 1}, {Label: "b"}}; err != nil || len(all) != 2 ||
 		all[0] != want[0] || all[1] != want[1] {

@@ -57,7 +57,9 @@ func AdoptStream(fd int) error {
 	for _, option := range []struct{ name, want int }{
 		{unix.SO_DOMAIN, unix.AF_UNIX}, {unix.SO_TYPE, unix.SOCK_STREAM}, {unix.SO_ACCEPTCONN, 0},
 	} {
-		got, err := twice(func() (int, error) { return unix.GetsockoptInt(fd, unix.SOL_SOCKET, option.name) })
+		got, err := twice(func() (int, error) {
+			return unix.GetsockoptInt(fd, unix.SOL_SOCKET, option.name)
+		})
 		if err != nil || got != option.want {
 			return errNoStream
 		}

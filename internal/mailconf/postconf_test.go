@@ -248,7 +248,8 @@ func TestPostconf_askedForTheUnknown(t *testing.T) {
 	}
 	script := `#!/bin/sh
 case "$*" in
-"-c ` + c.settings["config_directory"].value + ` -o syslog_name=a -o lmtp_lhlo_name=\${seconds{3 minutes}} -xh lmtp_lhlo_name") echo '180s' ;;
+"-c ` + c.settings["config_directory"].value + ` -o syslog_name=a ` +
+		`-o lmtp_lhlo_name=\${seconds{3 minutes}} -xh lmtp_lhlo_name") echo '180s' ;;
 *) echo "postconf: warning: odd" >&2; echo "postconf: fatal: $*" >&2; exit 1 ;;
 esac
 `

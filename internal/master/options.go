@@ -59,7 +59,8 @@ func parseOptions(args []string) (*Options, error) {
 	f.StringVarP(&o.Transport, "transport", "t", "", "the transport `type` of the service")
 	f.IntVarP(&o.Sockets, "sockets", "s", 1, "the `number` of listening sockets")
 	f.BoolVarP(&o.OneProcess, "one-process", "l", false, "the process limit of the service is 1")
-	f.BoolVarP(&o.StandAlone, "stand-alone", "S", false, "serve one client on standard input, and exit")
+	f.BoolVarP(&o.StandAlone, "stand-alone", "S", false,
+		"serve one client on standard input, and exit")
 	f.BoolVarP(&o.Debugger, "debugger", "D", false, "run debugger_command")
 	f.BoolP("foreground", "d", false, "no effect")
 	f.IntP("max-use", "m", 0, "no effect")
@@ -78,7 +79,8 @@ func parseOptions(args []string) (*Options, error) {
 	}
 	if !o.StandAlone && !o.OneProcess {
 		problems = append(problems, errors.New(
-			"this service requires a process limit of 1: set the maxproc column of its master.cf entry to 1"))
+			"this service requires a process limit of 1: "+
+				"set the maxproc column of its master.cf entry to 1"))
 	}
 	switch {
 	case !o.StandAlone && o.Transport == "":

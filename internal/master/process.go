@@ -134,7 +134,8 @@ func checkThreads() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NPROC, &limit); err == nil && limit.Cur < minThreads {
 		return fmt.Errorf("the limit of processes (ulimit -u, RLIMIT_NPROC) is %d: "+
-			"this process needs %d threads, beside those of other processes of its user", limit.Cur, minThreads)
+			"this process needs %d threads, beside those of other processes of its user",
+			limit.Cur, minThreads)
 	}
 	return nil
 }

@@ -62,7 +62,8 @@ exec strace -f -s 300 -o %s/trace.$$ -e trace=open,openat,execve,connect %s "$@"
 	rules := appArmorRules(t)
 	standard := strings.NewReplacer(
 		i.Dir+"/queue/", "/var/spool/postfix/", i.Dir+"/queue", "/var/spool/postfix/",
-		i.Dir+"/etc/", "/etc/postfix/", i.Dir+"/data/", "/var/lib/postfix/", server, "/usr/libexec/scache-go/scache",
+		i.Dir+"/etc/", "/etc/postfix/", i.Dir+"/data/", "/var/lib/postfix/",
+		server, "/usr/libexec/scache-go/scache",
 	)
 	seen := map[access]bool{}
 	for _, trace := range traces {

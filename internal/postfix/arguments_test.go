@@ -33,7 +33,8 @@ func newRecorder(t *testing.T, master string) (*postfixtest.Instance, *postfix.S
 	t.Helper()
 	i, s := newInstance(t, master)
 	for _, name := range []string{"record", "other"} {
-		if err := os.WriteFile(filepath.Join(i.Dir, "libexec", name), []byte(recorder), 0o755); err != nil {
+		err := os.WriteFile(filepath.Join(i.Dir, "libexec", name), []byte(recorder), 0o755)
+		if err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -45,7 +46,9 @@ func newRecorder(t *testing.T, master string) (*postfixtest.Instance, *postfix.S
 }
 
 // recorded connects to a service, and returns what master(8) has given to its daemon.
-func recorded(t *testing.T, i *postfixtest.Instance, class string, names []string) map[string][]string {
+func recorded(
+	t *testing.T, i *postfixtest.Instance, class string, names []string,
+) map[string][]string {
 	t.Helper()
 	for _, name := range names {
 		conn, err := net.Dial("unix", filepath.Join(i.Dir, "queue", class, name))
@@ -81,13 +84,18 @@ var arguments = []string{
 	`-o a={b}`, `-o a={b c}`, `-o a={ b }`, `-o a=x{b c}y`, `-o a={b}{c d}`, `-o a=${b c}`,
 	`-o name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}}`,
 	`-o { name = ${{$compatibility_level} >=level {3.0} ? {5s} : {2s}} }`,
-	`-o a=${b?{c d}:{e f}} -v`, `-o a=$(b c)`, `-o { a = { b } c }`, `-o { a = {} }`, `{}`, `{ }`, `{  } -v`,
-	`-o a=b} -v`, `a}b c`, `} x`, `x}{y z}`, `}}{ a }`, `a}{b}c d`, `-o a=}{ b }`,
-	`"a b"`, `'a b'`, `a\ b`, `-o a="b c"`, `#`, `# x`, `-v #-v`, `-o a=#b`, `$x`, `$$`, `\`, `-o a=b,c`, `-o a=b, c`,
-	`{{a}}`, `{ { a } }`, `{{a} {b}}`, `{a b}`, `{ a  b }`, "{ a\tb }", "{\ta\t}", `a{` + `}b`, `{a=b}`, `{ = }`,
-	"\n -v", "\n  -o\n  a=b", "\n -o { a =\n   b }", "-o { a\n# comment\n = b }", "\n\n# c\n -v", "-o a={b\n c}",
-	"-o { a = b\r\n }", "-v\r", "-o a=b\vc", "-o a=b\fc", "\v-v", "{\v-v\v}", "{ a\vb }", "{\fa }", "\n \v-v", "\n\v-v", "\n\f -v",
-	"-o a=é", "-o a=\x80\xff", `-- -v`, `- -v`, `-`, `--`, `-o`, `-o -v`, `x -o a=b`, `-c`, `-t unix`, `-s 3`,
+	`-o a=${b?{c d}:{e f}} -v`, `-o a=$(b c)`, `-o { a = { b } c }`, `-o { a = {} }`,
+	`{}`, `{ }`, `{  } -v`, `-o a=b} -v`,
+	`a}b c`, `} x`, `x}{y z}`, `}}{ a }`, `a}{b}c d`, `-o a=}{ b }`,
+	`"a b"`, `'a b'`, `a\ b`, `-o a="b c"`, `-o a=b,c`, `-o a=b, c`,
+	`#`, `# x`, `-v #-v`, `-o a=#b`, `$x`, `$$`, `\`,
+	`{{a}}`, `{ { a } }`, `{{a} {b}}`, `{a b}`, `{ a  b }`, "{ a\tb }", "{\ta\t}",
+	`a{` + `}b`, `{a=b}`, `{ = }`,
+	"\n -v", "\n  -o\n  a=b", "\n -o { a =\n   b }", "-o { a\n# comment\n = b }",
+	"\n\n# c\n -v", "-o a={b\n c}", "-o { a = b\r\n }", "-v\r",
+	"-o a=b\vc", "-o a=b\fc", "\v-v", "{\v-v\v}", "{ a\vb }", "{\fa }",
+	"\n \v-v", "\n\v-v", "\n\f -v", "-o a=é", "-o a=\x80\xff",
+	`-- -v`, `- -v`, `-`, `--`, `-o`, `-o -v`, `x -o a=b`, `-c`, `-t unix`, `-s 3`,
 	`flags=DRhu user=x argv=/bin/y -f ${sender} -- ${recipient}`, `user=x argv={ /bin/y z }`,
 	"-o a=b\x00 -o c=d", "-v\x00", "\n -o a=b\n\x00-v\n -v",
 	`-o smtp_tls_policy_maps=inline:{{a.example = may}, {b.example = none}}`,
@@ -99,10 +107,14 @@ func TestEntries_asMaster(t *testing.T) {
 	t.Parallel()
 	g := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
 	all := slices.Clone(arguments)
+	pieces := []string{
+		"a", "-o ", "b=", " ", " ", "{", "}", "{ ", " }", "\n ", "\t", "$", "{a b}", "\n#c\n ",
+		"\r", "\v",
+	}
 	for range 60 {
 		text := ""
 		for range g.IntN(12) {
-			text += []string{"a", "-o ", "b=", " ", " ", "{", "}", "{ ", " }", "\n ", "\t", "$", "{a b}", "\n#c\n ", "\r", "\v"}[g.IntN(16)]
+			text += pieces[g.IntN(len(pieces))]
 		}
 		all = append(all, text)
 	}
@@ -177,15 +189,21 @@ func TestEntries_refusedAsMaster(t *testing.T) {
 	}
 	owner, _ := strconv.Atoi(u.Uid)
 	for _, entry := range []string{
-		"x unix - n n - 1 record {", "x unix - n n - 1 record -o { a = b", "x unix - n n - 1 record {a}b",
-		"x unix - n n - 1 record {a}{b}", "x unix - n n - 1 record { a = b }}", "x unix - n n - 1 record -o {a}} -v",
+		"x unix - n n - 1 record {",
+		"x unix - n n - 1 record -o { a = b",
+		"x unix - n n - 1 record {a}b",
+		"x unix - n n - 1 record {a}{b}",
+		"x unix - n n - 1 record { a = b }}",
+		"x unix - n n - 1 record -o {a}} -v",
 		"x unix - n n - 1", "x unix", "x",
-		"x unix q n n - 1 record", "x unix - N n - 1 record", "x unix - n yes - 1 record", "x unix - n n 1s 1 record",
-		"x unix - n n ? 1 record", "x unix - n n 5?? 1 record", "x unix - n n - -1 record", "x unix - n n - 1x record",
-		"x unix - n n -1 1 record",
+		"x unix q n n - 1 record",
+		"x unix - N n - 1 record",
+		"x unix - n yes - 1 record",
+		"x unix - n n 1s 1 record", "x unix - n n ? 1 record", "x unix - n n 5?? 1 record",
+		"x unix - n n - -1 record", "x unix - n n - 1x record", "x unix - n n -1 1 record",
 		// These are taken.
-		"x unix - n n - 1 record {a}", "x unix y y n 5? 007 record", "x unix n - - 60 0 record", "x unix - - - 0? - record",
-		" x unix - n n - 1", "x unix - n n - 1 record } a }",
+		"x unix - n n - 1 record {a}", "x unix y y n 5? 007 record", "x unix n - - 60 0 record",
+		"x unix - - - 0? - record", " x unix - n n - 1", "x unix - n n - 1 record } a }",
 	} {
 		t.Run(entry, func(t *testing.T) {
 			t.Parallel()
@@ -216,7 +234,8 @@ func TestEntries_refusedAsMaster(t *testing.T) {
 // the same socket.
 func TestDuplicates_asMaster(t *testing.T) {
 	t.Parallel()
-	const text = "scache unix - n n - 1 record -v\nscache unix y n n - 1 other\nscache inet n n n - 1 record\n" +
+	const text = "scache unix - n n - 1 record -v\nscache unix y n n - 1 other\n" +
+		"scache inet n n n - 1 record\n" +
 		"scache unix n n n - 1 record -v -v\n"
 	i, s := newRecorder(t, strings.ReplaceAll(text, "scache inet n n n - 1 record\n", ""))
 	if err := i.Start(); err != nil {

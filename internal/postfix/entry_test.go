@@ -43,7 +43,8 @@ func (s *System) text(t *testing.T) string {
 }
 
 const odd = "# scache unix x\nsmtp unix - - y - - smtp\n\t-o x=y\n" +
-	"scache\t unix -  -\n# scache\n\n  n -\n 1\n   scache  # x\n  -o a=b { -o c = d } -oe=f -o { g = { h i } }\n" +
+	"scache\t unix -  -\n# scache\n\n  n -\n 1\n   scache  # x\n" +
+	"  -o a=b { -o c = d } -oe=f -o { g = { h i } }\n" +
 	"scache inet - - y - 1 scache\nlmtp unix - - y - - lmtp"
 
 func TestEntry(t *testing.T) {
@@ -53,10 +54,12 @@ func TestEntry(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e.Name != "scache" || e.Type != "unix" || e.Unprivileged != "-" || e.Chroot != "n" || e.ProcessLimit != "1" || e.Command != "scache" {
+	if e.Name != "scache" || e.Type != "unix" || e.Unprivileged != "-" || e.Chroot != "n" ||
+		e.ProcessLimit != "1" || e.Command != "scache" {
 		t.Errorf("%+v", e)
 	}
-	if want := []string{"#", "x", "-o", "a=b", "-o c = d", "-oe=f", "-o", "g = { h i }"}; !slices.Equal(e.Arguments, want) {
+	want := []string{"#", "x", "-o", "a=b", "-o c = d", "-oe=f", "-o", "g = { h i }"}
+	if !slices.Equal(e.Arguments, want) {
 		t.Errorf("arguments %q, want %q", e.Arguments, want)
 	}
 	if options := e.Options(); options != nil {
@@ -67,12 +70,13 @@ func TestEntry(t *testing.T) {
 func TestOptions(t *testing.T) {
 	t.Parallel()
 	for arguments, want := range map[string][]string{
-		"-o a=b { -o c = d } -oe=f -o { g = { h i } }":                         {"a=b", "c = d", "e=f", "g = { h i }"},
-		"-vo a=b -c -i 3 -n -o -voe=f c=d":                                     {"a=b", "e=f"},
-		"-o name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}} -o x=y": {"name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}}", "x=y"},
-		"flags=R user=x argv=/bin/y -o a=b":                                    nil,
-		"-v -- -o a=b":                                                         nil,
-		"":                                                                     nil,
+		"-o a=b { -o c = d } -oe=f -o { g = { h i } }": {"a=b", "c = d", "e=f", "g = { h i }"},
+		"-vo a=b -c -i 3 -n -o -voe=f c=d":             {"a=b", "e=f"},
+		"-o name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}} -o x=y": {
+			"name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}}", "x=y"},
+		"flags=R user=x argv=/bin/y -o a=b": nil,
+		"-v -- -o a=b":                      nil,
+		"":                                  nil,
 	} {
 		s := systemWith(t, "", "scache unix - - n - 1 scache "+arguments+"\n")
 		e, err := s.Entry()
@@ -98,7 +102,8 @@ func TestCheckEntry_namesTheColumn(t *testing.T) {
 		{"", "scache unix - - x - 1 scache", `chroot column of scache unix is "x"`},
 		{"", "scache unix - - y x 1 scache", `wakeup column of scache unix is "x"`},
 		{"", "scache unix - - y - x scache", `maxproc column of scache unix is "x"`},
-		{"", "scache unix - - y - 1 scache\nother unix - x - - - y", `line 2: the unpriv column of other unix is "x"`},
+		{"", "scache unix - - y - 1 scache\nother unix - x - - - y",
+			`line 2: the unpriv column of other unix is "x"`},
 		{"", "scache unix - - y - 1 scache\nother unix - - - - - y {", "line 2: missing '}'"},
 		{"", "other unix -\nscache unix - - y - 1 scache", "line 1: the entry lacks columns"},
 	} {
@@ -107,7 +112,8 @@ func TestCheckEntry_namesTheColumn(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err = s.CheckEntry(e); (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
+		err = s.CheckEntry(e)
+		if (err != nil) != (test.want != "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s%s: got %v, want %q", test.main, test.master, err, test.want)
 		}
 	}
@@ -176,18 +182,23 @@ func TestAccessStays(t *testing.T) {
 	s := systemWith(t, "", odd)
 	const user, group, mode = 1, 4, 0o640
 	// Owner, user 7, group, mask and others: see acl(5), and the kernel's posix_acl_xattr.h.
-	acl := []byte("\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\x07\x00\x00\x00" +
-		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff")
+	acl := []byte("\x02\x00\x00\x00" +
+		"\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x04\x00\x07\x00\x00\x00" +
+		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x04\x00\xff\xff\xff\xff" +
+		"\x20\x00\x00\x00\xff\xff\xff\xff")
 	list := unix.Setxattr(s.masterCF(), accessAttributes[1], acl, 0) // not every file system has them
-	if err := errors.Join(os.Chmod(s.masterCF(), mode), os.Chown(s.masterCF(), user, group)); err != nil {
+	err := errors.Join(os.Chmod(s.masterCF(), mode), os.Chown(s.masterCF(), user, group))
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Save(), s.SetCommand("other"), s.replace(s.backupPath(), nil)); err != nil {
+	err = errors.Join(s.Save(), s.SetCommand("other"), s.replace(s.backupPath(), nil))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, path := range []string{s.masterCF(), s.SavedPath(), s.backupPath()} {
 		var st unix.Stat_t
-		if err := unix.Stat(path, &st); err != nil || st.Uid != user || st.Gid != group || st.Mode&0o777 != mode {
+		err := unix.Stat(path, &st)
+		if err != nil || st.Uid != user || st.Gid != group || st.Mode&0o777 != mode {
 			t.Errorf("%s: owner %d, group %d, mode %o, %v", path, st.Uid, st.Gid, st.Mode, err)
 		}
 		got := make([]byte, 100)
@@ -223,7 +234,8 @@ func TestNoEntry(t *testing.T) {
 
 func TestAnotherService(t *testing.T) {
 	t.Parallel()
-	s := systemWith(t, "connection_cache_service_name = other\n", "scache unix - - y - 1 scache\nother unix - n - - - x\n")
+	s := systemWith(t, "connection_cache_service_name = other\n",
+		"scache unix - - y - 1 scache\nother unix - n - - - x\n")
 	if e, err := s.Entry(); e.Command != "x" || err != nil {
 		t.Errorf("%v, %v", e, err)
 	}
@@ -251,7 +263,8 @@ func TestDaemonArguments(t *testing.T) {
 
 func TestWithoutEntry(t *testing.T) {
 	t.Parallel()
-	const text = "# scache unix x\nsmtp unix a\n\t-o x=y\nscache unix a\n  -o a=b\n# comment\n\n   -o c=d\nscache inet a\nlmtp unix a\n"
+	const text = "# scache unix x\nsmtp unix a\n\t-o x=y\n" +
+		"scache unix a\n  -o a=b\n# comment\n\n   -o c=d\nscache inet a\nlmtp unix a\n"
 	const left = "# scache unix x\nsmtp unix a\n\t-o x=y\n# comment\n\nscache inet a\nlmtp unix a\n"
 	s := &System{Service: "scache"}
 	if got := string(s.withoutEntry([]byte(text))); got != left {
@@ -267,11 +280,13 @@ func TestABinaryThatHangs(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, filepath.Dir(OurName)), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, OurName), []byte("#!/bin/sh\nsleep 100\n"), 0o755); err != nil {
+	err := os.WriteFile(filepath.Join(dir, OurName), []byte("#!/bin/sh\nsleep 100\n"), 0o755)
+	if err != nil {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	if path, _, err := s.Installed(); err == nil || path != filepath.Join(dir, OurName) || time.Since(start) > time.Minute {
+	path, _, err := s.Installed()
+	if err == nil || path != filepath.Join(dir, OurName) || time.Since(start) > time.Minute {
 		t.Errorf("%s, %v, after %v", path, err, time.Since(start))
 	}
 }
@@ -289,7 +304,8 @@ func TestRestore(t *testing.T) {
 		"before the entry was out": {odd, odd, odd, ""},
 		"while it was out":         {odd, without, odd, ""},
 		"and an entry was put in":  {odd, without + mended, without + mended, ""},
-		"and the rest was changed": {odd, without + "\n# mine\n", without + "\n# mine\n", "put it back from"},
+		"and the rest was changed": {odd, without + "\n# mine\n", without + "\n# mine\n",
+			"put it back from"},
 	} {
 		s := systemWith(t, "", test.now)
 		if test.whole != "" {
@@ -298,7 +314,8 @@ func TestRestore(t *testing.T) {
 			}
 		}
 		interrupted, err := s.Restore()
-		if interrupted != (test.whole != "") || (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) {
+		if interrupted != (test.whole != "") || (err != nil) != (test.err != "") ||
+			err != nil && !strings.Contains(err.Error(), test.err) {
 			t.Errorf("%s: %v, %v", name, interrupted, err)
 		}
 		if got := s.text(t); got != test.want {
@@ -349,13 +366,15 @@ func TestRestore_torn(t *testing.T) {
 func TestRestore_oldName(t *testing.T) {
 	t.Parallel()
 	s := systemWith(t, "", odd)
-	if err := os.WriteFile(filepath.Join(s.Directory, "master.cf.scache-whole"), []byte(odd), 0o644); err != nil {
+	err := os.WriteFile(filepath.Join(s.Directory, "master.cf.scache-whole"), []byte(odd), 0o644)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(s.masterCF(), s.withoutEntry([]byte(odd)), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if interrupted, err := s.Restore(); !interrupted || err != nil || s.text(t) != odd || s.Interrupted() {
+	interrupted, err := s.Restore()
+	if !interrupted || err != nil || s.text(t) != odd || s.Interrupted() {
 		t.Errorf("%v, %v, %q", interrupted, err, s.text(t))
 	}
 }
@@ -371,7 +390,10 @@ func TestOpen_relative(t *testing.T) {
 
 func TestVersion_AtLeast(t *testing.T) {
 	t.Parallel()
-	for version, want := range map[Version]bool{"3.6": true, "3.5.25": false, "3.10.1": true, "4.0": true, "2.11": false, "3.12-20260101": true, "": false, "x": false} {
+	for version, want := range map[Version]bool{
+		"3.6": true, "3.5.25": false, "3.10.1": true, "4.0": true, "2.11": false, "3.12-20260101": true,
+		"": false, "x": false,
+	} {
 		if got := version.AtLeast(3, 6); got != want {
 			t.Errorf("%q: got %v", version, got)
 		}

@@ -23,18 +23,26 @@ func TestLog(t *testing.T) {
 		text string
 		want []string // what was said
 	}{
-		"ours":              {ours + "\n", []string{"fatal: ours"}},
-		"other instance":    {"Nov 05 10:00:00 host postfix-out/scache[12]: fatal: x\nNov 05 host mypostfix/scache[12]: fatal: x\n", nil},
-		"other daemon":      {"Nov 05 10:00:00 host postfix/scache2[12]: fatal: x\nNov 05 host postfix/smtp[12]: fatal: x\n", nil},
-		"quoted":            {"Nov 05 10:00:00 host postfix/smtpd[1]: warning: postfix/scache[12]: fatal: x\n", nil},
-		"long line":         {"Nov 05 host postfix/smtp[1]: " + long + "\n" + ours + "\n", []string{"fatal: ours"}},
-		"long line of ours": {ours + long + "\n" + ours + "\n", []string{"fatal: ours" + long, "fatal: ours"}},
-		"NUL":               {"\x00\x00\x00\n\x00a\x00" + "\n" + ours + "\x00\x01\n" + ours, []string{"fatal: ours\x00\x01", "fatal: ours"}},
-		"not UTF-8":         {"\xff\xfe\n" + ours + "\xff\r\n", []string{"fatal: ours\xff"}},
-		"ISO time":          {"2026-11-05T10:00:00.123456+01:00 host postfix/scache[12]: panic: x\n", []string{"panic: x"}},
-		"no host":           {"postfix/scache[12]: fatal: x\n", []string{"fatal: x"}},
-		"brackets":          {"Nov 05 10:00:00 [2001:db8::1] postfix/scache[12]: fatal: x\n", []string{"fatal: x"}},
-		"empty":             {"", nil},
+		"ours": {ours + "\n", []string{"fatal: ours"}},
+		"other instance": {"Nov 05 10:00:00 host postfix-out/scache[12]: fatal: x\n" +
+			"Nov 05 host mypostfix/scache[12]: fatal: x\n", nil},
+		"other daemon": {"Nov 05 10:00:00 host postfix/scache2[12]: fatal: x\n" +
+			"Nov 05 host postfix/smtp[12]: fatal: x\n", nil},
+		"quoted": {"Nov 05 10:00:00 host postfix/smtpd[1]: " +
+			"warning: postfix/scache[12]: fatal: x\n", nil},
+		"long line": {"Nov 05 host postfix/smtp[1]: " + long + "\n" + ours + "\n",
+			[]string{"fatal: ours"}},
+		"long line of ours": {ours + long + "\n" + ours + "\n",
+			[]string{"fatal: ours" + long, "fatal: ours"}},
+		"NUL": {"\x00\x00\x00\n\x00a\x00" + "\n" + ours + "\x00\x01\n" + ours,
+			[]string{"fatal: ours\x00\x01", "fatal: ours"}},
+		"not UTF-8": {"\xff\xfe\n" + ours + "\xff\r\n", []string{"fatal: ours\xff"}},
+		"ISO time": {"2026-11-05T10:00:00.123456+01:00 host postfix/scache[12]: panic: x\n",
+			[]string{"panic: x"}},
+		"no host": {"postfix/scache[12]: fatal: x\n", []string{"fatal: x"}},
+		"brackets": {"Nov 05 10:00:00 [2001:db8::1] postfix/scache[12]: fatal: x\n",
+			[]string{"fatal: x"}},
+		"empty": {"", nil},
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "maillog")
@@ -56,7 +64,8 @@ func TestLog(t *testing.T) {
 func TestLog_tail(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "maillog")
-	text := strings.Repeat("Nov 05 10:00:00 host postfix/scache[1]: fatal: old\n", logTail/40) + "Nov 05 10:00:00 host postfix/scache[1]: fatal: new\n"
+	text := strings.Repeat("Nov 05 10:00:00 host postfix/scache[1]: fatal: old\n", logTail/40) +
+		"Nov 05 10:00:00 host postfix/scache[1]: fatal: new\n"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -75,12 +84,18 @@ func TestLog_notAFile(t *testing.T) {
 	if err := unix.Mkfifo(path("fifo"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for link, target := range map[string]string{"out": "/dev/stdout", "fd": "/proc/self/fd/1", "far": "near", "near": "/dev/fd/1", "pipe": "fifo", "loop": "loop"} {
+	for link, target := range map[string]string{
+		"out": "/dev/stdout", "fd": "/proc/self/fd/1", "far": "near", "near": "/dev/fd/1", "pipe": "fifo",
+		"loop": "loop",
+	} {
 		if err := os.Symlink(target, path(link)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for _, file := range []string{"/dev/stdout", "/dev/null", path("fifo"), path("out"), path("fd"), path("far"), path("pipe"), path("loop"), dir, path("none")} {
+	for _, file := range []string{
+		"/dev/stdout", "/dev/null", path("fifo"), path("out"), path("fd"), path("far"), path("pipe"),
+		path("loop"), dir, path("none"),
+	} {
 		s := systemWith(t, "maillog_file = "+file+"\n", odd)
 		start := time.Now()
 		from, lines, err := s.Log(true, s.Tags("scache")...)
@@ -94,7 +109,9 @@ func TestLog_rotated(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "maillog")
-	for name, text := range map[string]string{"": "", "-20261101": "old", "-20261102": "newer", "-20261103.gz": "no text", ".2": "no"} {
+	for name, text := range map[string]string{
+		"": "", "-20261101": "old", "-20261102": "newer", "-20261103.gz": "no text", ".2": "no",
+	} {
 		line := "Nov 05 10:00:00 host postfix/scache[1]: fatal: " + text + "\n"
 		if text == "" {
 			line = ""
@@ -109,7 +126,8 @@ func TestLog_rotated(t *testing.T) {
 	if _, lines, err := s.Log(false, s.Tags("scache")...); err != nil || lines != nil {
 		t.Errorf("%q, %v", lines, err)
 	}
-	if _, lines, err := s.Log(true, s.Tags("scache")...); err != nil || len(lines) != 1 || lines[0].Text != "fatal: newer" {
+	_, lines, err := s.Log(true, s.Tags("scache")...)
+	if err != nil || len(lines) != 1 || lines[0].Text != "fatal: newer" {
 		t.Errorf("%q, %v", lines, err)
 	}
 }
@@ -123,17 +141,22 @@ func TestLog_journal(t *testing.T) {
 	bin := t.TempDir()
 	t.Setenv("PATH", bin+":/usr/bin:/bin")
 	s := systemWith(t, "", odd)
+	const answers = `case "$*" in
+*--identifier=postfix/scache*) echo "Nov 05 10:00:00 host postfix/scache[1]: fatal: x";;
+esac`
 	for script, want := range map[string]string{
-		`case "$*" in *--identifier=postfix/scache*) echo "Nov 05 10:00:00 host postfix/scache[1]: fatal: x";; esac`: "",
-		`echo "No journal files were found." >&2; exit 1`:                                                            "No journal files",
+		answers: "",
+		`echo "No journal files were found." >&2; exit 1`: "No journal files",
 		`sleep 100`: "no answer within 2s",
 	} {
-		if err := os.WriteFile(filepath.Join(bin, "journalctl"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		err := os.WriteFile(filepath.Join(bin, "journalctl"), []byte("#!/bin/sh\n"+script+"\n"), 0o755)
+		if err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
 		from, lines, err := s.Log(false, s.Tags("scache")...)
-		if from != "the journal" || (err != nil) != (want != "") || err != nil && !strings.Contains(err.Error(), want) || len(lines) == 1 != (want == "") {
+		if from != "the journal" || (err != nil) != (want != "") ||
+			err != nil && !strings.Contains(err.Error(), want) || len(lines) == 1 != (want == "") {
 			t.Errorf("%s: got %s, %q, %v", script, from, lines, err)
 		}
 		if took := time.Since(start); took > 10*time.Second {
@@ -148,8 +171,10 @@ func TestLog_journal(t *testing.T) {
 
 func TestServerTags(t *testing.T) {
 	t.Parallel()
-	s := systemWith(t, "multi_instance_name = postfix-out\n", "scache unix - - n - 1 scache -o syslog_name=special\n")
-	if got, want := s.ServerTags(), []string{"postfix-out/scache", "special/scache"}; !slices.Equal(got, want) {
+	s := systemWith(t, "multi_instance_name = postfix-out\n",
+		"scache unix - - n - 1 scache -o syslog_name=special\n")
+	got, want := s.ServerTags(), []string{"postfix-out/scache", "special/scache"}
+	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -105,7 +105,8 @@ func TestFactsOfAnInstallation(t *testing.T) {
 	if version, err := s.Version(); !version.Known() || err != nil {
 		t.Errorf("%s, %v", version, err)
 	}
-	if socket, err := s.Socket(); socket != filepath.Join(i.Dir, "queue/private/scache") || err != nil {
+	socket, err := s.Socket()
+	if socket != filepath.Join(i.Dir, "queue/private/scache") || err != nil {
 		t.Errorf("%s, %v", socket, err)
 	}
 	if owner, err := s.Owner(); owner != "postfix" || err != nil {
@@ -114,19 +115,22 @@ func TestFactsOfAnInstallation(t *testing.T) {
 	if err := s.Postfix("check"); err != nil {
 		t.Error(err)
 	}
-	if err := s.Postfix("nonsense"); err == nil || !strings.Contains(err.Error(), "postfix -c "+s.Directory+" nonsense: ") {
+	err = s.Postfix("nonsense")
+	if err == nil || !strings.Contains(err.Error(), "postfix -c "+s.Directory+" nonsense: ") {
 		t.Errorf("%v", err)
 	}
 	gone := filepath.Join(t.TempDir(), "gone")
-	if err := i.Configure(map[string]string{"multi_instance_directories": s.Directory + ", " + gone}); err != nil {
+	err = i.Configure(map[string]string{"multi_instance_directories": s.Directory + ", " + gone})
+	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := postfix.Open(s.Directory)
+	s, err = postfix.Open(s.Directory)
 	if err != nil {
 		t.Fatal(err)
 	}
 	present, missing, err := s.Instances()
-	if !slices.Equal(present, []string{s.Directory}) || !slices.Equal(missing, []string{gone}) || err != nil {
+	if !slices.Equal(present, []string{s.Directory}) || !slices.Equal(missing, []string{gone}) ||
+		err != nil {
 		t.Errorf("%q, %q, %v", present, missing, err)
 	}
 }
@@ -150,7 +154,8 @@ func TestPostfixWithin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.PostfixWithin(time.Second, "reload"); err == nil || !strings.Contains(err.Error(), "did not end within 1s") {
+	err = s.PostfixWithin(time.Second, "reload")
+	if err == nil || !strings.Contains(err.Error(), "did not end within 1s") {
 		t.Errorf("got %v", err)
 	}
 	pid, err := os.ReadFile(filepath.Join(bin, "pid"))
@@ -185,11 +190,14 @@ func TestPostfix_reasons(t *testing.T) {
 	}
 	log := filepath.Join(i.Dir, "maillog")
 	for script, want := range map[string]string{
-		`test -t 2 && echo "postfix: fatal: on a terminal" >&2; exit 1`:                                                    "exit status 1\npostfix: fatal: on a terminal",
-		`echo "postfix: info" >&2; echo "Nov 05 10:00:00 h postfix/postsuper[1]: fatal: in the log" >>` + log + `; exit 1`: "exit status 1\nfatal: in the log",
-		`(sleep 20; echo late >&2) & exit 3`:                                                                               "exit status 3",
+		`test -t 2 && echo "fatal: on a terminal" >&2; exit 1`: "exit status 1\nfatal: on a terminal",
+		`echo "postfix: info" >&2
+echo "Nov 05 10:00:00 h postfix/postsuper[1]: fatal: in the log" >>` + log + `
+exit 1`: "exit status 1\nfatal: in the log",
+		`(sleep 20; echo late >&2) & exit 3`: "exit status 3",
 	} {
-		if err := os.WriteFile(filepath.Join(bin, "postfix"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		err := os.WriteFile(filepath.Join(bin, "postfix"), []byte("#!/bin/sh\n"+script+"\n"), 0o755)
+		if err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Reload(); err == nil || !strings.HasSuffix(err.Error(), want) {

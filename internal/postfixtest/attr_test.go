@@ -70,7 +70,8 @@ func TestAttr_inAnotherProgram(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range map[string]string{
 		"main.go": program,
-		"go.mod":  "module example.test/program\n\ngo 1.26\n\nrequire scache v0.0.0\n\nreplace scache => " + here + "\n",
+		"go.mod": "module example.test/program\n\ngo 1.26\n\n" +
+			"require scache v0.0.0\n\nreplace scache => " + here + "\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)

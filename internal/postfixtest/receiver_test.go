@@ -130,7 +130,8 @@ func TestReceiver_limitsConnections(t *testing.T) {
 	call(t, r, "127.0.0.2").want(t, "220")
 	wantStats(t, r.Stats(), ReceiverStats{Open: 2, MaxOpen: 2, Connections: 3, Refused: 1})
 	wantStats(t, r.StatsAt("127.0.0.1"), ReceiverStats{MaxOpen: 1, Connections: 1})
-	wantStats(t, r.StatsAt("127.0.0.2"), ReceiverStats{Open: 2, MaxOpen: 2, Connections: 2, Refused: 1})
+	wantStats(t, r.StatsAt("127.0.0.2"),
+		ReceiverStats{Open: 2, MaxOpen: 2, Connections: 2, Refused: 1})
 	wantStats(t, r.StatsAt("127.0.0.3"), ReceiverStats{})
 }
 
@@ -159,7 +160,8 @@ func TestReceiver_limitsNewConnections(t *testing.T) {
 func TestReceiver_hangsUp(t *testing.T) {
 	t.Parallel()
 	r := startReceiver(t, ReceiverConfig{
-		MaxMessages: 1, IdleLimit: 50 * time.Millisecond, Replies: map[string]string{"VRFY": "421 no", "NOOP": "450 no"},
+		MaxMessages: 1, IdleLimit: 50 * time.Millisecond,
+		Replies: map[string]string{"VRFY": "421 no", "NOOP": "450 no"},
 	})
 	idle := call(t, r, "127.0.0.1")
 	idle.want(t, "220")

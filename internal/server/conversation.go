@@ -49,7 +49,8 @@ type conversation struct {
 }
 
 func newConversation(fd int) *conversation {
-	return &conversation{socket: fdpass.NewSocket(fd), session: fdpass.None, phase: handover.BetweenRequests}
+	return &conversation{socket: fdpass.NewSocket(fd),
+		session: fdpass.None, phase: handover.BetweenRequests}
 }
 
 // requestsPerTurn bounds how many requests of one client are answered while others wait.
@@ -80,8 +81,9 @@ func (c *conversation) endOnPanic() {
 
 // Errors that end a conversation.
 var (
-	errTimeout = errors.New("timeout: the client has stopped in the middle of a request (see ipc_timeout); connection closed")
-	errCutOff  = errors.New("the client has closed the connection in the middle of a request")
+	errTimeout = errors.New("timeout: the client has stopped in the middle of a request " +
+		"(see ipc_timeout); connection closed")
+	errCutOff = errors.New("the client has closed the connection in the middle of a request")
 )
 
 // turn reads once, processes the input, and writes once. While output is pending, nothing is
@@ -270,7 +272,8 @@ const (
 func (c *conversation) next() (list attr.List, size int, tooLong bool) {
 	size = c.scan.Size(c.unread)
 	switch {
-	case size == 0 && (len(c.unread) > maxRequest || c.tooLong || c.worker.pending.Load() > maxPending):
+	case size == 0 &&
+		(len(c.unread) > maxRequest || c.tooLong || c.worker.pending.Load() > maxPending):
 		c.tooLong = c.tooLong || len(c.unread) > len(c.worker.in)
 		if c.tooLong {
 			c.unread = c.scan.Discard(c.unread)
@@ -288,7 +291,8 @@ func (c *conversation) next() (list attr.List, size int, tooLong bool) {
 // refuseTooLong answers a list that was too long.
 func (c *conversation) refuseTooLong() {
 	c.refuseDescriptor()
-	c.warn(fmt.Errorf("%w: more than %d bytes, or too many from all clients together", attr.ErrTooLong, maxRequest))
+	c.warn(fmt.Errorf("%w: more than %d bytes, or too many from all clients together",
+		attr.ErrTooLong, maxRequest))
 	c.reply(control.Bad)
 }
 
@@ -375,7 +379,8 @@ func (c *conversation) wait() error {
 }
 
 func (c *conversation) inRequest() bool {
-	return c.phase != handover.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 || c.listing != nil
+	return c.phase != handover.BetweenRequests || len(c.unread) > 0 || len(c.unwritten) > 0 ||
+		c.listing != nil
 }
 
 // drop closes the session that the client has not received.
@@ -422,7 +427,8 @@ func (w *worker) remove(c *conversation) {
 // deservesWarning reports whether to log why a conversation has ended. A client may close the
 // connection between two requests, or without waiting for a reply.
 func deservesWarning(err error) bool {
-	return err != nil && err != io.EOF && !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET)
+	return err != nil && err != io.EOF && !errors.Is(err, syscall.EPIPE) &&
+		!errors.Is(err, syscall.ECONNRESET)
 }
 
 // warn logs an error of this client. The line has no name of the client: its socket

@@ -30,11 +30,17 @@ type turn struct {
 var fullConversation = []turn{
 	{say: `request\0find_dest\0label\0smtp\n[127.0.0.1]:3074\n\0\0`,
 		hear: `status\02\0property\0\0property\0\0\0`},
-	{say: `request\0save_dest\0ttl\02\0label\0smtp\n[127.0.0.1]:3074\n\0property\0destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\n\n\0label\0smtp\n127.0.0.1\n3074\n0\n\0\0`, hear: `status\00\0\0`},
-	{say: `request\0save_endp\0ttl\02\0label\0smtp\n127.0.0.1\n3074\n0\n\0property\0reuse_count=1\n\0\0`, hear: `dummy\0\0\0`},
+	{say: `request\0save_dest\0ttl\02\0label\0smtp\n[127.0.0.1]:3074\n\0` +
+		`property\0destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\n\n\0` +
+		`label\0smtp\n127.0.0.1\n3074\n0\n\0\0`,
+		hear: `status\00\0\0`},
+	{say: `request\0save_endp\0ttl\02\0label\0smtp\n127.0.0.1\n3074\n0\n\0` +
+		`property\0reuse_count=1\n\0\0`,
+		hear: `dummy\0\0\0`},
 	{say: `\0`, sends: true, hear: `status\00\0\0`},
 	{say: `request\0find_dest\0label\0smtp\n[127.0.0.1]:3074\n\0\0`,
-		hear: `status\00\0property\0destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\n\n\0property\0reuse_count=1\n\0\0`},
+		hear: `status\00\0property\0destination=[127.0.0.1]:3074\nhost_name=127.0.0.1\n\n\0` +
+			`property\0reuse_count=1\n\0\0`},
 	{say: `dummy\0\0\0`, hear: `\0`, receives: true},
 	{say: `dummy\0\0\0`},
 	{say: `request\0find_endp\0label\0smtp\n127.0.0.1\n3074\n0\n\0\0`,

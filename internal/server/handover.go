@@ -320,8 +320,11 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 	for _, w := range s.workers {
 		conversations = slices.AppendSeq(conversations, maps.Keys(w.clients))
 	}
-	slices.SortFunc(conversations, func(a, b *conversation) int { return cmp.Compare(a.number, b.number) })
-	state := &handover.State{Receivers: s.savedReceivers(), Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
+	slices.SortFunc(conversations, func(a, b *conversation) int {
+		return cmp.Compare(a.number, b.number)
+	})
+	state := &handover.State{Receivers: s.savedReceivers(),
+		Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
 	for _, c := range conversations {
 		state.Clients = append(state.Clients, c.saved())
 	}

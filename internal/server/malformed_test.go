@@ -19,7 +19,12 @@ import (
 
 func TestRequest_malformed(t *testing.T) {
 	t.Parallel()
-	const noReply, bad, badEndpoint, badDestination = "", `status\01\0\0`, `status\01\0property\0\0\0`, `status\01\0property\0\0property\0\0\0`
+	const (
+		noReply        = ""
+		bad            = `status\01\0\0`
+		badEndpoint    = `status\01\0property\0\0\0`
+		badDestination = `status\01\0property\0\0property\0\0\0`
+	)
 	for _, test := range []struct{ say, hear, warning string }{
 		{`\0`, noReply, "missing attribute request"},
 		{`label\0x\0\0`, noReply, `unexpected attribute "label"`},
@@ -32,27 +37,41 @@ func TestRequest_malformed(t *testing.T) {
 
 		{`request\0save_endp\0\0`, bad, "missing attribute ttl"},
 		{`request\0save_endp\0ttl\09\0label\0e\0\0`, bad, "missing attribute property"},
-		{`request\0save_endp\0label\0e\0property\0p\0\0`, bad, `unexpected attribute "label" (expecting: ttl)`},
-		{`request\0save_endp\0ttl\09\0property\0p\0label\0e\0\0`, bad, `unexpected attribute "property" (expecting: label)`},
-		{`request\0save_endp\0ttl\09\0label\0e\0property\0p\0label\0f\0\0`, bad, `unexpected attribute "label" (expecting: end of list)`},
+		{`request\0save_endp\0label\0e\0property\0p\0\0`, bad,
+			`unexpected attribute "label" (expecting: ttl)`},
+		{`request\0save_endp\0ttl\09\0property\0p\0label\0e\0\0`, bad,
+			`unexpected attribute "property" (expecting: label)`},
+		{`request\0save_endp\0ttl\09\0label\0e\0property\0p\0label\0f\0\0`, bad,
+			`unexpected attribute "label" (expecting: end of list)`},
 
 		{`request\0save_dest\0\0`, bad, "missing attribute ttl"},
 		{`request\0save_dest\0ttl\09\0label\0d\0property\0p\0\0`, bad, "missing attribute label"},
-		{`request\0save_dest\0ttl\09\0label\0d\0label\0e\0property\0p\0\0`, bad, `unexpected attribute "label" (expecting: property)`},
-		{`request\0save_dest\0ttl\09\0label\0d\0property\0p\0label\0e\0x\0\0\0`, bad, `unexpected attribute "x" (expecting: end of list)`},
+		{`request\0save_dest\0ttl\09\0label\0d\0label\0e\0property\0p\0\0`, bad,
+			`unexpected attribute "label" (expecting: property)`},
+		{`request\0save_dest\0ttl\09\0label\0d\0property\0p\0label\0e\0x\0\0\0`, bad,
+			`unexpected attribute "x" (expecting: end of list)`},
 
 		{`request\0find_endp\0\0`, badEndpoint, "missing attribute label"},
-		{`request\0find_endp\0property\0e\0\0`, badEndpoint, `unexpected attribute "property" (expecting: label)`},
-		{`request\0find_endp\0label\0e\0label\0f\0\0`, badEndpoint, `unexpected attribute "label" (expecting: end of list)`},
+		{`request\0find_endp\0property\0e\0\0`, badEndpoint,
+			`unexpected attribute "property" (expecting: label)`},
+		{`request\0find_endp\0label\0e\0label\0f\0\0`, badEndpoint,
+			`unexpected attribute "label" (expecting: end of list)`},
 		{`request\0find_dest\0\0`, badDestination, "missing attribute label"},
-		{`request\0find_dest\0{\0label\0d\0}\0\0`, badDestination, `unexpected attribute "{" (expecting: label)`},
-		{`request\0find_dest\0label\0d\0ttl\01\0\0`, badDestination, `unexpected attribute "ttl" (expecting: end of list)`},
+		{`request\0find_dest\0{\0label\0d\0}\0\0`, badDestination,
+			`unexpected attribute "{" (expecting: label)`},
+		{`request\0find_dest\0label\0d\0ttl\01\0\0`, badDestination,
+			`unexpected attribute "ttl" (expecting: end of list)`},
 	} {
 		testMalformed(t, test.say, test.hear, test.warning)
 	}
-	for _, ttl := range []string{"0", "2147483648", "4294967295", "4294967296", "99999999999999999999", "9x", "x", "", "+", "+1", " 1", "1.5", "0x1"} {
-		testMalformed(t, `request\0save_endp\0ttl\0`+ttl+`\0label\0e\0property\0p\0\0`, bad, "of attribute ttl")
-		testMalformed(t, `request\0save_dest\0ttl\0`+ttl+`\0label\0d\0property\0p\0label\0e\0\0`, bad, "of attribute ttl")
+	for _, ttl := range []string{
+		"0", "2147483648", "4294967295", "4294967296", "99999999999999999999",
+		"9x", "x", "", "+", "+1", " 1", "1.5", "0x1",
+	} {
+		testMalformed(t, `request\0save_endp\0ttl\0`+ttl+`\0label\0e\0property\0p\0\0`, bad,
+			"of attribute ttl")
+		testMalformed(t, `request\0save_dest\0ttl\0`+ttl+`\0label\0d\0property\0p\0label\0e\0\0`, bad,
+			"of attribute ttl")
 	}
 }
 
@@ -82,9 +101,10 @@ func testMalformed(t *testing.T, say, hear, warning string) {
 func TestRequest_tooLong(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
+	long := strings.Repeat("x", 4<<20)
 	for name, list := range map[string]string{
-		"in a value":          `request\0save_dest\0ttl\09\0label\0` + strings.Repeat("x", 4<<20) + `\0\0`,
-		"in a name":           strings.Repeat("x", 4<<20) + `\0\0\0`,
+		"in a value":          `request\0save_dest\0ttl\09\0label\0` + long + `\0\0`,
+		"in a name":           long + `\0\0\0`,
 		"in many attributes":  strings.Repeat(`a\0b\0`, 1<<19) + `\0`,
 		"in a table":          `{\0` + strings.Repeat(`a\0\0`, 1<<19) + `}\0\0`,
 		"beyond the size":     `label\0` + strings.Repeat("x", maxRequest) + `\0\0`,
@@ -216,7 +236,9 @@ func TestDescriptors_besideDummiesAreClosed(t *testing.T) {
 
 func TestSaveEndpoint_wantsOneDescriptor(t *testing.T) {
 	t.Parallel()
-	for _, beside := range []struct{ request, byte int }{{0, 0}, {0, 2}, {0, 3}, {1, 1}, {2, 0}, {2, 1}} {
+	for _, beside := range []struct{ request, byte int }{
+		{0, 0}, {0, 2}, {0, 3}, {1, 1}, {2, 0}, {2, 1},
+	} {
 		w := newWorld(t)
 		p := w.connect(t)
 		r, fd := testenv.Pipe(t)
@@ -265,7 +287,8 @@ func TestRequest_manyHalfRequests(t *testing.T) {
 		}
 		statuses[string(reply)]++
 	}
-	if statuses["status\x000\x00\x00"] < maxPending/size/3 || statuses["status\x001\x00\x00"] == 0 || len(statuses) != 2 {
+	if statuses["status\x000\x00\x00"] < maxPending/size/3 || statuses["status\x001\x00\x00"] == 0 ||
+		len(statuses) != 2 {
 		t.Errorf("got replies %v, want some requests refused", statuses)
 	}
 	if got := w.pending.Load(); got > int64(len(peers)*bufferSize) {

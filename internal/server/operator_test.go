@@ -250,7 +250,12 @@ func TestOperators_doNotCount(t *testing.T) {
 		"operator":  {func(c *client.Client) { c.Status() }, false},
 		"agent":     {func(c *client.Client) { c.FindEndpoint("x") }, true},
 		"no client": {func(*client.Client) {}, true},
-		"both":      {func(c *client.Client) { c.FindEndpoint("x"); c.Status(); c.FindEndpoint("x"); c.Status() }, false},
+		"both": {func(c *client.Client) {
+			c.FindEndpoint("x")
+			c.Status()
+			c.FindEndpoint("x")
+			c.Status()
+		}, false},
 	} {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		if err != nil {

@@ -184,7 +184,10 @@ func TestConversation_repliesToTheByte(t *testing.T) {
 	_, fd := testenv.Pipe(t)
 	defer unix.Close(fd)
 	for _, piece := range []int{1, 2, 3, 7, everything} { // as the client's bytes may arrive
-		for announce, announcement := range map[bool]string{true: `protocol\0connection_cache_protocol\0\0`, false: ""} {
+		for announce, announcement := range map[bool]string{
+			true:  `protocol\0connection_cache_protocol\0\0`,
+			false: "",
+		} {
 			w := newWorld(t)
 			w.Announce = announce
 			p := w.connect(t)
@@ -240,7 +243,8 @@ func TestStatistics_ofIntervals(t *testing.T) {
 			{"EEeee",
 				"address lookup hits=2 miss=1 success=66%|max simultaneous domains=0 addresses=1 connection=2"},
 			{"edEDddEe",
-				"domain lookup hits=1 miss=2 success=33%|address lookup hits=1 miss=1 success=50%|max simultaneous domains=1 addresses=1 connection=1"},
+				"domain lookup hits=1 miss=2 success=33%|address lookup hits=1 miss=1 success=50%|" +
+					"max simultaneous domains=1 addresses=1 connection=1"},
 			{"d", "domain lookup hits=0 miss=1 success=0%"},
 		} {
 			if interval.want != "" {
@@ -312,10 +316,8 @@ func TestPipelinedRequests_doNotStall(t *testing.T) {
 		w := newWorld(t)
 		p := w.connect(t)
 		p.say(strings.Repeat(wire(`request\0find_dest\0label\0d\0\0`), requests))
-		for start := time.Now(); w.Cache.Totals().Destination.Misses < int64(requests); time.Sleep(time.Millisecond) {
-			if time.Since(start) > 10*time.Second {
-				t.Fatalf("got %d of %d requests processed", w.Cache.Totals().Destination.Misses, requests)
-			}
-		}
+		testenv.Eventually(t, fmt.Sprintf("%d requests are processed", requests), func() bool {
+			return w.Cache.Totals().Destination.Misses == int64(requests)
+		})
 	}
 }

@@ -60,7 +60,9 @@ func (c *conversation) findLimited(q question) (s cache.Session, found, waits bo
 }
 
 // follow does what the limiter says: it may have a session for the client.
-func (c *conversation) follow(verdict receivers.Verdict, q question) (s cache.Session, found, waits bool) {
+func (c *conversation) follow(
+	verdict receivers.Verdict, q question,
+) (s cache.Session, found, waits bool) {
 	l := c.worker.limiter
 	for verdict == receivers.Take {
 		if q.byDestination {

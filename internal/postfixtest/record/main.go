@@ -45,7 +45,8 @@ var (
 	hexadecimal = regexp.MustCompile(`[0-9A-F]{2}`)
 )
 
-const legend = "# C1 is what client 1 says, and S1 what it hears: see internal/postfixtest/recording.go.\n"
+const legend = "# C1 is what client 1 says, and S1 what it hears: " +
+	"see internal/postfixtest/recording.go.\n"
 
 // limit bounds the time for a scenario.
 const limit = time.Minute

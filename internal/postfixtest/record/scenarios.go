@@ -27,8 +27,10 @@ var sinks = map[string]string{"first": "127.0.0.1", "second": "127.0.0.2"}
 
 // Domains that share an endpoint, and domains that do not.
 const (
-	transport = "inline:{ { one.test = smtp:[127.0.0.1]:2525 }, { alias.test = smtp:[localhost]:2525 }, { other.test = smtp:[127.0.0.2]:2525 }, " +
-		"{ both.test = smtp:[127.0.0.1]:2525, [127.0.0.2]:2525 }, { tls.test = smtp:[127.0.0.1]:2526 }, { lmtp.test = lmtp:inet:[127.0.0.1]:2525 } }"
+	transport = "inline:{ { one.test = smtp:[127.0.0.1]:2525 }, " +
+		"{ alias.test = smtp:[localhost]:2525 }, { other.test = smtp:[127.0.0.2]:2525 }, " +
+		"{ both.test = smtp:[127.0.0.1]:2525, [127.0.0.2]:2525 }, " +
+		"{ tls.test = smtp:[127.0.0.1]:2526 }, { lmtp.test = lmtp:inet:[127.0.0.1]:2525 } }"
 	cached = "127.0.0.1, localhost, 127.0.0.2"
 )
 
@@ -50,14 +52,17 @@ var scenarios = []scenario{
 	},
 	{
 		name: "many",
-		about: "A destination with two endpoints, one of which goes down for a while: its session is found dead. Then\n" +
-			"another destination has a session of that endpoint, too: it is found by the binding that is older.",
+		about: "A destination with two endpoints, one of which goes down for a while: " +
+			"its session is found dead. Then\n" +
+			"another destination has a session of that endpoint, too: " +
+			"it is found by the binding that is older.",
 		steps: []string{"mail both.test", "stop first", "mail both.test", "start first",
 			"mail alias.test", "mail both.test"},
 	},
 	{
-		name:     "clients",
-		about:    "Two messages at once, and so two sessions of an endpoint; then two more, one after the other. Each\nhas a client of its own.",
+		name: "clients",
+		about: "Two messages at once, and so two sessions of an endpoint; then two more, " +
+			"one after the other. Each\nhas a client of its own.",
 		settings: map[string]string{"max_use": "1"},
 		sink:     []string{"-w", "2"}, // in seconds of the clock
 		steps: []string{"begin one.test", "wait 1s", "mail one.test", "mail one.test",
