@@ -219,8 +219,7 @@ func TestReceivers_twoInstances(t *testing.T) {
 func TestReceivers_otherLimits(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	// On a busy machine, the receiver itself may notice a connection late.
-	period := time.Second / 2
+	const period = time.Second
 	m := limitedMail{
 		receiver: postfixtest.ReceiverConfig{MaxNew: 10, NewPeriod: period, MaxMessages: 5},
 		limits:   "new=10/1s, messages=5", messages: scaled(t, 200), domains: 20,

@@ -307,8 +307,13 @@ func (c *Cache) addBinding(label, property, endpoint []byte) *binding {
 
 // FindEndpoint takes the oldest live session of an endpoint out of the cache.
 func (c *Cache) FindEndpoint(label []byte) (found Session, ok bool) {
+	return c.findEndpoint(label, 1)
+}
+
+// findEndpoint is FindEndpoint. If it finds nothing, it counts this number of misses.
+func (c *Cache) findEndpoint(label []byte, misses int64) (found Session, ok bool) {
 	for {
-		found, ok = c.takeEndpoint(label)
+		found, ok = c.takeEndpoint(label, misses)
 		if !ok || c.confirm(found, &c.stats.Endpoint, nil) {
 			return found, ok
 		}
@@ -342,12 +347,12 @@ func (c *Cache) confirm(s Session, lookups *Lookups, destination []byte) bool {
 	return true
 }
 
-func (c *Cache) takeEndpoint(label []byte) (found Session, ok bool) {
+func (c *Cache) takeEndpoint(label []byte, misses int64) (found Session, ok bool) {
 	now := c.lock()
 	defer c.unlock()
 	s := c.endpoints.byLabel[string(label)].oldest(now)
 	if s == nil {
-		c.stats.Endpoint.Misses++
+		c.stats.Endpoint.Misses += misses
 		return Session{}, false
 	}
 	return s.take(now), true

@@ -292,15 +292,16 @@ func addrOf(a net.Addr) netip.Addr { return a.(*net.TCPAddr).AddrPort().Addr().U
 func (r *Receiver) admit(conn *net.TCPConn, host netip.Addr) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	now := time.Now()
-	r.begun = append(r.begun, now)
+	at := begunAt(conn)
+	i, _ := slices.BinarySearchFunc(r.begun, at, time.Time.Compare)
+	r.begun = slices.Insert(r.begun, i, at)
 	select {
 	case <-r.closed:
 		return false
 	default:
 	}
 	r.reap()
-	if r.full(conn) || r.tooFast(now) {
+	if r.full(conn) || r.tooFast(at) {
 		r.countLocked(host, func(s *ReceiverStats) { s.Refused++ })
 		return false
 	}
@@ -350,14 +351,37 @@ func closedByPeer(conn *net.TCPConn) (closed bool) {
 	return closed
 }
 
-// tooFast reports whether too many connections have begun, the present one included.
-func (r *Receiver) tooFast(now time.Time) bool {
+// begunAt returns when a connection has begun that was accepted just now. That can be long ago
+// where this process gets no processor time. The kernel knows: it received the last segment of
+// the handshake then, and nothing since, as the client waits for the greeting.
+func begunAt(conn *net.TCPConn) time.Time {
+	at := time.Now()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return at
+	}
+	raw.Control(func(fd uintptr) {
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err == nil {
+			at = at.Add(-time.Duration(info.Last_ack_recv) * time.Millisecond)
+		}
+	})
+	return at
+}
+
+// tooFast reports whether too many connections have begun within the period before the one
+// that has begun at this time.
+func (r *Receiver) tooFast(at time.Time) bool {
 	if r.config.MaxNew == 0 {
 		return false
 	}
-	old := func(t time.Time) bool { return now.Sub(t) < r.config.NewPeriod }
-	first := slices.IndexFunc(r.begun, old)
-	return len(r.begun)-first > r.config.MaxNew
+	n := 0
+	for _, begun := range r.begun {
+		if age := at.Sub(begun); age >= 0 && age < r.config.NewPeriod {
+			n++
+		}
+	}
+	return n > r.config.MaxNew
 }
 
 // release counts a connection that has ended.

@@ -315,3 +315,29 @@ func TestReceiver_port(t *testing.T) {
 		t.Error("a port that is taken: got no error, want one")
 	}
 }
+
+// TestBegunAt_isWhenTheClientConnected, however late the connection is accepted.
+func TestBegunAt_isWhenTheClientConnected(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	connected := time.Now()
+	const late, precision = 200 * time.Millisecond, 20 * time.Millisecond
+	time.Sleep(late)
+	conn, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if got := begunAt(conn.(*net.TCPConn)); got.Sub(connected) > precision {
+		t.Errorf("got %v after the client has connected, want at most %v", got.Sub(connected), precision)
+	}
+}

@@ -395,7 +395,8 @@ func (s *Set) schedule(now time.Duration, d *Decisions) {
 		for _, c := range r.waiters[:1] {
 			wake = min(wake, c.until)
 		}
-		if n := len(r.begun) - r.limits.New; r.limits.New > 0 && n >= 0 {
+		n := len(r.begun) + len(r.promises) - r.limits.New
+		if r.limits.New > 0 && n >= 0 && n < len(r.begun) {
 			wake = min(wake, r.begun[n]+r.newTime())
 		}
 		if len(r.promises) > 0 {
@@ -555,13 +556,13 @@ func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
 	changed := false
 	for k, found := range n.found {
 		if r := s.receivers[k]; r != nil {
-			changed = s.count(r, found) || changed
+			changed = s.count(r, found, n) || changed
 		}
 	}
 	if s.last != nil {
 		for k := range s.last.found {
 			if r := s.receivers[k]; r != nil && n.found[k] == nil {
-				changed = s.count(r, nil) || changed
+				changed = s.count(r, nil, n) || changed
 			}
 		}
 	}
@@ -581,29 +582,32 @@ func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
 	return d
 }
 
-// count compares the connections to a receiver with those of the snapshot before. Each
-// new one keeps a promise. It reports whether there is any change.
-func (s *Set) count(r *receiver, found map[uint64]struct{}) (changed bool) {
+// count compares the connections to a receiver with those of the snapshot before. Each new
+// one keeps a promise, if there is any, and has just begun. Without a promise it is of another
+// program, and may have begun at any time since the snapshot before. count reports whether
+// there is any change.
+func (s *Set) count(r *receiver, found map[uint64]struct{}, n *Snapshot) (changed bool) {
 	changed = len(found) != r.open
-	if s.last != nil {
-		for cookie := range found {
-			if _, seen := r.seen[cookie]; !seen {
-				changed = true
-				r.keepPromise(s.now)
+	isComparable := s.last != nil && s.covered == len(n.Ports)
+	for cookie := range found {
+		if _, seen := r.seen[cookie]; isComparable && !seen {
+			changed = true
+			if len(r.promises) > 0 || n.begun-s.last.begun <= recentCount {
+				r.begin(s.now)
 			}
+			r.keepPromise()
 		}
 	}
-	r.open, r.seen = len(found), found
+	if r.open, r.seen = len(found), found; changed {
+		r.prune(s.now)
+	}
 	return changed
 }
 
 // keepPromise finds the promise that a new connection has kept: one whose client has
 // connected by now, as no other connection will keep it. Else it is the oldest one, so
 // that those that are left last longest. If that is a mistake, endPromise corrects it.
-func (r *receiver) keepPromise(now time.Duration) {
-	if len(r.promises) > 0 {
-		r.begin(now)
-	}
+func (r *receiver) keepPromise() {
 	i := slices.IndexFunc(r.promises, func(p *promise) bool { return p.done })
 	switch {
 	case i >= 0:

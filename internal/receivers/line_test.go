@@ -388,6 +388,62 @@ func TestNew_perTime(t *testing.T) {
 	}
 }
 
+// TestNew_ofOtherPrograms has connections begin that no client was told to open. One that may
+// have begun long ago does not count.
+func TestNew_ofOtherPrograms(t *testing.T) {
+	t.Parallel()
+	const longAgo, justNow = time.Minute, 10 * time.Millisecond
+	for _, test := range []struct {
+		since time.Duration
+		want  Verdict
+	}{{longAgo, NotFound}, {justNow, Wait}} {
+		b := newBench(t, "{ a, 192.0.2.0/24, new=3/10s }")
+		b.count()
+		b.ask(b.client(), label("192.0.2.1"))
+		b.open("192.0.2.1", 1)
+		b.count()
+		b.pass(test.since)
+		b.open("192.0.2.1", 2)
+		b.count()
+		b.wantVerdict(test.since.String(), b.ask(b.client(), label("192.0.2.1")), test.want)
+	}
+}
+
+// TestNew_wakesInTime has a connection that has begun, and another one that was promised, so
+// that a client waits for the time of the first.
+func TestNew_wakesInTime(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, new=2/10s }", func(c *Config) { c.Wait = time.Minute })
+	b.count()
+	b.ask(b.client(), label("192.0.2.1"))
+	b.open("192.0.2.1", 1)
+	b.count()
+	begun := b.now
+	b.pass(10 * time.Second)
+	b.ask(b.client(), label("192.0.2.1"))
+	third := b.client()
+	b.wantVerdict("third", b.ask(third, label("192.0.2.1")), Wait)
+	if want := begun + b.set.receivers[key{}].newTime(); b.last.Wake != want {
+		t.Errorf("got wake %v, want %v", b.last.Wake, want)
+	}
+}
+
+// TestCount_morePorts has a count with more ports than the one before: its connections may be
+// old, and keep no promise.
+func TestCount_morePorts(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, connections=4 }")
+	first, second := b.client(), b.client()
+	b.count()
+	b.ask(first, label("192.0.2.1"))
+	b.open("192.0.2.1", 2)
+	b.ask(second, "smtp\n192.0.2.2\n587\n0\n")
+	b.wantAnswers("other port", b.count(), Answer{Client: second})
+	if r := b.set.receivers[key{}]; len(r.promises) != 2 {
+		t.Errorf("got %d promises left, want 2", len(r.promises))
+	}
+}
+
 func TestWaiters_bound(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "{ a, 192.0.2.0/24, connections=1 }", func(c *Config) { c.Waiters = 1 })

@@ -26,6 +26,7 @@ type world struct {
 	counting *Snapshot
 	estimate bool
 	limit    int
+	begun    []time.Duration // when connections began, without those after overflows
 
 	destinations [][]string
 }
@@ -241,6 +242,9 @@ func (w *world) connect(a *agent) {
 	w.cookie++
 	label := endpointOf(w.destinations[a.destination][a.order[0]])
 	remote, _ := endpointAddress([]byte(label))
+	if !a.extra {
+		w.begun = append(w.begun, w.now)
+	}
 	w.kernel[w.cookie] = &socket{remote: remote, label: label, extra: a.extra}
 	w.log(a, "connect to %q", label)
 	w.got(a, w.cookie, label)
@@ -322,6 +326,12 @@ func (w *world) check() {
 			open, w.limit, extra)
 	}
 	for _, r := range w.set.receivers {
+		n := r.limits.New
+		if last := len(w.begun) - 1; n > 0 && last >= n && !w.estimate &&
+			w.begun[last]-w.begun[last-n] < r.limits.NewTime {
+			w.t.Fatalf("%d connections have begun within %v, want at most %d",
+				n+1, w.begun[last]-w.begun[last-n], n)
+		}
 		for i, c := range r.waiters {
 			if w.now > c.until+time.Millisecond {
 				w.t.Fatalf("a client has waited for %v, want at most %v",

@@ -89,7 +89,7 @@ func TestServer_sessionLimitFollowsClients(t *testing.T) {
 	t.Parallel()
 	const files, clients = 10, 7
 	w := newWorld(t)
-	w.SessionLimit = func(clients int) int { return files - clients }
+	w.SessionLimit = func(clients, _ int) int { return files - clients }
 	fill := func() (sessions int) {
 		for i := range files + 1 {
 			_, fd := testenv.Pipe(t)

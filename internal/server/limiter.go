@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,14 @@ type limiter struct {
 	cache *cache.Cache
 	loop  *eventloop.Loop // watches processes
 
+	// watchers is the number of descriptors of processes, and countWatcher is called when it
+	// has changed: sessions leave room for them.
+	watchers     atomic.Int64
+	countWatcher func()
+
+	// openProcess returns a descriptor that can be read when a process has ended.
+	openProcess func(pid int) (fd int, err error)
+
 	running  sync.WaitGroup
 	restored chan struct{} // has an element when a state has been received
 	stopping chan struct{}
@@ -51,7 +60,8 @@ func newLimiter(s *Server, clock func() time.Duration) *limiter {
 		Set: s.Receivers, clock: clock, count: s.CountConnections, log: s.Log, cache: s.Cache,
 		loop: s.workers[0].loop, stopping: make(chan struct{}),
 		restored: make(chan struct{}, 1), counts: make(chan struct{}, 1), closes: make(chan struct{}, 1),
-		watched: map[int]*processWatch{}, claims: claims{},
+		watched: map[int]*processWatch{}, claims: claims{}, countWatcher: s.limitSessions,
+		openProcess: func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 	}
 	l.timer = time.AfterFunc(time.Hour, l.tick)
 	l.timer.Stop()
@@ -60,7 +70,7 @@ func newLimiter(s *Server, clock func() time.Duration) *limiter {
 	return l
 }
 
-// stop returns when nothing is carried out any more.
+// stop returns when nothing is carried out any more. Loops do not run any more.
 func (l *limiter) stop() {
 	close(l.stopping)
 	l.running.Wait()
@@ -68,6 +78,11 @@ func (l *limiter) stop() {
 	defer l.mu.Unlock()
 	l.timer.Stop()
 	l.wake = 1 // earlier than all that may come
+	for _, p := range l.watched {
+		if p.fd != fdpass.None {
+			unix.Close(p.fd)
+		}
+	}
 }
 
 // stateReceived tells that the state of another process is there.
@@ -232,8 +247,9 @@ func (l *limiter) watch(pid int) {
 // begin is called by the loop.
 func (p *processWatch) begin() {
 	var err error
-	if p.fd, err = unix.PidfdOpen(p.pid, 0); err == nil {
+	if p.fd, err = p.limiter.openProcess(p.pid); err == nil {
 		if err = p.limiter.loop.Add(&p.Watch, p.fd, p); err == nil {
+			p.limiter.addWatcher(+1)
 			return
 		}
 		unix.Close(p.fd)
@@ -250,7 +266,13 @@ func (p *processWatch) begin() {
 func (p *processWatch) Ready() {
 	p.Remove()
 	unix.Close(p.fd)
+	p.limiter.addWatcher(-1)
 	p.ended()
+}
+
+func (l *limiter) addWatcher(n int64) {
+	l.watchers.Add(n)
+	l.countWatcher()
 }
 
 // TimedOut is called by the loop, and never: there is no timeout.

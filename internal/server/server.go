@@ -63,8 +63,9 @@ type Server struct {
 	OnPanic func()
 
 	// SessionLimit returns how many sessions may be cached while this number of
-	// clients is connected. If it is nil, there is no limit.
-	SessionLimit func(clients int) int
+	// clients is connected, and this number of descriptors is in use for other
+	// things. If it is nil, there is no limit.
+	SessionLimit func(clients, others int) int
 
 	// These are for the reply to the request status.
 	Version       string
@@ -302,9 +303,20 @@ func (s *Server) unregister() { s.countClients(-1) }
 
 func (s *Server) countClients(more int64) {
 	s.clients.Add(more)
-	if s.SessionLimit != nil {
-		s.Cache.SetLimit(func() int { return s.SessionLimit(int(s.clients.Load())) })
+	s.limitSessions()
+}
+
+func (s *Server) limitSessions() {
+	if s.SessionLimit == nil {
+		return
 	}
+	s.Cache.SetLimit(func() int {
+		others := 0
+		if s.limiter != nil {
+			others = int(s.limiter.watchers.Load())
+		}
+		return s.SessionLimit(int(s.clients.Load()), others)
+	})
 }
 
 // Clients returns how many clients are connected.

@@ -35,7 +35,10 @@ type world struct {
 	alive func(fd int) bool // reports whether a session can still be used
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldWith(t, func(*world) {}) }
+
+// newWorldWith returns a world that is prepared before its server starts.
+func newWorldWith(t testing.TB, prepare func(*world)) *world {
 	w := &world{alive: func(int) bool { return true }}
 	now := func() time.Duration { return time.Duration(w.now.Load()) }
 	w.Server = &Server{Log: maillog.New(w), Timeout: time.Minute, Hits: NewHits(now)}
@@ -56,6 +59,7 @@ func newWorld(t testing.TB) *world {
 		},
 	})
 	t.Cleanup(func() { w.Cache.Clear() })
+	prepare(w)
 	start := time.Now()
 	if err := w.Start(2, func() time.Duration { return time.Since(start) }); err != nil {
 		t.Fatal(err)

@@ -56,10 +56,15 @@ func (c *conversation) findLimited(q question) (s cache.Session, found, waits bo
 		verdict, d = l.FindEndpoint(c.client, l.clock(), q.label)
 	}
 	l.carryOut(d)
+	if verdict == receivers.NotFound {
+		return s, false, false
+	}
+	l.cache.UncountMiss(q.byDestination) // this lookup goes on
 	return c.follow(verdict, q)
 }
 
-// follow does what the limiter says: it may have a session for the client.
+// follow does what the limiter says: it may have a session for the client. A lookup that waits
+// counts once, when it ends.
 func (c *conversation) follow(
 	verdict receivers.Verdict, q question,
 ) (s cache.Session, found, waits bool) {
@@ -68,7 +73,7 @@ func (c *conversation) follow(
 		if q.byDestination {
 			s, found = l.cache.FindBound(q.label, c.client.Given())
 		} else {
-			s, found = l.cache.FindEndpoint(q.label)
+			s, found = l.cache.FindAgain(q.label)
 		}
 		var d receivers.Decisions
 		verdict, d = l.Served(c.client, l.clock(), found)
@@ -76,6 +81,9 @@ func (c *conversation) follow(
 		if found {
 			return s, true, false
 		}
+	}
+	if verdict == receivers.NotFound {
+		l.cache.CountMiss(q.byDestination)
 	}
 	return s, false, verdict == receivers.Wait
 }

@@ -1,0 +1,360 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"scache/internal/cache"
+	"scache/internal/receivers"
+	"scache/internal/testenv"
+)
+
+// A kernel has the connections that it tells a limiter.
+type kernel struct {
+	mu    sync.Mutex
+	err   error
+	open  map[uint64]netip.AddrPort
+	calls int
+}
+
+func (k *kernel) set(err error, remotes ...string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.err, k.open = err, map[uint64]netip.AddrPort{}
+	for i, remote := range remotes {
+		k.open[uint64(i)] = netip.MustParseAddrPort(remote)
+	}
+}
+
+func (k *kernel) count(ports []uint16, add func(netip.AddrPort, uint64)) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.calls++
+	for cookie, remote := range k.open {
+		if slices.Contains(ports, remote.Port()) {
+			add(remote, cookie)
+		}
+	}
+	return k.err
+}
+
+// counts returns how often connections were counted.
+func (k *kernel) counts() int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.calls
+}
+
+const limitedEndpoint = `smtp\n192.0.2.7\n25\n0\n`
+
+// newLimitedWorld has a receiver that allows one connection.
+func newLimitedWorld(t *testing.T, k *kernel) *world {
+	return newWorldWith(t, func(w *world) {
+		rules, err := receivers.Parse("{ one, 192.0.2.7, connections=1 }")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Receivers = receivers.New(receivers.Config{Rules: rules, Wait: 30 * time.Second})
+		w.CountConnections = k.count
+		w.Discard = func(all []cache.Ended) {
+			for _, e := range all {
+				unix.Close(e.FD)
+			}
+		}
+	})
+}
+
+// ready ends the time in which the state of an earlier process is awaited.
+func (w *world) ready() { w.limiter.stateReceived() }
+
+func (w *world) wantWaiting(t *testing.T, n int) {
+	t.Helper()
+	testenv.Eventually(t, fmt.Sprintf("%d clients wait", n), func() bool {
+		return w.Receivers.Stats(w.limiter.clock())[0].Waiting == n
+	})
+}
+
+func (p *peer) ask(request, label string) {
+	p.say(`request\0` + request + `\0label\0` + label + `\0\0`)
+}
+
+// TestLimiter_clientWaitsForRoom has a connection of another program, which ends. The lookup
+// is one miss.
+func TestLimiter_clientWaitsForRoom(t *testing.T) {
+	t.Parallel()
+	k := &kernel{}
+	k.set(nil, "192.0.2.7:25")
+	w := newLimitedWorld(t, k)
+	w.ready()
+	p := w.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	w.wantWaiting(t, 1)
+	k.set(nil)
+	p.hear(`status\02\0property\0\0\0`)
+	if got, want := w.Cache.Totals().Endpoint, (cache.Lookups{Misses: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestLimiter_sessionForAClientThatWaits has another client save one. The lookup is one hit,
+// and no miss.
+func TestLimiter_sessionForAClientThatWaits(t *testing.T) {
+	t.Parallel()
+	k := &kernel{}
+	k.set(nil, "192.0.2.7:25")
+	w := newLimitedWorld(t, k)
+	w.ready()
+	p, other := w.connect(t), w.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	w.wantWaiting(t, 1)
+	other.save(limitedEndpoint, testenv.NewDescriptor(t))
+	p.hear(`status\00\0property\0of ` + limitedEndpoint + `\0\0`)
+	if got, want := w.Cache.Totals().Endpoint, (cache.Lookups{Hits: 1}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestLimiter_clientGone has a client hang up while it waits. That is no lookup at all.
+func TestLimiter_clientGone(t *testing.T) {
+	t.Parallel()
+	k := &kernel{}
+	k.set(nil, "192.0.2.7:25")
+	w := newLimitedWorld(t, k)
+	w.ready()
+	p := w.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	w.wantWaiting(t, 1)
+	p.leave()
+	w.wantWaiting(t, 0)
+	if got := w.Cache.Totals().Endpoint; got != (cache.Lookups{}) {
+		t.Errorf("got %+v, want none", got)
+	}
+}
+
+// TestLimiter_countFails has the kernel fail for a while: the client waits on, and nothing is
+// estimated.
+func TestLimiter_countFails(t *testing.T) {
+	t.Parallel()
+	k := &kernel{}
+	k.set(unix.ENOBUFS)
+	w := newLimitedWorld(t, k)
+	w.ready()
+	p := w.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	testenv.Eventually(t, "it is counted again", func() bool { return k.counts() > 3 })
+	w.wantWaiting(t, 1)
+	k.set(nil)
+	p.hear(`status\02\0property\0\0\0`)
+	if w.Receivers.Stats(w.limiter.clock())[0].Estimate {
+		t.Error("connections are estimated after a failure that passes")
+	}
+	if lines := w.logged(); len(lines) > 0 {
+		t.Errorf("got %q, want no warnings", lines)
+	}
+}
+
+// TestLimiter_cannotCount has a kernel that does not count: one warning, and an estimate.
+func TestLimiter_cannotCount(t *testing.T) {
+	t.Parallel()
+	k := &kernel{}
+	k.set(fmt.Errorf("%w: %w", ErrCannotCount, unix.EPERM))
+	w := newLimitedWorld(t, k)
+	w.ready()
+	p, second := w.connect(t), w.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	p.hear(`status\02\0property\0\0\0`)
+	// All peers are this process, which begins another delivery.
+	second.ask("find_endp", limitedEndpoint)
+	w.wantWaiting(t, 1)
+	p.ask("find_dest", `smtp\nother\n`)
+	p.hear(`status\02\0property\0\0property\0\0\0`)
+	second.hear(`status\02\0property\0\0\0`)
+	w.wantWarning(t, "connections to receivers are estimated from now on")
+	if !w.Receivers.Stats(w.limiter.clock())[0].Estimate {
+		t.Error("connections are not estimated")
+	}
+}
+
+// TestLimiter_watchesProcesses waits for the end of a process, with descriptors of processes
+// and without. They take room from sessions.
+func TestLimiter_watchesProcesses(t *testing.T) {
+	t.Parallel()
+	for name, open := range map[string]func(int) (int, error){
+		"pidfd":         nil,
+		"no descriptor": func(int) (int, error) { return -1, unix.EMFILE },
+		"old kernel":    func(int) (int, error) { return -1, unix.ENOSYS },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const files = 10
+			w := newLimitedWorld(t, &kernel{err: errors.New("not now")})
+			w.SessionLimit = func(_, others int) int { return files - others }
+			if open != nil {
+				w.limiter.openProcess = open
+			}
+			process := exec.Command("sleep", "1000")
+			if err := process.Start(); err != nil {
+				t.Fatal(err)
+			}
+			w.limiter.carryOut(receivers.Decisions{Watch: []int{process.Process.Pid, process.Process.Pid}})
+			watched := func() int {
+				w.limiter.mu.Lock()
+				defer w.limiter.mu.Unlock()
+				return len(w.limiter.watched)
+			}
+			if got := watched(); got != 1 {
+				t.Errorf("got %d processes watched, want 1", got)
+			}
+			wantLimit := func(want int) {
+				t.Helper()
+				testenv.Eventually(t, fmt.Sprintf("%d sessions may be cached", want),
+					func() bool { return w.Cache.Limit() == want })
+			}
+			if open == nil {
+				wantLimit(files - 1)
+			}
+			process.Process.Kill()
+			process.Wait()
+			testenv.Eventually(t, "the end is noticed", func() bool { return watched() == 0 })
+			if open == nil {
+				wantLimit(files)
+			}
+		})
+	}
+}
+
+// TestLimiter_stopsWhileItWatches leaves no descriptor of a process.
+func TestLimiter_stopsWhileItWatches(t *testing.T) {
+	t.Parallel()
+	process := exec.Command("sleep", "1000")
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer process.Wait()
+	defer process.Process.Kill()
+	var fd int
+	var inode uint64
+	t.Run("server", func(t *testing.T) { // at its end, the server stops
+		w := newLimitedWorld(t, &kernel{})
+		opened := make(chan error)
+		w.limiter.openProcess = func(int) (copied int, err error) {
+			defer func() { opened <- err }()
+			r, _ := testenv.Pipe(t) // instead, as pipes can be told apart
+			inode = testenv.Inode(t, r)
+			fd, err = unix.FcntlInt(uintptr(r), unix.F_DUPFD_CLOEXEC, 0)
+			return fd, err
+		}
+		w.limiter.carryOut(receivers.Decisions{Watch: []int{process.Process.Pid}})
+		if err := <-opened; err != nil {
+			t.Fatal(err)
+		}
+	})
+	if isOpen(fd, inode) {
+		t.Error("the descriptor is still open")
+	}
+}
+
+func isOpen(fd int, inode uint64) bool {
+	var s unix.Stat_t
+	return unix.Fstat(fd, &s) == nil && s.Ino == inode
+}
+
+// TestClaims_oneServerAtATime has two servers that claim the same receivers.
+func TestClaims_oneServerAtATime(t *testing.T) {
+	t.Parallel()
+	name := func(n int) string { return fmt.Sprint(t.Name(), n) }
+	shared := func(promised ...int) (all []receivers.Shared) {
+		for n, p := range promised {
+			all = append(all, receivers.Shared{Name: name(n), Limit: 1, Promised: p})
+		}
+		return all
+	}
+	a, b := claims{}, claims{}
+	t.Cleanup(func() { a.release(nil); b.release(nil) })
+	want := func(got map[string]bool, numbers ...int) {
+		t.Helper()
+		var names []string
+		for _, n := range numbers {
+			names = append(names, name(n))
+		}
+		var all []string
+		for n := range got {
+			all = append(all, n)
+		}
+		if slices.Sort(all); !slices.Equal(all, names) {
+			t.Errorf("got %v, want %v", all, names)
+		}
+	}
+	want(a.claim(shared(0)), 0)
+	want(b.claim(shared(0, 0)), 1)
+	want(a.claim(shared(0, 0)), 0)
+	a.release(shared(2)) // connections are promised
+	want(b.claim(shared(0)))
+	a.release(shared(0))
+	want(b.claim(shared(0)), 0)
+	b.release(nil)
+	want(a.claim(shared(0, 0)), 0, 1)
+}
+
+// TestClaims_ofAnotherUser has a user who is no server take the name of a claim: that must not
+// stop mail.
+func TestClaims_ofAnotherUser(t *testing.T) {
+	testenv.SkipShort(t)
+	t.Parallel()
+	name := t.Name()
+	bound := make(chan error)
+	done := make(chan struct{})
+	defer close(done)
+	go asOtherUser(func() {
+		fd, err := bindName(claimName(name))
+		bound <- err
+		if err == nil {
+			<-done
+			unix.Close(fd)
+		}
+	})
+	if err := <-bound; err != nil {
+		t.Fatal(err)
+	}
+	c := claims{}
+	defer c.release(nil)
+	if got := c.claim([]receivers.Shared{{Name: name, Limit: 1}}); !got[name] {
+		t.Error("a name that another user has bound stops connections to a receiver")
+	}
+}
+
+// TestClaimName_fits: names of receivers have up to 64 characters, and an address can follow.
+func TestClaimName_fits(t *testing.T) {
+	t.Parallel()
+	long := claimName(strings.Repeat("x", 200))
+	fd, err := bindName(long + fmt.Sprint(unix.Getpid()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(fd)
+	if claimName("a") == claimName("b") {
+		t.Error("two receivers have the same name")
+	}
+}
+
+// asOtherUser runs a function on a thread of its own, as another user than root.
+func asOtherUser(f func()) {
+	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	const user = 65534
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, user, user, user); errno != 0 {
+		panic(errno)
+	}
+	f()
+}
