@@ -36,6 +36,8 @@ type limitedMail struct {
 	transports []string          // that the domains use in turns, if not smtp alone
 	main       map[string]string // more of main.cf
 	reload     time.Duration     // interval of reloads, or 0
+	scache     string            // binary, if not ours
+	master     string            // more of master.cf
 }
 
 // start starts a receiver.
@@ -67,7 +69,8 @@ func (m *limitedMail) config(port int) postfixtest.Config {
 	}
 	members := cmp.Or(m.members, strings.Join(m.receiver.Hosts, " "))
 	main := map[string]string{
-		"connection_cache_receivers":            fmt.Sprintf("{ test, %s, %s }", members, m.limits),
+		// Servers of other tests do not have the same receiver.
+		"connection_cache_receivers":            fmt.Sprintf("{ test%d, %s, %s }", port, members, m.limits),
 		"connection_cache_protocol_timeout":     "60s",
 		"smtp_connection_cache_destinations":    "static:all",
 		"default_process_limit":                 "100",
@@ -75,7 +78,9 @@ func (m *limitedMail) config(port int) postfixtest.Config {
 		"transport_maps":                        "inline:{" + transports + " }",
 	}
 	maps.Copy(main, m.main)
-	return postfixtest.Config{Scache: binary, Chroot: "y", Main: main, Hosts: hosts}
+	return postfixtest.Config{
+		Scache: cmp.Or(m.scache, binary), Chroot: "y", Main: main, Master: m.master, Hosts: hosts,
+	}
 }
 
 // deliver delivers the mail by a new instance, and returns the time it took.

@@ -31,13 +31,15 @@ type explanation struct {
 	entry      postfix.Entry     // of the service
 	protocol   string            // smtp or lmtp
 	parameters map[string]string // of the service, without the protocol in front
+	always     bool              // the service saves all connections to the next hop
+	receivers  map[string]bool   // names of those to which the next hop leads
 }
 
 // explainSteps are called one after the other, until one returns false: without its result,
 // the next steps make no sense.
 var explainSteps = []func(*explanation) (proceed bool){
 	(*explanation).route, (*explanation).agent, (*explanation).caching, (*explanation).times,
-	(*explanation).tls, (*explanation).sasl, (*explanation).seen,
+	(*explanation).tls, (*explanation).sasl, (*explanation).seen, (*explanation).limits,
 }
 
 func newExplainCommand(c *site) *cobra.Command {
@@ -197,10 +199,10 @@ func (e *explanation) caching() bool {
 	destinations := e.parameters["connection_cache_destinations"]
 	demandName := e.name("connection_cache_on_demand")
 	listName := e.name("connection_cache_destinations")
-	always := e.isListed(destinations, host(strings.TrimPrefix(e.Nexthop, "unix:")))
+	e.always = e.isListed(destinations, host(strings.TrimPrefix(e.Nexthop, "unix:")))
 	onDemand := e.parameters["connection_cache_on_demand"] == "yes"
 	switch {
-	case always:
+	case e.always:
 		e.ok("caching", "always: the next hop is in %s", listName)
 	case onDemand:
 		e.note("caching", "if mail comes often, but one message at a time, add the next hop to "+listName,
@@ -322,7 +324,7 @@ func (e *explanation) sasl() bool {
 	return true
 }
 
-// seen adds what the cache has counted for the next hop.
+// seen adds what the cache has counted for the next hop, and finds its receivers.
 func (e *explanation) seen() bool {
 	var byLevel [2][]control.Hits
 	var all contents
@@ -356,9 +358,16 @@ func (e *explanation) seen() bool {
 		}
 	}
 	idle := 0
+	e.receivers = map[string]bool{}
 	for _, s := range all.Sessions {
 		if bound[s.Endpoint] || mine(s.Endpoint) {
 			idle++
+			e.receivers[s.Receiver] = true
+		}
+	}
+	for _, h := range byLevel[1] {
+		if bound[h.Label] || mine(h.Label) {
+			e.receivers[h.Receiver] = true
 		}
 	}
 	e.ok("cache", "%d connections are idle in the cache now", idle)

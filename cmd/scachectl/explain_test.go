@@ -59,6 +59,34 @@ func TestExplain_askedOfARunningSystem(t *testing.T) {
 	wantError(t, []string{"--socket", "/x", "explain", "x.test"}, "--socket")
 }
 
+// TestExplain_receiver names the receiver of a next hop, and what keeps its limits from having
+// an effect.
+func TestExplain_receiver(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.configure(map[string]string{
+		"connection_cache_receivers": "{ far, 192.0.2.0/24, connections=2 }" +
+			" { near, 127.0.0.1, connections=3 }",
+		"transport_maps": "inline:{ { unknown.test = smtp:[192.0.2.9] } { other.test = smtp:[x.test] } }",
+	})
+	must(t, "-c", s.etc, "enable")
+	s.start()
+	s.send()
+	got := explainLines(t, s, "recipient@example.test")
+	wantMatch(t, got, `^ok +receiver +near \(connections=3\): \d+ connections are open, and 0 clients wait`,
+		`^note +receiver +an agent waits at most 4s .*\n.*connection_cache_protocol_timeout to 60s`)
+	if strings.Contains(got, "without a question") {
+		t.Errorf("got %s, but the next hop is cached always", got)
+	}
+	wantMatch(t, explainLines(t, s, "192.0.2.7"), `^ok +receiver +far \(connections=2\): 0 `,
+		`^note +receiver +the first messages connect without a question`)
+	wantMatch(t, explainLines(t, s, "unknown.test"), `^ok +receiver +far `)
+	wantMatch(t, explainLines(t, s, "other.test"), `^note +receiver +none is known`)
+	s.configure(map[string]string{"connection_cache_receivers": ""})
+	must(t, "-c", s.etc, "restart")
+	wantMatch(t, explainLines(t, s, "example.test"), `^ok +receiver +no receiver has limits`)
+}
+
 // TestExplain_configurations has a system that does not run: what main.cf tells is all there is.
 func TestExplain_configurations(t *testing.T) {
 	t.Parallel()

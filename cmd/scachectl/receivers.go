@@ -68,15 +68,20 @@ there are limits or not: they show whom to limit. That does not ask the server.`
 }
 
 func (c *site) receivers() (all []shownReceiver, err error) {
-	all = []shownReceiver{} // not null
-	err = c.ask(func(cl *client.Client) error {
-		list, err := cl.Receivers()
-		for _, r := range list {
-			waited, _ := histogram.Parse(r.Waited) // of a false server, none
-			all = append(all, shownReceiver{r, waited})
-		}
+	err = c.ask(func(cl *client.Client) (err error) {
+		all, err = receiversOf(cl)
 		return err
 	})
+	return all, err
+}
+
+func receiversOf(cl *client.Client) ([]shownReceiver, error) {
+	all := []shownReceiver{} // not null
+	list, err := cl.Receivers()
+	for _, r := range list {
+		waited, _ := histogram.Parse(r.Waited) // of a false server, none
+		all = append(all, shownReceiver{r, waited})
+	}
 	return all, err
 }
 

@@ -40,8 +40,8 @@ func newTopCommand(c *site) *cobra.Command {
 	cmd.Long = `top shows status and contents of the cache, and rates since the last snapshot.
 
 Keys: q quits, s sorts by the next order, h shows the destinations with the most misses
-or the endpoints, l whole or short labels, + and - change the interval, and any other
-key takes a snapshot at once.`
+or the endpoints, r the receivers with limits or the endpoints, l whole or short labels,
++ and - change the interval, and any other key takes a snapshot at once.`
 	cmd.Flags().IntVar(&batch, "batch", 0,
 		"print `n` snapshots without a terminal, and exit; the first has the rates since counting began")
 	cmd.Flags().DurationVar(&w.interval, "interval", w.interval, "the `time` between two snapshots")
@@ -173,6 +173,8 @@ func (w *watcher) press(key *tcell.EventKey) (quit bool) {
 		w.order = w.order.next()
 	case 'h':
 		w.toggle(ofMisses)
+	case 'r':
+		w.toggle(ofReceivers)
 	case 'l':
 		w.whole = !w.whole
 	case '+':
@@ -213,7 +215,8 @@ func (w *watcher) show(screen tcell.Screen, err error) {
 func (w *watcher) keys() line {
 	return line{
 		{number, "q"}, {plain, " quits, "}, {number, "s"}, {plain, " sorts: " + w.order.String() + ", "},
-		{number, "h"}, {plain, " misses, "}, {number, "l"}, {plain, " labels, "},
+		{number, "h"}, {plain, " misses, "}, {number, "r"}, {plain, " receivers, "},
+		{number, "l"}, {plain, " labels, "},
 		{number, "+ -"}, {plain, fmt.Sprintf(" every %v", w.interval)},
 	}
 }

@@ -118,7 +118,7 @@ func TestTop_sorts(t *testing.T) {
 	}
 	must(t, "--socket", m.Socket, "debug", "save", "endpoint", "short", "--ttl", "100")
 	s := newScreen(t, tool, "--socket", m.Socket, "top", "--sort", "left")
-	s.wait("s sorts: left, h misses, l labels, + - every 1s")
+	s.wait("s sorts: left, h misses, r receivers, l labels, + - every 1s")
 	wantFirst := func(label string) {
 		t.Helper()
 		s.waitFor(label+" comes first", func(lines []string) bool {

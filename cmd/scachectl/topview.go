@@ -4,6 +4,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -16,11 +17,12 @@ import (
 
 // A view is what top shows at one moment.
 type view struct {
-	at       time.Time
-	status   control.Status
-	contents contents
-	hits     []control.Hits
-	err      error
+	at        time.Time
+	status    control.Status
+	contents  contents
+	hits      []control.Hits
+	receivers []shownReceiver
+	err       error
 }
 
 // look takes a snapshot.
@@ -33,7 +35,13 @@ func (c *site) look() (v view) {
 		if v.hits, err = cl.Hits(control.LevelDestination); err != nil {
 			return err
 		}
-		v.contents, err = listOf(cl)
+		if v.contents, err = listOf(cl); err != nil {
+			return err
+		}
+		v.receivers, err = receiversOf(cl)
+		if errors.Is(err, client.ErrStock) { // 1.0 has no receivers
+			return nil
+		}
 		return err
 	})
 	return v
@@ -48,6 +56,9 @@ func (w *watcher) lines(rows int) []line {
 	note := line{}
 	if w.now.contents.Truncated {
 		note = line{{warning, "truncated: the server sends more entries or bytes than are taken"}}
+	}
+	if w.kind == ofReceivers && len(w.now.receivers) == 0 {
+		note = line{{plain, "no receiver has limits: connection_cache_receivers is empty"}}
 	}
 	s := w.now.status
 	head := []line{
@@ -131,6 +142,7 @@ type tableKind int
 const (
 	ofEndpoints tableKind = iota
 	ofMisses
+	ofReceivers
 )
 
 // table returns the table that the user has chosen.
@@ -138,6 +150,8 @@ func (w *watcher) table() *table {
 	switch w.kind {
 	case ofMisses:
 		return w.missTable()
+	case ofReceivers:
+		return receiversTable(w.now.receivers)
 	default:
 		return w.endpointTable()
 	}

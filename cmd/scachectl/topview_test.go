@@ -153,4 +153,32 @@ func TestTop_toggle(t *testing.T) {
 			t.Errorf("key h: got table %v, want %v", w.kind, want)
 		}
 	}
+	for _, want := range []tableKind{ofReceivers, ofEndpoints} {
+		if w.press(tcell.NewEventKey(tcell.KeyRune, 'r', 0)); w.kind != want {
+			t.Errorf("key r: got table %v, want %v", w.kind, want)
+		}
+	}
+}
+
+func TestTop_receivers(t *testing.T) {
+	t.Parallel()
+	w := topOf(nil, nil)
+	w.kind = ofReceivers
+	text := func() (all string) {
+		for _, l := range w.lines(10) {
+			all += strings.TrimRight(l.String(), " ") + "\n"
+		}
+		return all
+	}
+	if got := text(); !strings.Contains(got, "connection_cache_receivers is empty") {
+		t.Errorf("without receivers: got\n%s", got)
+	}
+	w.now.receivers = []shownReceiver{{Receiver: control.Receiver{
+		Name: "far", Limits: "connections=4", Open: 4, Idle: 1, Limit: 4, Waiting: 7, NewPerMinute: 9,
+	}}}
+	const want = "\nRECEIVER  OPEN  IDLE  LIMIT  WAITING  HALF  99%  NEW/MIN  OVERFLOWS  REFUSED  LIMITS\n" +
+		"far          4     1      4        7     -    -        9          0        0  connections=4\n"
+	if got := text(); !strings.Contains(got, want) || strings.Contains(got, "is empty") {
+		t.Errorf("got\n%s\nwant%s", got, want)
+	}
 }
