@@ -23,6 +23,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(panicsVariable) != "" {
 		runWithBug()
 	}
+	if socket := os.Getenv(agentVariable); socket != "" {
+		runAgent(socket)
+	}
 	os.Exit(testMain(m))
 }
 

@@ -388,7 +388,11 @@ func (f *fullReceiver) find(t *testing.T) (*client.Client, chan client.Found) {
 func (f *fullReceiver) wantWaiting(t *testing.T, n int64) {
 	t.Helper()
 	testenv.Eventually(t, fmt.Sprintf("%d clients wait", n), func() bool {
-		all, err := dial(t, f.Master).Receivers()
+		var all []control.Receiver
+		err := client.Ask(f.Socket, patience, func(c *client.Client) (err error) {
+			all, err = c.Receivers()
+			return err
+		})
 		return err == nil && len(all) == 1 && all[0].Waiting == n
 	})
 }
