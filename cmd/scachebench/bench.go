@@ -26,14 +26,37 @@ type server struct {
 	name, binary string
 	args         []string // instead of those of master(8)
 	other        bool     // may have no cache, and takes no part in deliveries
+	settings     string   // more of main.cf; if any, it takes part where receivers have limits
 }
 
 // A scenario is a load on a server that has this number of sessions in its cache.
 type scenario struct {
 	name   string
 	cached int
+	limits bool // with our servers, one of which has receivers with limits
 	load
 }
+
+// takesPart reports whether a server is measured in the scenario.
+func (s *scenario) takesPart(one server) bool {
+	if s.limits {
+		return one.settings != "" || s.Waiting == 0 && (one.name == oursServer || one.other)
+	}
+	return one.settings == "" && !(one.other && s.Workload == "delivery")
+}
+
+const (
+	oursServer   = "ours"
+	limitsServer = "ours, limits"
+)
+
+// receiverLimits are settings with receivers to which no session of a scenario belongs, and
+// one that is full if clients are to wait.
+const receiverLimits = `
+connection_cache_receivers =
+	{ other, .mx.example, 192.0.2.0/24, connections=4, new=60/1m, messages=50, idle=5, time=5s }
+	{ full, ` + fullReceiver + `, connections=1 }
+connection_cache_protocol_timeout = 1h`
 
 const longTTL = 3600
 
@@ -41,23 +64,33 @@ const longTTL = 3600
 func scenarios() (all []scenario) {
 	for _, n := range []int{1, 8, 64, 512} {
 		all = append(all, scenario{
-			fmt.Sprintf("pair, %d client%s", n, plural(n)), 0,
+			fmt.Sprintf("pair, %d client%s", n, plural(n)), 0, false,
 			load{Workload: "pair", Clients: n, TTL: longTTL},
 		})
 	}
 	for _, n := range []int{1000, 5000, 10_000, maxCached} {
 		all = append(all, scenario{
-			fmt.Sprintf("pair, 8 clients, %d cached", n), n,
+			fmt.Sprintf("pair, 8 clients, %d cached", n), n, false,
 			load{Workload: "pair", Clients: 8, TTL: longTTL},
 		})
 	}
 	return append(all,
-		scenario{"miss, 1 client", 0, load{Workload: "miss", Clients: 1}},
-		scenario{"miss, 64 clients", 0, load{Workload: "miss", Clients: 64}},
-		scenario{"delivery, 1 client", 0, load{Workload: "delivery", Clients: 1, TTL: 1}},
-		scenario{"delivery, 64 clients", 0, load{Workload: "delivery", Clients: 64, TTL: 1}},
-		scenario{"pair, 64 clients, 2000 idle", 0,
+		scenario{"miss, 1 client", 0, false, load{Workload: "miss", Clients: 1}},
+		scenario{"miss, 64 clients", 0, false, load{Workload: "miss", Clients: 64}},
+		scenario{"delivery, 1 client", 0, false, load{Workload: "delivery", Clients: 1, TTL: 1}},
+		scenario{"delivery, 64 clients", 0, false, load{Workload: "delivery", Clients: 64, TTL: 1}},
+		scenario{"pair, 64 clients, 2000 idle", 0, false,
 			load{Workload: "pair", Clients: 64, Idle: 2000, TTL: longTTL}},
+		scenario{"pair with limits, 1 client", 0, true,
+			load{Workload: "pair", Clients: 1, TTL: longTTL, Address: otherReceiver}},
+		scenario{"pair with limits, 64 clients", 0, true,
+			load{Workload: "pair", Clients: 64, TTL: longTTL, Address: otherReceiver}},
+		scenario{"miss with limits, 64 clients", 0, true,
+			load{Workload: "miss", Clients: 64, Address: otherReceiver}},
+		scenario{"delivery with limits, 64 clients", 0, true,
+			load{Workload: "delivery", Clients: 64, TTL: 1, Address: otherReceiver}},
+		scenario{"pair with limits, 64 clients, 1000 waiting", 0, true,
+			load{Workload: "pair", Clients: 64, TTL: longTTL, Address: otherReceiver, Waiting: 1000}},
 	)
 }
 
@@ -173,7 +206,7 @@ func (f *fixture) close() {
 // prepare starts all servers and fills their caches.
 func (f *fixture) prepare(servers []server) error {
 	for _, server := range servers {
-		if server.other && f.Workload == "delivery" {
+		if !f.takesPart(server) {
 			continue
 		}
 		c, err := start(server)
@@ -229,7 +262,7 @@ func start(server server) (p *process, err error) {
 func newMaster(server server) (*postfixtest.Master, error) {
 	m, err := postfixtest.NewMaster(server.binary, `connection_cache_ttl_limit = 1h
 connection_cache_status_update_time = 1h
-max_idle = 1h`)
+max_idle = 1h`+server.settings)
 	if err == nil && server.args != nil {
 		m.Args = server.args
 	}

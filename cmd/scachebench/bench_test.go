@@ -10,7 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 
 	"scache/internal/postfixtest"
@@ -25,20 +25,31 @@ func TestBench_run(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, only := range []string{"pair, 1 client", "delivery, 1 client", "miss, 1 client"} {
+	all := []string{"stock", "ours", "floor"}
+	for only, servers := range map[string][]string{
+		"pair, 1 client":             all,
+		"delivery, 1 client":         all,
+		"miss, 1 client":             append(all, "old"),
+		"pair with limits, 1 client": {"ours", "ours, limits", "old"},
+		"1000 waiting":               {"ours, limits"},
+	} {
 		jsonFile, csvFile := filepath.Join(dir, "json"), filepath.Join(dir, "csv")
-		out, err := exec.Command(filepath.Join(dir, "scachebench"), "--scache", filepath.Join(dir, "scache"),
-			"--rounds", "2", "--seconds", "0.3", "--only", only,
-			"--json", jsonFile, "--csv", csvFile, "run").CombinedOutput()
+		args := []string{"--scache", filepath.Join(dir, "scache"), "--rounds", "2", "--seconds", "0.3",
+			"--only", only, "--json", jsonFile, "--csv", csvFile}
+		if slices.Contains(servers, "old") {
+			args = append(args, "--other", "old="+filepath.Join(dir, "scache"))
+		}
+		args = append(args, "run")
+		out, err := exec.Command(filepath.Join(dir, "scachebench"), args...).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		checkReport(t, jsonFile)
-		checkCSV(t, csvFile)
+		checkReport(t, jsonFile, servers)
+		checkCSV(t, csvFile, 1+len(servers))
 	}
 }
 
-func checkReport(t *testing.T, file string) {
+func checkReport(t *testing.T, file string, servers []string) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -48,8 +59,8 @@ func checkReport(t *testing.T, file string) {
 	if err := json.Unmarshal(text, &r); err != nil {
 		t.Fatal(err)
 	}
-	if got, want := strings.Join(r.servers(), " "), "stock ours floor"; got != want {
-		t.Errorf("got servers %q, want %q", got, want)
+	if got := r.servers(); !slices.Equal(got, servers) {
+		t.Errorf("got servers %q, want %q", got, servers)
 	}
 	for _, row := range r.Rows {
 		m := row.Median
@@ -60,7 +71,7 @@ func checkReport(t *testing.T, file string) {
 	}
 }
 
-func checkCSV(t *testing.T, file string) {
+func checkCSV(t *testing.T, file string, want int) {
 	t.Helper()
 	f, err := os.Open(file)
 	if err != nil {
@@ -68,8 +79,8 @@ func checkCSV(t *testing.T, file string) {
 	}
 	defer f.Close()
 	lines, err := csv.NewReader(f).ReadAll()
-	if err != nil || len(lines) != 4 {
-		t.Errorf("got %d lines of CSV, %v, want 4", len(lines), err)
+	if err != nil || len(lines) != want {
+		t.Errorf("got %d lines of CSV, %v, want %d", len(lines), err, want)
 	}
 }
 
@@ -102,14 +113,17 @@ func TestGoals_value(t *testing.T) {
 		},
 	}
 	for _, s := range scenarios() {
-		for name, m := range map[string]measurement{"stock": slow, "ours": fast, "floor": fast} {
+		for name, m := range map[string]measurement{
+			"stock": slow, "ours": fast, "floor": fast, limitsServer: fast,
+		} {
 			r.Rows = append(r.Rows, row{
 				Scenario: s.name, Server: name, Idle: s.Idle, Rounds: []measurement{m}, Median: m,
 				EmptyRSS: 4096, FilledRSS: 8192, IdleRSS: 4096 + 2*s.Idle, SystemCalls: 2,
 			})
 		}
 	}
-	want := []float64{20, 1, 20, 1, 20, 1, 0.25, 1, 1, 20, 1, 1, 0.9, 1, 1, 20, 1, 2, 2, 2, 4, 5, 6, 8}
+	want := []float64{20, 1, 20, 1, 20, 1, 0.25, 1, 1, 20, 1, 1, 0.9, 1, 1, 20, 1, 1, 1, 1, 1,
+		2, 2, 2, 4, 5, 6, 8}
 	for i, g := range goals {
 		if got, measured := g.value(r); !measured || math.Abs(got-want[i]) > 1e-9 {
 			t.Errorf("%s: got %v, want %v", g.text, got, want[i])

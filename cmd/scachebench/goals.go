@@ -64,6 +64,10 @@ const (
 	miss64                        = "miss, 64 clients"
 	cached                        = "pair, 8 clients, 10000 cached"
 	idle                          = "pair, 64 clients, 2000 idle"
+	limitsPair1                   = "pair with limits, 1 client"
+	limitsPair64                  = "pair with limits, 64 clients"
+	limitsMiss64                  = "miss with limits, 64 clients"
+	limitsWaiting                 = "pair with limits, 64 clients, 1000 waiting"
 )
 
 // goals are what this server is to reach: against the stock one, and against the floor, which
@@ -89,6 +93,14 @@ var goals = []goal{
 	{"10000 cached, 8 clients: ops, by stock", true, 9, compare(cached, "ours", "stock", operations)},
 	{"10000 cached, 8 clients: ops, by our empty cache", true, 0.95,
 		compareScenarios(cached, "ours", pair8, "ours", operations)},
+	{"limits of other receivers, 1 client: ops, by none", true, 0.97,
+		compare(limitsPair1, limitsServer, oursServer, operations)},
+	{"limits of other receivers, 64 clients: ops, by none", true, 0.97,
+		compare(limitsPair64, limitsServer, oursServer, operations)},
+	{"limits of other receivers, misses: ops, by none", true, 0.97,
+		compare(limitsMiss64, limitsServer, oursServer, operations)},
+	{"1000 clients wait, 64 others: p99, by none waiting", false, 1.1,
+		compareScenarios(limitsWaiting, limitsServer, limitsPair64, limitsServer, p99)},
 	{"memory per idle client, KB", false, 3, constant(idle, memoryPerClient)},
 	{"system calls per pair", false, 11, constant(pair64, systemCalls)},
 	{"system calls per miss", false, 2.5, constant(miss64, systemCalls)},

@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"runtime"
 	"slices"
@@ -26,6 +28,8 @@ type load struct {
 	Workload string // of operations
 	Clients  int    // active ones
 	Idle     int    // clients that stay connected after one request
+	Waiting  int    // clients that wait for a connection to fullReceiver
+	Address  string // in the labels, if not empty
 	TTL      int32  // of sessions and bindings, in seconds
 	Seconds  float64
 
@@ -69,6 +73,10 @@ func (l *load) run() (result loadResult, err error) {
 	if err := l.connectIdle(); err != nil {
 		return result, err
 	}
+	waiting, err := l.connectWaiting()
+	if err != nil {
+		return result, err
+	}
 	if result.IdleRSS, err = residentKB(l.PID); err != nil {
 		return result, err
 	}
@@ -95,6 +103,10 @@ func (l *load) run() (result loadResult, err error) {
 		return result, err
 	}
 	working.Wait()
+	if err := l.wantWaiting(); err != nil { // or the load was another one
+		return result, err
+	}
+	runtime.KeepAlive(waiting)
 	result.Server, result.Seconds = after.since(before), l.Seconds
 	return result, result.collect(workers)
 }
@@ -137,6 +149,70 @@ func (l *load) connectIdle() error {
 	return nil
 }
 
+// Addresses of receivers: one that has no limits, and one that allows a single connection.
+const (
+	otherReceiver = "198.51.100.7"
+	fullReceiver  = "127.0.0.9"
+)
+
+// connectWaiting connects clients that wait as long as what it returns is kept.
+func (l *load) connectWaiting() (keep []any, err error) {
+	if l.Waiting == 0 {
+		return nil, nil
+	}
+	listener, err := net.Listen("tcp", net.JoinHostPort(fullReceiver, "0"))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := net.Dial("tcp", listener.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	keep = append(keep, listener, conn)
+	_, port, _ := net.SplitHostPort(listener.Addr().String())
+	request := fmt.Sprintf("request\x00find_endp\x00label\x00smtp\n%s\n%s\n0\n\x00\x00",
+		fullReceiver, port)
+	for i := range l.Waiting {
+		c, err := dialBlocking(l.Socket, clientTimeout)
+		if err == nil {
+			_, err = io.WriteString(c, request)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("waiting client %d: %w", i, err)
+		}
+		keep = append(keep, c)
+	}
+	return keep, l.wantWaiting()
+}
+
+// wantWaiting waits until all of these clients wait.
+func (l *load) wantWaiting() error {
+	if l.Waiting == 0 {
+		return nil
+	}
+	c, err := dial(l.Socket)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	waiting := 0
+	for end := time.Now().Add(clientTimeout); time.Now().Before(end); {
+		all, err := c.Receivers()
+		if err != nil {
+			return err
+		}
+		waiting = 0
+		for _, r := range all {
+			waiting += int(r.Waiting)
+		}
+		if waiting == l.Waiting {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("got %d clients that wait, want %d", waiting, l.Waiting)
+}
+
 // dial connects to a server of any version of Postfix.
 func dial(socket string) (*client.Client, error) {
 	conn, err := dialBlocking(socket, clientTimeout)
@@ -152,11 +228,20 @@ type worker struct {
 	*load
 	number, turn int
 	label        string
-	fd           int // the session that it saves
+	missing      string // a label that is never saved
+	fd           int    // the session that it saves
 	operation    func(*worker) error
 	latencies    []time.Duration
 	completed    int
 	err          error
+}
+
+// labelOf returns a label.
+func (l *load) labelOf(name string) string {
+	if l.Address == "" {
+		return "smtp\n" + name + "\n"
+	}
+	return "smtp\n" + name + "\n" + l.Address + "\n25\n0\n"
 }
 
 func (l *load) newWorker(number int) (*worker, error) {
@@ -169,7 +254,8 @@ func (l *load) newWorker(number int) (*worker, error) {
 		return nil, err
 	}
 	w := &worker{Client: c, load: l, number: number, operation: operation}
-	w.label = fmt.Sprintf("smtp\nclient%d\n", number)
+	w.label = l.labelOf(fmt.Sprintf("client%d", number))
+	w.missing = l.labelOf(onceWord + " missing")
 	end, _, err := fdpass.SocketPair() // the other end stays open
 	if err != nil {
 		return nil, err
@@ -232,7 +318,7 @@ func (w *worker) pair() error {
 
 // miss asks for a session that the server does not have.
 func (w *worker) miss() error {
-	found, err := w.FindEndpoint(missing)
+	found, err := w.FindEndpoint(w.missing)
 	if err == nil && found.Status != client.NotFound {
 		err = fmt.Errorf("find_endp: status %d", found.Status)
 	}
@@ -245,7 +331,7 @@ func (w *worker) miss() error {
 func (w *worker) delivery() error {
 	label := w.label
 	if w.turn++; w.turn%4 == 0 {
-		label = fmt.Sprintf("smtp\n%s client%d-%d\n", onceWord, w.number, w.turn)
+		label = w.labelOf(fmt.Sprintf("%s client%d-%d", onceWord, w.number, w.turn))
 	}
 	found, err := w.FindDestination(label)
 	if err != nil {

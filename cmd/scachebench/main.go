@@ -124,8 +124,9 @@ func (b *bench) choose(stock, ours string, others map[string]string) (err error)
 	}
 	b.servers = []server{
 		{name: "stock", binary: stock},
-		{name: "ours", binary: ours},
+		{name: oursServer, binary: ours},
 		{name: "floor", binary: self, args: []string{"floor"}},
+		{name: limitsServer, binary: ours, settings: receiverLimits},
 	}
 	for name, binary := range others {
 		b.servers = append(b.servers, server{name: name, binary: binary, other: true})
