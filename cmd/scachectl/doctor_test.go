@@ -4,6 +4,8 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"os/user"
@@ -67,6 +69,44 @@ func TestDoctor(t *testing.T) {
 	s.edit("main.cf", "smtp_connection_cache_destinations = 127.0.0.1", "")
 	s.edit("main.cf", "connection_cache_status_update_tim ", "ipc_timeout = 1x\nconnection_cache_status_update_time ")
 	s.doctor(false, "note +agents .*caches no connection", `problem +configuration .*ipc_timeout: "1x"`)
+}
+
+// TestDoctor_agentsThatWait has as many agents wait for a receiver as there may be.
+func TestDoctor_agentsThatWait(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	s.configure(map[string]string{
+		"connection_cache_receivers":        "{ full, 127.0.0.12, connections=1 }",
+		"connection_cache_protocol_timeout": "1m",
+	})
+	s.edit("master.cf", "smtp unix - - y - - smtp", "smtp unix - - y - 2 smtp")
+	must(t, "-c", s.etc, "enable")
+	s.start()
+	l, err := net.Listen("tcp", "127.0.0.12:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	open, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	for range 2 {
+		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		fmt.Fprintf(conn, "request\x00find_endp\x00label\x00smtp\n127.0.0.12\n%s\n0\n\x00\x00", port)
+	}
+	eventually(t, "both wait", func() bool {
+		return strings.Contains(must(t, "-c", s.etc, "receivers", "--json"), `"waiting": 2`)
+	})
+	s.doctor(true, "note +receivers .*smtp: 2 agents wait .* process limit is 2")
+	open.Close()
+	l.Close()
 }
 
 func TestDoctorSeesAThrottledServer(t *testing.T) {

@@ -5,6 +5,7 @@
 package main
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -69,7 +70,9 @@ func (d *doctor) checkOverflows() {
 		d.note("receivers", "run scachectl receivers", "the server does not list them: %v", err)
 		return
 	}
+	waiting := int64(0)
 	for _, r := range all {
+		waiting += r.Waiting
 		if r.Estimate {
 			d.note("receivers", "see the log: the kernel does not count connections",
 				"%s: connections are estimated, without those of other programs", r.Name)
@@ -78,6 +81,27 @@ func (d *doctor) checkOverflows() {
 			d.note("receivers", "set connection_cache_protocol_timeout higher, or the limit of the "+
 				"receiver, and see that the process limit of smtp exceeds the clients that wait",
 				"%s: %d clients have waited for as long as they could, and then connected", r.Name, r.Overflows)
+		}
+	}
+	d.checkProcesses(waiting)
+}
+
+// checkProcesses reports services whose process limit is reached by agents that wait.
+func (d *doctor) checkProcesses(waiting int64) {
+	agents, err := d.readAgents()
+	if err != nil {
+		return // checkAgents has reported it
+	}
+	standard, _ := d.Config.Int("default_process_limit")
+	for _, a := range agents {
+		limit := int64(standard)
+		if n, err := strconv.ParseInt(a.ProcessLimit, 10, 64); err == nil {
+			limit = n
+		}
+		if limit > 0 && waiting >= limit {
+			d.note("receivers", "raise the process limit of "+a.Name+" in master.cf (the maxproc column)",
+				"%s: %d agents wait for connections, and the process limit is %d: other mail waits, too",
+				a.Name, waiting, limit)
 		}
 	}
 }
