@@ -433,6 +433,53 @@ func TestReceivers_clientGone(t *testing.T) {
 	wantNoWarnings(t, f.Master)
 }
 
+// TestReceivers_reloadChangesLimits has a client wait, and a reload give room to it.
+func TestReceivers_reloadChangesLimits(t *testing.T) {
+	testenv.SkipShort(t)
+	t.Parallel()
+	for name, value := range map[string]string{
+		"raised":         "{ one, 127.0.0.9, connections=2 }",
+		"removed":        "",
+		"other receiver": "{ other, 192.0.2.0/24, connections=1 }",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := startFullReceiver(t)
+			_, answer := f.find(t)
+			f.wantWaiting(t, 1)
+			f.Args = append(f.Args, "-o", "connection_cache_receivers="+value)
+			replace(t, f.Master)
+			select {
+			case found := <-answer:
+				if found.Status != client.NotFound {
+					t.Errorf("got status %d, want %d", found.Status, client.NotFound)
+				}
+			case <-time.After(wantAtOnce):
+				t.Error("the client still waits")
+			}
+			wantNoWarnings(t, f.Master)
+		})
+	}
+}
+
+// TestReceivers_flush has a client wait, and an operator flush the cache: the client waits on,
+// for the next session.
+func TestReceivers_flush(t *testing.T) {
+	testenv.SkipShort(t)
+	t.Parallel()
+	f := startFullReceiver(t)
+	_, answer := f.find(t)
+	f.wantWaiting(t, 1)
+	if _, err := dial(t, f.Master).FlushAll(); err != nil {
+		t.Fatal(err)
+	}
+	f.wantWaiting(t, 1)
+	saveSession(t, dial(t, f.Master), 3600, f.label, "p")
+	if found := <-answer; found.Status != client.OK || found.Property != "p" {
+		t.Errorf("got %+v, want a session", found)
+	}
+}
+
 // TestReceivers_sessionForWaitingClient has a client wait, and another one save a session.
 func TestReceivers_sessionForWaitingClient(t *testing.T) {
 	testenv.SkipShort(t)
