@@ -55,9 +55,8 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 			if err == nil {
 				err = fmt.Errorf("%s printed %q", cmd.Path, version)
 			}
-			log.Warning(
-				"the version of Postfix is unknown, and taken for 3.6 or later: %v; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6",
-				err)
+			log.Warning("the version of Postfix is unknown, and taken for 3.6 or later: %v; "+
+				"set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6", err)
 		}
 		return announced
 	}, nil

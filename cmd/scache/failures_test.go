@@ -245,7 +245,8 @@ func TestHandover_notToAStranger(t *testing.T) {
 	if err := m.HangUp(); err != nil {
 		t.Error(err)
 	}
-	if !m.WaitForText("warning: cannot hand over 1 sessions and 1 clients to the next process: another process listens at ") {
+	if !m.WaitForText("warning: cannot hand over 1 sessions and 1 clients to the next process: " +
+		"another process listens at ") {
 		t.Errorf("%q", m.Texts())
 	}
 	if heard, err := io.ReadAll(remote); string(heard) != "QUIT\r\n" || err != nil {

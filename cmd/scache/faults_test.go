@@ -83,15 +83,17 @@ func TestReuse_onlyLiveSessions(t *testing.T) {
 	if failed := failedReuses(t, binary); failed != 0 {
 		t.Errorf("%d sessions could not be reused", failed)
 	}
-	t.Logf("stock scache: %d sessions could not be reused", failedReuses(t, postfixtest.NeedPostfix(t)))
+	t.Logf("stock scache: %d sessions could not be reused",
+		failedReuses(t, postfixtest.NeedPostfix(t)))
 }
 
 func failedReuses(t *testing.T, scache string) int {
 	t.Helper()
-	i := startInstance(t, postfixtest.Config{Scache: scache, Chroot: "y", Main: relayTo(impatientSink(t), map[string]string{
+	settings := relayTo(impatientSink(t), map[string]string{
 		"connection_cache_ttl_limit":       "5s",
 		"smtp_connection_cache_time_limit": "5s",
-	})})
+	})
+	i := startInstance(t, postfixtest.Config{Scache: scache, Chroot: "y", Main: settings})
 	for range 4 {
 		deliver(t, i, 50, "recipient@example.test")
 		pause := time.NewTimer(time.Second) // the remote end needs it, not the test
@@ -101,11 +103,9 @@ func failedReuses(t *testing.T, scache string) int {
 	if err := i.Command("reload"); err != nil {
 		t.Fatal(err)
 	}
-	for end := time.Now().Add(time.Minute); len(i.Grep("postfix/scache[", "max simultaneous")) == 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("no statistics")
-		}
-	}
+	testenv.Eventually(t, "the statistics are logged", func() bool {
+		return len(i.Grep("postfix/scache[", "max simultaneous")) > 0
+	})
 	hits := 0
 	for _, line := range i.Grep("postfix/scache[", "lookup hits=") {
 		n, _ := strconv.Atoi(regexp.MustCompile(`hits=(\d+)`).FindStringSubmatch(line)[1])
@@ -187,8 +187,8 @@ func answers(t *testing.T, m *postfixtest.Master) bool {
 	return err == nil
 }
 
-// TestDescriptors_exhausted has as many clients as there are descriptors, and none is left for another
-// one: it waits, without a busy loop, until one goes.
+// TestDescriptors_exhausted has as many clients as there are descriptors, and none is left for
+// another one: it waits, without a busy loop, until one goes.
 func TestDescriptors_exhausted(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
@@ -227,13 +227,16 @@ func TestGoodbye(t *testing.T) {
 		t.Run("goodbye="+goodbye, func(t *testing.T) {
 			t.Parallel()
 			sink := startSink(t)
-			remote := startInstance(t, postfixtest.Config{Main: map[string]string{"relayhost": fmt.Sprintf("[127.0.0.1]:%d", sink.Port)}})
+			remote := startInstance(t, postfixtest.Config{Main: map[string]string{
+				"relayhost": fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
+			}})
 			_, port, _ := net.SplitHostPort(remote.SMTP)
 			n, _ := strconv.Atoi(port)
-			local := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: relayTo(n, map[string]string{
+			settings := relayTo(n, map[string]string{
 				"connection_cache_goodbye":   goodbye,
 				"connection_cache_ttl_limit": "1s",
-			})})
+			})
+			local := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: settings})
 			deliver(t, local, 50, "recipient@example.test")
 			// All connections end at the remote, in one way or the other.
 			for end := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
@@ -256,7 +259,8 @@ func TestGoodbye(t *testing.T) {
 			if polite != (rude == 0) {
 				t.Errorf("%d connections ended without QUIT", rude)
 			}
-			if lost := remote.Grep("lost connection after"); len(lost) != len(remote.Grep("lost connection after CONNECT")) {
+			lost := remote.Grep("lost connection after")
+			if len(lost) != len(remote.Grep("lost connection after CONNECT")) {
 				t.Errorf("lost connections, beside our own probe: %q", lost)
 			}
 		})
@@ -294,7 +298,8 @@ connection_cache_receivers = { few, 192.0.2.0/24, idle=1 }
 				t.Fatal(err)
 			}
 			property := fmt.Sprintf("reuse_count=%d\n", i)
-			if status, err := c.SaveEndpoint(3600, label, property, pair[0]); err != nil || status != client.OK {
+			status, err := c.SaveEndpoint(3600, label, property, pair[0])
+			if err != nil || status != client.OK {
 				t.Fatal(status, err)
 			}
 			unix.Close(pair[0])
@@ -365,7 +370,8 @@ func connectAs(t *testing.T, path string, uid int) (conn net.Conn) {
 	defer runtime.UnlockOSThread()
 	become := func(uid int) {
 		const unchanged = ^uintptr(0)
-		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged); errno != 0 {
+		_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, unchanged, uintptr(uid), unchanged)
+		if errno != 0 {
 			t.Fatal(errno)
 		}
 	}

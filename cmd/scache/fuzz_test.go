@@ -34,7 +34,8 @@ func FuzzState(f *testing.F) {
 	for seed := range uint64(20) {
 		f.Add(seed+1, []byte{})
 	}
-	m, err := postfixtest.StartMaster(binary, "connection_cache_ttl_limit=1h\nmax_idle=1h\nipc_timeout=5s")
+	m, err := postfixtest.StartMaster(binary,
+		"connection_cache_ttl_limit=1h\nmax_idle=1h\nipc_timeout=5s")
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -115,7 +116,10 @@ var strangeTexts = []string{
 	"", "e", "\n", "{", "}", "request", strings.Repeat("x", 1000), strings.Repeat("x", 70_000),
 }
 
-func (s *randomState) number(usual int) string { return s.oneOf(fmt.Sprint(usual), strangeNumbers...) }
+func (s *randomState) number(usual int) string {
+	return s.oneOf(fmt.Sprint(usual), strangeNumbers...)
+}
+
 func (s *randomState) words(usual string) string {
 	return s.oneOf(usual, strangeTexts...)
 }
@@ -127,7 +131,8 @@ func (s *randomState) write() {
 	s.text.WriteString(list("version", version, "bindings", s.number(s.IntN(5)),
 		"sessions", s.number(s.IntN(5)), "clients", s.number(s.IntN(5))))
 	for range s.IntN(12) {
-		kind := s.oneOf([]string{"client", "session", "binding", "hits", "counts"}[s.IntN(5)], "song", "", "x")
+		kinds := []string{"client", "session", "binding", "hits", "counts"}
+		kind := s.oneOf(kinds[s.IntN(len(kinds))], "song", "", "x")
 		number := 0
 		switch {
 		case kind == "session", kind == "client":
@@ -144,15 +149,24 @@ func (s *randomState) write() {
 		switch kind {
 		case "client":
 			requests := []string{
-				list("request", "find_endp", "label", "e"), list("request", "find_dest", "label", "d"), list("dummy", ""),
-				list("request", "save_endp", "ttl", "60", "label", "e", "property", "p"), "request\x00fi", "\x00",
-				list("request", "status"), list("request", "list"), list("request", "take_over"), list("request", "hits", "level", "endpoint"),
+				list("request", "find_endp", "label", "e"),
+				list("request", "find_dest", "label", "d"),
+				list("dummy", ""),
+				list("request", "save_endp", "ttl", "60", "label", "e", "property", "p"),
+				"request\x00fi",
+				"\x00",
+				list("request", "status"),
+				list("request", "list"),
+				list("request", "take_over"),
+				list("request", "hits", "level", "endpoint"),
 			}
 			unread := requests[s.IntN(len(requests))] + s.oneOf("", requests...)
-			add("state", s.oneOf([]string{"between_requests", "descriptor_due", "dummy_due", "descriptor_going"}[s.IntN(4)], "x", ""))
+			phases := []string{"between_requests", "descriptor_due", "dummy_due", "descriptor_going"}
+			add("state", s.oneOf(phases[s.IntN(len(phases))], "x", ""))
 			add("ack_due", s.oneOf("1", "0", "x"))
 			add("unread", s.oneOf(base64.StdEncoding.EncodeToString([]byte(unread)), "", "x", "===="))
-			add("unwritten", s.oneOf("", base64.StdEncoding.EncodeToString(make([]byte, s.IntN(300_000))), "x"))
+			unwritten := make([]byte, s.IntN(300_000))
+			add("unwritten", s.oneOf("", base64.StdEncoding.EncodeToString(unwritten), "x"))
 			add("deadline", s.number(s.IntN(1<<30)))
 		case "session", "binding":
 			add("label", s.words([]string{"e", "d"}[s.IntN(2)]))
@@ -242,7 +256,9 @@ func (s *randomState) send(path string) {
 		s.t.Fatal(err)
 	}
 	defer conn.Close()
-	testenv.Eventually(s.t, "the accept queue has room", func() bool { return conn.Connect(path) == nil })
+	testenv.Eventually(s.t, "the accept queue has room", func() bool {
+		return conn.Connect(path) == nil
+	})
 	description := descriptionOf(s.t, 0, s.text.String())
 	for _, b := range s.batches {
 		queue.SendBatch(b)

@@ -132,12 +132,15 @@ func TestGoodbye_atTheEnd(t *testing.T) {
 		old := time.Now().Add(-time.Hour) // Postfix waits while a file is being edited
 		return os.Chtimes(path, old, old)
 	}
+	postfix := func(command string) func(*postfixtest.Instance, *client.Client) error {
+		return func(i *postfixtest.Instance, _ *client.Client) error { return i.Command(command) }
+	}
 	for _, test := range []struct {
 		name string
 		end  func(*postfixtest.Instance, *client.Client) error
 		ends bool
 	}{
-		{"postfix stop", func(i *postfixtest.Instance, _ *client.Client) error { return i.Command("stop") }, true},
+		{"postfix stop", postfix("stop"), true},
 		{"master killed", func(i *postfixtest.Instance, _ *client.Client) error {
 			text, err := os.ReadFile(filepath.Join(i.Dir, "queue/pid/master.pid"))
 			if err != nil {
@@ -155,16 +158,18 @@ func TestGoodbye_atTheEnd(t *testing.T) {
 			}
 			return i.Command("reload")
 		}, true},
-		{"reload", func(i *postfixtest.Instance, _ *client.Client) error { return i.Command("reload") }, false},
+		{"reload", postfix("reload"), false},
 		{"restart", func(_ *postfixtest.Instance, c *client.Client) error { return c.Restart() }, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			for range goodbyeRounds(t) {
-				i, err := postfixtest.NewInstance(postfixtest.Config{Scache: binary, Chroot: "y", Main: map[string]string{
-					"connection_cache_goodbye":   "QUIT",
-					"connection_cache_ttl_limit": "1h",
-				}})
+				i, err := postfixtest.NewInstance(postfixtest.Config{Scache: binary, Chroot: "y",
+					Main: map[string]string{
+						"connection_cache_goodbye":   "QUIT",
+						"connection_cache_ttl_limit": "1h",
+					},
+				})
 				postfixtest.NeedPostfix(t)
 				if err != nil {
 					t.Fatal(err)
@@ -182,7 +187,10 @@ func TestGoodbye_atTheEnd(t *testing.T) {
 	}
 }
 
-func wantGoodbye(t *testing.T, i *postfixtest.Instance, sessions int, ends bool, end func(*postfixtest.Instance, *client.Client) error) {
+func wantGoodbye(
+	t *testing.T, i *postfixtest.Instance, sessions int, ends bool,
+	end func(*postfixtest.Instance, *client.Client) error,
+) {
 	t.Helper()
 	r := newRemote(t)
 	c, err := postfixtest.Dial(filepath.Join(i.Dir, "queue/private/scache"))
@@ -199,7 +207,10 @@ func wantGoodbye(t *testing.T, i *postfixtest.Instance, sessions int, ends bool,
 		t.Error(err)
 	}
 	if ends {
-		testenv.Eventually(t, "all connections end", func() bool { open, _, _ := r.counts(); return open == 0 })
+		testenv.Eventually(t, "all connections end", func() bool {
+			open, _, _ := r.counts()
+			return open == 0
+		})
 		if _, quit, rude := r.counts(); quit != sessions {
 			t.Errorf("got %d connections with QUIT, %d without, want %d with\n%s", quit, rude, sessions,
 				strings.Join(i.Grep("scache["), "\n"))
@@ -214,13 +225,17 @@ func wantGoodbye(t *testing.T, i *postfixtest.Instance, sessions int, ends bool,
 		return s.PID != before.PID && s.Sessions == before.Sessions
 	})
 	if open, quit, rude := r.counts(); open != sessions {
-		t.Errorf("got %d connections open, %d ended with QUIT, %d without, want %d open", open, quit, rude, sessions)
+		t.Errorf("got %d connections open, %d ended with QUIT, %d without, want %d open",
+			open, quit, rude, sessions)
 	}
 	_, err = c.FlushAll() // they would be closed at the end of the instance, too
 	if err != nil {
 		t.Error(err)
 	}
-	testenv.Eventually(t, "all connections end", func() bool { open, _, _ := r.counts(); return open == 0 })
+	testenv.Eventually(t, "all connections end", func() bool {
+		open, _, _ := r.counts()
+		return open == 0
+	})
 	if _, quit, rude := r.counts(); quit != sessions {
 		t.Errorf("after the flush: got %d connections with QUIT, %d without", quit, rude)
 	}

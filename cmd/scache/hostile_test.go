@@ -51,7 +51,8 @@ func newVictim(t *testing.T) *victim {
 	v := &victim{Master: startMaster(t, binary, "connection_cache_ttl_limit=1h\nmax_idle=1h\n"), t: t}
 	v.good = dial(t, v.Master)
 	v.saved = saveSession(t, v.good, 3600, "good", "p")
-	if status, err := v.good.SaveDestination(3600, "d", "", "good"); err != nil || status != client.OK {
+	status, err := v.good.SaveDestination(3600, "d", "", "good")
+	if err != nil || status != client.OK {
 		t.Fatal(status, err)
 	}
 	v.base = stableDescriptors(t, v.Master)
@@ -96,7 +97,8 @@ func (v *victim) measure(f func()) {
 	latency := <-worst
 	c.Close()
 	memory := peakMemory(v.t, v.Master)
-	v.t.Logf("a good client waited for %v at the most; the daemon had %d MB", latency.Round(time.Millisecond), memory>>20)
+	v.t.Logf("a good client waited for %v at the most; the daemon had %d MB",
+		latency.Round(time.Millisecond), memory>>20)
 	if latency > hostileLatency {
 		v.t.Errorf("a good client waited for %v, want at most %v", latency, hostileLatency)
 	}
@@ -152,7 +154,8 @@ func (v *victim) wantReload() {
 	v.wantDescriptors()
 	v.DrainLog()
 	for _, line := range v.Texts() {
-		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal: ") || strings.HasPrefix(line, "stderr: ") {
+		if strings.HasPrefix(line, "panic: ") || strings.HasPrefix(line, "fatal: ") ||
+			strings.HasPrefix(line, "stderr: ") {
 			v.t.Errorf("log: %.300s", line)
 		}
 	}
@@ -161,13 +164,9 @@ func (v *victim) wantReload() {
 // wantDescriptors waits until the daemon has as many descriptors as before.
 func (v *victim) wantDescriptors() {
 	v.t.Helper()
-	got := 0
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
-		if got = descriptors(v.t, v.Master); got == v.base {
-			return
-		}
-	}
-	v.t.Errorf("%d descriptors are open, want %d", got, v.base)
+	testenv.Eventually(v.t, fmt.Sprintf("%d descriptors are open", v.base), func() bool {
+		return descriptors(v.t, v.Master) == v.base
+	})
 }
 
 // A message is what a hostile process has in its hands after it has sent a state.
@@ -218,7 +217,9 @@ func (v *victim) takeOver(description *os.File, queues int, prepare func(*messag
 	if err := m.control.SendBatch(fds); err != nil {
 		v.t.Fatal(err)
 	}
-	testenv.Eventually(v.t, "the accept queue has room", func() bool { return conn.Connect(v.Socket) == nil })
+	testenv.Eventually(v.t, "the accept queue has room", func() bool {
+		return conn.Connect(v.Socket) == nil
+	})
 	if err := conn.SendWith([]byte(list("request", "take_over")), first); err != nil {
 		v.t.Fatal(err)
 	}
@@ -265,6 +266,8 @@ func TestHostile_descriptions(t *testing.T) {
 	words := strings.Repeat("x ", 8_000_000)
 	numbers := strings.Repeat("1 ", 8_000_000)
 	label := strings.Repeat("l", 16*million-200)
+	binding := entry("binding", 0, "label", "l", "deadline", "9000000000000000000", "property", label)
+	hits := entry("hits", 0, "level", "endpoint", "counts", "1", "label", label)
 	many := header(2, 0, 0, 0)
 	for _, test := range []struct {
 		name  string
@@ -275,16 +278,19 @@ func TestHostile_descriptions(t *testing.T) {
 		{"zeros", 1 << 30, []string{header(2, 0, 0, 0)}},
 		{"zeros, version 1", 1 << 30, []string{header(1, 2*million, 2*million, 2*million)}},
 		{"no end of an entry", 1 << 30, []string{many, "entry"}},
-		{"counts of words", 0, []string{many, entry("hits", 0, "level", "endpoint", "label", "l", "counts", words)}},
-		{"counts of numbers", 0, []string{many, entry("hits", 0, "level", "endpoint", "label", "l", "counts", numbers)}},
+		{"counts of words", 0, []string{many,
+			entry("hits", 0, "level", "endpoint", "label", "l", "counts", words)}},
+		{"counts of numbers", 0, []string{many,
+			entry("hits", 0, "level", "endpoint", "label", "l", "counts", numbers)}},
 		{"took of words", 0, []string{many, entry("counts", 0, "took", words)}},
 		{"took of numbers", 0, []string{many, entry("counts", 0, "took", numbers, "waited", numbers)}},
-		{"a number of 16 MB", 0, []string{many, entry("counts", 0, "saved", strings.Repeat("9", 16*million-200))}},
-		{"20 labels of 16 MB", 0, append([]string{many}, slices.Repeat([]string{
-			entry("hits", 0, "level", "endpoint", "counts", "1", "label", label)}, 20)...)},
-		{"20 properties of 16 MB", 0, append([]string{header(2, 20, 0, 0)}, slices.Repeat([]string{
-			entry("binding", 0, "label", "l", "deadline", "9000000000000000000", "property", label)}, 20)...)},
-		{"attributes", 0, []string{many, entry("counts", 0, slices.Repeat([]string{"a", ""}, 5*million)...)}},
+		{"a number of 16 MB", 0, []string{many,
+			entry("counts", 0, "saved", strings.Repeat("9", 16*million-200))}},
+		{"20 labels of 16 MB", 0, append([]string{many}, slices.Repeat([]string{hits}, 20)...)},
+		{"20 properties of 16 MB", 0,
+			append([]string{header(2, 20, 0, 0)}, slices.Repeat([]string{binding}, 20)...)},
+		{"attributes", 0, []string{many,
+			entry("counts", 0, slices.Repeat([]string{"a", ""}, 5*million)...)}},
 		{"entries that are not known", 0, []string{many, strings.Repeat(entry("song", 0), 2*million)}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -398,7 +404,8 @@ func TestHostile_socketOptions(t *testing.T) {
 		setOptions(theirs)
 		for range 3 {
 			for _, fd := range ours {
-				if err := unix.Sendto(fd, []byte(list("request", "find_endp", "label", "miss")), 0, nil); err != nil {
+				err := unix.Sendto(fd, []byte(list("request", "find_endp", "label", "miss")), 0, nil)
+				if err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -534,9 +541,12 @@ func TestHostile_slowSender(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	v := newVictim(t)
-	text := header(2, 0, 100_000, 0) + strings.Repeat(entry("session", 1, "label", "x", "deadline", "1"), 100_000)
+	text := header(2, 0, 100_000, 0) +
+		strings.Repeat(entry("session", 1, "label", "x", "deadline", "1"), 100_000)
 	m := v.takeOver(descriptionOf(t, 0, text), 1, nil)
-	testenv.Eventually(t, "the first state is being received", func() bool { return descriptors(t, v.Master) >= v.base+4 })
+	testenv.Eventually(t, "the first state is being received", func() bool {
+		return descriptors(t, v.Master) >= v.base+4
+	})
 	fd := testenv.NewDescriptor(t)
 	defer unix.Close(fd)
 	tick := time.NewTicker(900 * time.Millisecond)
@@ -554,9 +564,10 @@ func TestHostile_slowSender(t *testing.T) {
 		}
 	})
 	start := time.Now()
+	binding := entry("binding", 0, "label", "real", "property", "", "endpoint", "good",
+		"deadline", "9000000000000000000")
 	v.measure(func() {
-		v.takeOver(descriptionOf(t, 0, header(2, 1, 0, 0), entry("binding", 0, "label", "real", "property", "", "endpoint", "good",
-			"deadline", "9000000000000000000")), 1, nil).close()
+		v.takeOver(descriptionOf(t, 0, header(2, 1, 0, 0), binding), 1, nil).close()
 		if !v.WaitForText("takeover: sessions=0 bindings=1 clients=0 lost=0") {
 			t.Errorf("got %q", v.Texts())
 		}
@@ -582,23 +593,27 @@ func TestHostile_descriptorsInFlight(t *testing.T) {
 		t.Fatal(err)
 	}
 	owner, _ := strconv.Atoi(postfix.Uid)
-	m, err := postfixtest.NewMaster("/usr/bin/prlimit", "connection_cache_ttl_limit=1h\nconnection_cache_goodbye=QUIT")
+	m, err := postfixtest.NewMaster("/usr/bin/prlimit",
+		"connection_cache_ttl_limit=1h\nconnection_cache_goodbye=QUIT")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { m.Close() })
-	m.Args = append([]string{fmt.Sprintf("--nofile=%d:%d", files, files), binary}, append(m.Args, "-u")...)
+	m.Args = append([]string{fmt.Sprintf("--nofile=%d:%d", files, files), binary},
+		append(m.Args, "-u")...)
 	start(t, m)
 	v := &victim{Master: m, t: t, good: dial(t, m)}
 	remotes := make([]int, sessions)
 	for i := range remotes {
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+		fds, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		remotes[i] = fds[0]
 		defer unix.Close(fds[0])
-		if status, err := v.good.SaveEndpoint(3600, fmt.Sprint("e", i), "p", fds[1]); err != nil || status != client.OK {
+		status, err := v.good.SaveEndpoint(3600, fmt.Sprint("e", i), "p", fds[1])
+		if err != nil || status != client.OK {
 			t.Fatal(status, err)
 		}
 		unix.Close(fds[1])
@@ -651,7 +666,8 @@ func TestHostile_descriptorsInFlight(t *testing.T) {
 		}
 	}
 	if int64(quits) != s.Lost || int64(open) != s.Sessions {
-		t.Errorf("%d connections are open, and %d have heard QUIT; want %d and %d", open, quits, s.Sessions, s.Lost)
+		t.Errorf("%d connections are open, and %d have heard QUIT; want %d and %d",
+			open, quits, s.Sessions, s.Lost)
 	}
 	t.Logf("%d of %d sessions were handed over", s.Sessions, sessions)
 }
@@ -697,7 +713,9 @@ func TestHostile_readersThatDoNotRead(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
-				testenv.Eventually(t, "all are waited for", func() bool { return v.status().Clients == int64(readers)+2 })
+				testenv.Eventually(t, "all are waited for", func() bool {
+					return v.status().Clients == int64(readers)+2
+				})
 			})
 			start, used := time.Now(), processorTime(t, v.Master)
 			if err := v.HangUp(); err != nil {
@@ -714,7 +732,8 @@ func TestHostile_readersThatDoNotRead(t *testing.T) {
 			if readers == 0 {
 				without = used
 			} else if used > without+time.Second { // 0.1 s without the race detector
-				t.Errorf("the old process has used the processor for %v, want not much more than %v", used, without)
+				t.Errorf("the old process has used the processor for %v, want not much more than %v",
+					used, without)
 			}
 			if !v.WaitForTexts("takeover: ", 2) {
 				t.Fatalf("got %q", v.Texts())
@@ -790,7 +809,8 @@ func TestHostile_acceptQueue(t *testing.T) {
 	took := time.Since(start)
 	t.Logf("the clients that were served before are served after %v", took.Round(time.Millisecond))
 	if took > hostileLatency {
-		t.Errorf("the clients that were served before are served after %v, want at most %v", took, hostileLatency)
+		t.Errorf("the clients that were served before are served after %v, want at most %v",
+			took, hostileLatency)
 	}
 	close(done)
 	for range queued {

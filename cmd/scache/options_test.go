@@ -37,7 +37,8 @@ func wantAnnounced(t *testing.T, m *postfixtest.Master, announced bool, warnings
 }
 
 // unknownVersion is what the daemon says if it has to guess.
-const unknownVersion = `warning: the version of Postfix is unknown, and taken for 3.6 or later: .*; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6`
+const unknownVersion = `warning: the version of Postfix is unknown, and taken for 3.6 or later: ` +
+	`.*; set connection_cache_announce_protocol to yes, or to no for Postfix before 3.6`
 
 func TestAnnouncement_byParameter(t *testing.T) {
 	testenv.SkipShort(t)
@@ -136,8 +137,8 @@ func TestPostconf_askedForUnknownSyntax(t *testing.T) {
 	if err := m.HangUp(); err != nil {
 		t.Error(err)
 	}
-	wantLog(t, m,
-		`parameter max_idle: unknown function: "seconds" \(.*main.cf, line \d+\); the value "180s" is what postconf says`)
+	wantLog(t, m, `parameter max_idle: unknown function: "seconds" \(.*main.cf, line \d+\); `+
+		`the value "180s" is what postconf says`)
 
 	m = newMaster(t,
 		setting+fakePostconf(t, `echo "postconf: fatal: macro processing error" >&2; exit 1`))
@@ -145,7 +146,8 @@ func TestPostconf_askedForUnknownSyntax(t *testing.T) {
 	if err := m.Wait(); err == nil {
 		t.Error("the daemon serves with a value that is not valid")
 	}
-	const fatal = `fatal: parameter max_idle: unknown function: "seconds" \(.*\); nor does postconf know: .*macro processing error`
+	const fatal = `fatal: parameter max_idle: unknown function: "seconds" \(.*\); ` +
+		`nor does postconf know: .*macro processing error`
 	if log := strings.Join(m.Log(), "\n"); !regexp.MustCompile(fatal).MatchString(log) {
 		t.Errorf("logged:\n%s", log)
 	}
@@ -362,9 +364,10 @@ func TestStandAlone(t *testing.T) {
 		t.Errorf("the daemon ended with %v", err)
 	}
 	m.DrainLog()
-	if lines := strings.Join(m.Log(), "\n"); !strings.Contains(lines,
-		"scache["+strconv.Itoa(cmd.Process.Pid)+"]: statistics: address lookup hits=1 miss=0 success=100%") {
-		t.Errorf("logged %s", lines)
+	want := fmt.Sprintf("scache[%d]: statistics: address lookup hits=1 miss=0 success=100%%",
+		cmd.Process.Pid)
+	if lines := strings.Join(m.Log(), "\n"); !strings.Contains(lines, want) {
+		t.Errorf("logged %s\nwant %s", lines, want)
 	}
 }
 

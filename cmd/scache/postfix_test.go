@@ -103,8 +103,10 @@ func wantConnections(t *testing.T, i *postfixtest.Instance, messages, limit int)
 }
 
 // harmless are warnings about the instance itself, and about the machine's clocks.
-var harmless = regexp.MustCompile(`postfix-script\[.*(symlink leaves directory|/etc/hosts differ)|tlsproxy\[.*TLS server role is disabled|` +
-	`cleanup\[.*(file system clock is|resetting file time stamps)`)
+var harmless = regexp.MustCompile(
+	`postfix-script\[.*(symlink leaves directory|/etc/hosts differ)|` +
+		`tlsproxy\[.*TLS server role is disabled|` +
+		`cleanup\[.*(file system clock is|resetting file time stamps)`)
 
 func wantNoComplaints(t *testing.T, i *postfixtest.Instance) {
 	t.Helper()
@@ -124,22 +126,25 @@ func TestMail_throughTheCache(t *testing.T) {
 		chroot   string
 		settings map[string]string
 	}{
-		"chroot":               {"y", nil},
-		"no chroot":            {"n", nil},
-		"relay service":        {"y", map[string]string{"relay_domains": "example.test", "relay_transport": "relay"}},
+		"chroot":    {"y", nil},
+		"no chroot": {"n", nil},
+		"relay service": {"y",
+			map[string]string{"relay_domains": "example.test", "relay_transport": "relay"}},
 		"smtp service, forced": {"y", map[string]string{"default_transport": "smtp"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			sink := startSink(t)
-			i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: test.chroot, Main: relayTo(sink.Port, test.settings)})
+			i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: test.chroot,
+				Main: relayTo(sink.Port, test.settings)})
 			deliver(t, i, 500, "recipient@example.test")
 			wantServedFromCache(t, i, 500)
 			testenv.Eventually(t, "all messages counted", func() bool { return sink.Messages() >= 500 })
 			if n := sink.Messages(); n != 500 {
 				t.Errorf("%d messages have arrived", n)
 			}
-			if test.settings["relay_transport"] != "" && len(i.Grep("postfix/relay/smtp[", "conn_use=")) == 0 {
+			if test.settings["relay_transport"] != "" &&
+				len(i.Grep("postfix/relay/smtp[", "conn_use=")) == 0 {
 				t.Error("the relay service did not deliver")
 			}
 			wantJail(t, i, test.chroot == "y")
@@ -199,7 +204,8 @@ func TestSyslog_fromTheJail(t *testing.T) {
 	os.Chmod("/dev/log", 0o666)
 	lines := collect(conn)
 	sink := startSink(t)
-	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Syslog: true, Main: relayTo(sink.Port, nil)})
+	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Syslog: true,
+		Main: relayTo(sink.Port, nil)})
 	ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
 	defer cancel()
 	if err := i.Send(ctx, 100, 10, "recipient@example.test"); err != nil {
@@ -275,8 +281,9 @@ func TestReload_costsNoMail(t *testing.T) {
 		}
 	}
 	stockConnections, stock := deliverWithReloads(t, postfixtest.NeedPostfix(t), messages, interval)
-	t.Logf("SMTP connections: %d without reloads, %d with %d reloads; stock scache: %d, and %d clients had problems",
-		calm, connections, reloads, stockConnections, len(stock.Grep("problem talking to service private/scache")))
+	t.Logf("SMTP connections: %d without reloads, %d with %d reloads; "+
+		"stock scache: %d, and %d clients had problems", calm, connections, reloads,
+		stockConnections, len(stock.Grep("problem talking to service private/scache")))
 }
 
 // deliverWithReloads sends mail through a new instance, and reloads it at this
@@ -289,11 +296,14 @@ func TestReload_costsNoMail(t *testing.T) {
 // where a delivery agent has not opened a message yet when its queue manager is gone, the
 // next queue manager may have another agent deliver it, too. Such a run does not count, unless
 // our server or a client of it complains: then the test fails, whatever else has happened.
-func deliverWithReloads(t *testing.T, scache string, messages int, interval time.Duration) (int, *postfixtest.Instance) {
+func deliverWithReloads(
+	t *testing.T, scache string, messages int, interval time.Duration,
+) (int, *postfixtest.Instance) {
 	t.Helper()
 	for range 5 {
 		sink := startSink(t)
-		i := startInstance(t, postfixtest.Config{Scache: scache, Chroot: "y", Main: relayTo(sink.Port, nil)})
+		i := startInstance(t, postfixtest.Config{Scache: scache, Chroot: "y",
+			Main: relayTo(sink.Port, nil)})
 		err := sendWithReloads(i, messages, interval)
 		if lines := complaints(i); scache == binary && len(lines) > 0 {
 			t.Fatalf("got %q, want no complaints of our server and its clients", lines)
@@ -302,8 +312,10 @@ func deliverWithReloads(t *testing.T, scache string, messages int, interval time
 			t.Log("postlogd got stuck: once more")
 			continue
 		}
-		if len(i.Grep("status=deferred (mail transport unavailable)")) > 0 && len(i.Grep("postfix/smtp[", "fatal: ")) == 0 {
-			t.Logf("the queue manager had no delivery agents for a while: once more: %q", i.Grep("postfix/qmgr[", "warning: "))
+		if len(i.Grep("status=deferred (mail transport unavailable)")) > 0 &&
+			len(i.Grep("postfix/smtp[", "fatal: ")) == 0 {
+			t.Logf("the queue manager had no delivery agents for a while: once more: %q",
+				i.Grep("postfix/qmgr[", "warning: "))
 			continue
 		}
 		if err != nil {
@@ -377,7 +389,8 @@ func TestStop_endsTheCache(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	sink := startSink(t)
-	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: relayTo(sink.Port, nil)})
+	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y",
+		Main: relayTo(sink.Port, nil)})
 	deliver(t, i, 50, "recipient@example.test")
 	pid := pidOf(t, i)
 	if err := i.Command("stop"); err != nil {
@@ -422,7 +435,8 @@ func TestMail_cachePerDestination(t *testing.T) {
 	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Main: map[string]string{
 		"smtp_connection_cache_on_demand":    "no",
 		"smtp_connection_cache_destinations": "127.0.0.2",
-		"transport_maps": fmt.Sprintf("inline:{ { cached.test = smtp:[127.0.0.2]:%d }, { other.test = smtp:[127.0.0.1]:%d } }",
+		"transport_maps": fmt.Sprintf(
+			"inline:{ { cached.test = smtp:[127.0.0.2]:%d }, { other.test = smtp:[127.0.0.1]:%d } }",
 			cached.Port, other.Port),
 	}})
 	deliver(t, i, 100, "recipient@cached.test")

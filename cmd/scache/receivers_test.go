@@ -169,16 +169,26 @@ func TestReceivers_limitConnections(t *testing.T) {
 	t.Parallel()
 	slow := far
 	slow.MessageTime = 250 * time.Millisecond
+	sasl := map[string]string{
+		"smtp_sasl_auth_enable": "yes",
+		"smtp_sasl_password_maps": "inline:" +
+			"{ { d0.test = user:pass } { d1.test = user:pass } { d2.test = user:pass } }",
+		"smtp_sasl_security_options": "",
+	}
+	tls := map[string]string{"smtp_tls_security_level": "encrypt", "smtp_tls_connection_reuse": "yes"}
 	for name, m := range map[string]limitedMail{
-		"plain":          {receiver: far, domains: 20},
-		"reload":         {receiver: far, domains: 20, reload: time.Second},
-		"slow":           {receiver: slow, domains: 20, main: map[string]string{"default_process_limit": "60"}},
-		"two addresses":  {receiver: at(far, "127.0.0.9", "127.0.0.10"), domains: 10},
-		"IPv6":           {receiver: at(far, "::1"), domains: 10, main: map[string]string{"inet_protocols": "all"}},
-		"two transports": {receiver: far, domains: 10, transports: []string{"smtp", "relay"}, main: map[string]string{"relay_connection_cache_destinations": "static:all"}},
-		"by name":        {receiver: far, domains: 10, members: ".test"},
-		"SASL":           {receiver: far, domains: 3, main: map[string]string{"smtp_sasl_auth_enable": "yes", "smtp_sasl_password_maps": "inline:{ { d0.test = user:pass } { d1.test = user:pass } { d2.test = user:pass } }", "smtp_sasl_security_options": ""}},
-		"TLS":            {receiver: withTLS(far), domains: 10, main: map[string]string{"smtp_tls_security_level": "encrypt", "smtp_tls_connection_reuse": "yes"}},
+		"plain":  {receiver: far, domains: 20},
+		"reload": {receiver: far, domains: 20, reload: time.Second},
+		"slow": {receiver: slow, domains: 20,
+			main: map[string]string{"default_process_limit": "60"}},
+		"two addresses": {receiver: at(far, "127.0.0.9", "127.0.0.10"), domains: 10},
+		"IPv6": {receiver: at(far, "::1"), domains: 10,
+			main: map[string]string{"inet_protocols": "all"}},
+		"two transports": {receiver: far, domains: 10, transports: []string{"smtp", "relay"},
+			main: map[string]string{"relay_connection_cache_destinations": "static:all"}},
+		"by name": {receiver: far, domains: 10, members: ".test"},
+		"SASL":    {receiver: far, domains: 3, main: sasl},
+		"TLS":     {receiver: withTLS(far), domains: 10, main: tls},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -517,13 +527,14 @@ func TestReceivers_pipelined(t *testing.T) {
 // receiverStats returns what the server of an instance tells about its first receiver.
 func receiverStats(t *testing.T, i *postfixtest.Instance) (r control.Receiver) {
 	t.Helper()
-	err := client.Ask(filepath.Join(i.Dir, "queue/private/scache"), patience, func(c *client.Client) error {
-		all, err := c.Receivers()
-		if err == nil && len(all) > 0 {
-			r = all[0]
-		}
-		return err
-	})
+	err := client.Ask(filepath.Join(i.Dir, "queue/private/scache"),
+		patience, func(c *client.Client) error {
+			all, err := c.Receivers()
+			if err == nil && len(all) > 0 {
+				r = all[0]
+			}
+			return err
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -531,7 +542,9 @@ func receiverStats(t *testing.T, i *postfixtest.Instance) (r control.Receiver) {
 }
 
 // wantAllDelivered fails unless all messages have arrived, and no connection was refused.
-func (m *limitedMail) wantAllDelivered(t *testing.T, i *postfixtest.Instance, r *postfixtest.Receiver, took time.Duration) {
+func (m *limitedMail) wantAllDelivered(
+	t *testing.T, i *postfixtest.Instance, r *postfixtest.Receiver, took time.Duration,
+) {
 	t.Helper()
 	m.wantDelivered(t, i, r, took)
 	if m.reload == 0 {
@@ -544,7 +557,9 @@ func (m *limitedMail) wantAllDelivered(t *testing.T, i *postfixtest.Instance, r 
 }
 
 // wantDelivered is the same, but lets the server warn.
-func (m *limitedMail) wantDelivered(t *testing.T, i *postfixtest.Instance, r *postfixtest.Receiver, took time.Duration) {
+func (m *limitedMail) wantDelivered(
+	t *testing.T, i *postfixtest.Instance, r *postfixtest.Receiver, took time.Duration,
+) {
 	t.Helper()
 	s := r.Stats()
 	t.Logf("%v, %+v\n%+v", took, s, receiverStats(t, i))

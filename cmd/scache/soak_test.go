@@ -49,8 +49,10 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	m := startMaster(t, binary,
-		"connection_cache_ttl_limit=5s\nconnection_cache_status_update_time=1s\nipc_timeout=2s\nconnection_cache_goodbye=QUIT")
+	m := startMaster(t, binary, `connection_cache_ttl_limit=5s
+connection_cache_status_update_time=1s
+ipc_timeout=2s
+connection_cache_goodbye=QUIT`)
 	s := &soak{Master: m, end: time.Now().Add(duration), remotes: map[uint64]int{}}
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("%v, seed %d", duration, seed)
@@ -112,7 +114,8 @@ func TestSoak(t *testing.T) {
 		t.Errorf("%d of %d operations failed", failures, operations)
 	}
 	wantTakeovers(t, m, 1) // the line of a reload may be lost, while the log stalls
-	t.Logf("%d operations: %d saves, %d hits, %d expired, %d broken clients, %d reloads, %d failures; %d descriptors, %d goroutines, %d KB resident",
+	t.Logf("%d operations: %d saves, %d hits, %d expired, %d broken clients, %d reloads, "+
+		"%d failures; %d descriptors, %d goroutines, %d KB resident",
 		s.operations.Load(), s.saves.Load(), s.hits.Load(), s.closed.Load()-s.hits.Load(),
 		s.broken.Load(), reloads, s.failures.Load(), after, goroutines, memory>>10)
 }
@@ -274,8 +277,8 @@ func (s *soak) save(r *rand.Rand, c *client.Client, endpoint string) error {
 	if full {
 		return nil
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK,
-		0)
+	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	pair, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
 	if err != nil {
 		return err
 	}
@@ -319,7 +322,8 @@ func (s *soak) found(f client.Found, err error) error {
 
 // conversation is what a client sends to save and find; vanish and stall stop
 // anywhere in it.
-const conversation = "request\x00save_dest\x00ttl\x002\x00label\x00d\x00property\x00p\x00label\x00e\x00\x00" +
+const conversation = "request\x00save_dest\x00ttl\x002\x00" +
+	"label\x00d\x00property\x00p\x00label\x00e\x00\x00" +
 	"request\x00find_dest\x00label\x00d\x00\x00dummy\x00\x00\x00dummy\x00\x00\x00" +
 	"request\x00save_endp\x00ttl\x002\x00label\x00e\x00property\x00p\x00\x00\x00"
 

@@ -90,7 +90,7 @@ func TestFatal_settings(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	for settings, names := range map[string][]string{
-		"connection_cache_ttl_limit = 2x":             {"connection_cache_ttl_limit", "2x", "main.cf, line 5"},
+		"connection_cache_ttl_limit = 2x":             {"connection_cache_ttl_limit", "2x", "line 5"},
 		"connection_cache_ttl_limit = 0":              {"connection_cache_ttl_limit", `"0"`},
 		"connection_cache_status_update_time = -1":    {"connection_cache_status_update_time", "-1"},
 		"connection_cache_status_update_time = 0s":    {"connection_cache_status_update_time", "0s"},
@@ -101,7 +101,7 @@ func TestFatal_settings(t *testing.T) {
 		"daemon_timeout = 4000w":                      {"daemon_timeout", "4000w"},
 		"connection_cache_announce_protocol = maybe":  {"connection_cache_announce_protocol", "maybe"},
 		"maillog_file =\nsyslog_facility = nonsense":  {"syslog_facility", "nonsense"},
-		"maillog_file = /srv/mail.log":                {"maillog_file", "/srv/mail.log", "maillog_file_prefixes"},
+		"maillog_file = /srv/mail.log":                {"/srv/mail.log", "maillog_file_prefixes"},
 		"maillog_file_prefixes = /srv, /home":         {"maillog_file", "/var/log/test", "/srv, /home"},
 		"max_idle = ${unbalanced":                     {"max_idle", "${unbalanced"},
 		"syslog_name = a$(b":                          {"syslog_name", "$(b"},
@@ -146,7 +146,9 @@ func TestFatal_environment(t *testing.T) {
 	t.Run("no GENERATION", func(t *testing.T) {
 		t.Parallel()
 		m := newMaster(t, "")
-		m.Env = slices.DeleteFunc(m.Env, func(s string) bool { return strings.HasPrefix(s, "GENERATION=") })
+		m.Env = slices.DeleteFunc(m.Env, func(s string) bool {
+			return strings.HasPrefix(s, "GENERATION=")
+		})
 		start(t, m)
 		wantFatal(t, m, m.Wait(), "GENERATION")
 	})
@@ -198,23 +200,27 @@ func openTerminal(t *testing.T) *os.File {
 func TestOptions_override(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
+	const main = "syslog_name = main"
 	for name, test := range map[string]struct {
 		settings string
 		options  []string
 		tag      string
 	}{
-		"default":                       {"", nil, "postfix"},
-		"main.cf":                       {"syslog_name = main", nil, "main"},
-		"name=value":                    {"syslog_name = main", []string{"-o", "syslog_name=other"}, "other"},
-		"name = value":                  {"syslog_name = main", []string{"-o", "syslog_name = other"}, "other"},
-		"{ name = value }":              {"syslog_name = main", []string{"-o", "{ syslog_name = other }"}, "other"},
-		"{name=value}":                  {"syslog_name = main", []string{"-o", "{syslog_name=other}"}, "other"},
-		"in one word":                   {"syslog_name = main", []string{"-osyslog_name=other"}, "other"},
-		"with a reference":              {"syslog_name = main\nx = X", []string{"-o", "syslog_name=$x/${y?{Y}:{Z}}"}, "X/Z"},
+		"default":          {"", nil, "postfix"},
+		"main.cf":          {main, nil, "main"},
+		"name=value":       {main, []string{"-o", "syslog_name=other"}, "other"},
+		"name = value":     {main, []string{"-o", "syslog_name = other"}, "other"},
+		"{ name = value }": {main, []string{"-o", "{ syslog_name = other }"}, "other"},
+		"{name=value}":     {main, []string{"-o", "{syslog_name=other}"}, "other"},
+		"in one word":      {main, []string{"-osyslog_name=other"}, "other"},
+		"with a reference": {main + "\nx = X",
+			[]string{"-o", "syslog_name=$x/${y?{Y}:{Z}}"}, "X/Z"},
 		"a name that main.cf refers to": {"syslog_name = $x", []string{"-o", "x=X"}, "X"},
 		"a value with =":                {"", []string{"-o", "syslog_name=a=b"}, "a=b"},
-		"the name of the service":       {"syslog_name = $service_name-$process_name", []string{"-n", "other"}, "other-scache"},
-		"not the name of the process":   {"syslog_name = $process_name", []string{"-o", "process_name=x"}, "scache"},
+		"the name of the service": {"syslog_name = $service_name-$process_name",
+			[]string{"-n", "other"}, "other-scache"},
+		"not the name of the process": {"syslog_name = $process_name",
+			[]string{"-o", "process_name=x"}, "scache"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -264,7 +270,9 @@ func TestCrash_isLogged(t *testing.T) {
 	}
 	// Nothing is written to a file that a link leads to.
 	other := filepath.Join(t.TempDir(), "other")
-	if err := errors.Join(os.Remove(link), os.WriteFile(other, []byte("x"), 0o600), os.Symlink(other, link)); err != nil {
+	err = errors.Join(os.Remove(link), os.WriteFile(other, []byte("x"), 0o600),
+		os.Symlink(other, link))
+	if err != nil {
 		t.Fatal(err)
 	}
 	startWithClient(t, newMaster(t, "data_directory="+data))

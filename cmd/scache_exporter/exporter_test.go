@@ -182,7 +182,8 @@ func TestMetrics_serverThatDoesNotAnswer(t *testing.T) {
 		`scache_request_duration_seconds_count{postfix_instance="good"} `,
 		"go_goroutines ", "process_open_fds ",
 		`scache_scrape_duration_seconds{postfix_instance="slow"}`,
-		`scache_label_events_total{event="miss",label="smtp\\nx\\n",level="destination",postfix_instance="good"} 1`)
+		`scache_label_events_total{event="miss",label="smtp\\nx\\n",`+
+			`level="destination",postfix_instance="good"} 1`)
 	want(t, get(t, "http://"+address+"/"), "scache_exporter", `href="/metrics"`)
 }
 

@@ -145,15 +145,16 @@ func TestGoals_value(t *testing.T) {
 func TestTotalCalls(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "summary")
-	for text, want := range map[string]int{
-		"% time     seconds  usecs/call     calls    errors syscall\n100.00    0.002520           3       710        33 total\n": 710,
-		"100.00    0.002520           3       710           total\n":                                                             710,
+	const head = "% time     seconds  usecs/call     calls    errors syscall\n"
+	for _, text := range []string{
+		head + "100.00    0.002520           3       710        33 total\n",
+		"100.00    0.002520           3       710           total\n",
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := totalCalls(file); got != want || err != nil {
-			t.Errorf("got %d, %v, want %d", got, err, want)
+		if got, err := totalCalls(file); got != 710 || err != nil {
+			t.Errorf("got %d, %v, want 710", got, err)
 		}
 	}
 	os.WriteFile(file, nil, 0o644)

@@ -133,7 +133,8 @@ func provoke(cl *client.Client, request string) error {
 func (r *report) printDelays(w io.Writer) {
 	fmt.Fprintln(w)
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "under %d clients, ms late\tserver\tmedian\tworst of %d\t\n", delayClients, delaySamples)
+	fmt.Fprintf(t, "under %d clients, ms late\tserver\tmedian\tworst of %d\t\n",
+		delayClients, delaySamples)
 	for _, d := range r.Delays {
 		fmt.Fprintf(t, "a session is closed\t%s\t%.1f\t%.1f\t\n",
 			d.Server, median(d.Expiry), d.Expiry[len(d.Expiry)-1])

@@ -151,7 +151,9 @@ func (d *demo) keep(s *story, views []view) {
 
 // ask runs commands of scachectl for an instance. Commands that this scachectl does not have
 // are skipped.
-func (d *demo) ask(ctx context.Context, i *postfixtest.Instance, commands ...string) ([]view, error) {
+func (d *demo) ask(
+	ctx context.Context, i *postfixtest.Instance, commands ...string,
+) ([]view, error) {
 	var views []view
 	help, err := exec.CommandContext(ctx, d.scachectl, "help").Output()
 	if err != nil {

@@ -25,14 +25,16 @@ func TestDemo_run(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, err := postfixtest.Command(filepath.Join(dir, "scachebench"), "--scache", filepath.Join(dir, "scache"),
+	out, err := postfixtest.Command(filepath.Join(dir, "scachebench"),
+		"--scache", filepath.Join(dir, "scache"),
 		"--scachectl", filepath.Join(dir, "scachectl"), "demo", "hangup", "plain").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	for _, want := range []string{
-		"1 of 2, hangup: ", "300 of 300 messages have arrived", "\nhangup: ", "dead connections", "\nplain: ",
-		"1000         1000         1000", "$ scachectl status", "$ scachectl hits", "scachebench demo reload",
+		"1 of 2, hangup: ", "300 of 300 messages have arrived",
+		"\nhangup: ", "dead connections", "\nplain: ", "1000         1000         1000",
+		"$ scachectl status", "$ scachectl hits", "scachebench demo reload",
 	} {
 		if !bytes.Contains(out, []byte(want)) {
 			t.Errorf("%q is missing", want)
@@ -178,7 +180,8 @@ func TestDemo_choose(t *testing.T) {
 			t.Errorf("%v: got %v, %v, want %v", c.names, got, err, c.want)
 		}
 	}
-	if _, err := (&demo{stories: []string{"plian"}}).choose(); err == nil || !strings.Contains(err.Error(), "reload, receivers") {
+	_, err := (&demo{stories: []string{"plian"}}).choose()
+	if err == nil || !strings.Contains(err.Error(), "reload, receivers") {
 		t.Errorf("unknown story: got %v, want the names", err)
 	}
 }
@@ -186,8 +189,9 @@ func TestDemo_choose(t *testing.T) {
 // TestKnows asks binaries that refuse a bad value, take it, and fail for another reason.
 func TestKnows(t *testing.T) {
 	t.Parallel()
+	const refuses = "scache: fatal: bad value of parameter connection_cache_receivers: entry"
 	for output, want := range map[string]bool{
-		"echo 'scache: fatal: bad value of parameter connection_cache_receivers: entry' >&2; exit 1": true,
+		"echo '" + refuses + "' >&2; exit 1":                                   true,
 		"echo 'scache: configuration OK'":                                      false,
 		"echo 'scache: warning: unknown parameter connection_cache_receivers'": false,
 		"echo 'scache: fatal: bad value of parameter max_idle' >&2; exit 1":    false,
@@ -205,24 +209,29 @@ func TestKnows(t *testing.T) {
 func TestReadLog(t *testing.T) {
 	t.Parallel()
 	const prefix = "Nov 25 20:00:00 scache postfix/"
+	const problem = ": warning: problem talking to service private/scache: Connection reset by peer"
 	const delivery = ": to=<a@b.test>, relay=x[127.0.0.4]:25, "
+	const sent = "delay=1, delays=0.1/0/0/0, dsn=2.0.0, status=sent (250 done)"
+	const deferred = "delay=1, delays=0.1/0/0/0, dsn=4.7.0, status=deferred (421 no)"
 	l := readLog([]string{
-		prefix + "smtp[11]: warning: problem talking to service private/scache: Connection reset by peer",
-		prefix + "smtp[11]: warning: problem talking to service private/scache: Connection reset by peer",
-		prefix + "smtp[12]: warning: problem talking to service private/scache: Connection reset by peer",
-		prefix + "smtp[11]: AA" + delivery + "delay=9, delays=5/2/1.5/0.25, dsn=2.0.0, status=sent (250 done)",
-		prefix + "smtp[11]: BB" + delivery + "conn_use=2, delay=1, delays=0.1/0/0/0.25, dsn=2.0.0, status=sent (250 done)",
-		prefix + "smtp[11]: CC" + delivery + "delay=1, delays=0.1/0/0/0, dsn=4.7.0, status=deferred (421 no)",
-		prefix + "smtp[11]: DD" + delivery + "delay=1, delays=0.1/0/0/0, dsn=4.7.0, status=deferred (421 no)",
-		prefix + "smtp[11]: DD" + delivery + "delay=1, delays=0.1/0/0/0, dsn=2.0.0, status=sent (250 done)",
-		prefix + "smtp[11]: DD" + delivery + "delay=1, delays=0.1/0/0/0, dsn=2.0.0, status=sent (250 done)",
+		prefix + "smtp[11]" + problem,
+		prefix + "smtp[11]" + problem,
+		prefix + "smtp[12]" + problem,
+		prefix + "smtp[11]: AA" + delivery +
+			"delay=9, delays=5/2/1.5/0.25, dsn=2.0.0, status=sent (250 done)",
+		prefix + "smtp[11]: BB" + delivery +
+			"conn_use=2, delay=1, delays=0.1/0/0/0.25, dsn=2.0.0, status=sent (250 done)",
+		prefix + "smtp[11]: CC" + delivery + deferred,
+		prefix + "smtp[11]: DD" + delivery + deferred,
+		prefix + "smtp[11]: DD" + delivery + sent,
+		prefix + "smtp[11]: DD" + delivery + sent,
 		prefix + "scache[13]: statistics: domain lookup hits=3 miss=2 success=60%",
 		prefix + "scache[13]: statistics: address lookup hits=1 miss=2 success=33%",
 		prefix + "scache[13]: warning: something",
 		prefix + "qmgr[14]: warning: something else",
 	})
-	if l.delivered != 3 || l.deferred != 1 || l.reused != 1 || l.hits != 4 || l.problems != 2 || l.warnings != 4 ||
-		l.slowest != 1.75 || len(l.complaints) != 1 || l.stuck {
+	if l.delivered != 3 || l.deferred != 1 || l.reused != 1 || l.hits != 4 || l.problems != 2 ||
+		l.warnings != 4 || l.slowest != 1.75 || len(l.complaints) != 1 || l.stuck {
 		t.Errorf("got %+v", l)
 	}
 	if l := readLog([]string{prefix + "postlogd[15]: panic: watchdog timeout"}); !l.stuck {
@@ -239,10 +248,12 @@ func TestResult_verdict(t *testing.T) {
 		want              []string
 	}{
 		{&outcome{seconds: 1.1}, &outcome{seconds: 1}, nil, []string{"no advantage"}},
-		{&outcome{seconds: 1, connections: 10}, &outcome{seconds: 4, connections: 15}, nil, []string{"this scache: faster"}},
+		{&outcome{seconds: 1, connections: 10}, &outcome{seconds: 4, connections: 15}, nil,
+			[]string{"this scache: faster"}},
 		{&outcome{seconds: 4, delivered: 9}, &outcome{seconds: 1, delivered: 1}, nil,
 			[]string{"this scache: more messages", "the stock one is better in seconds"}},
-		{&outcome{seconds: 1}, &outcome{seconds: 1}, &outcome{seconds: 5}, []string{"no advantage", "5.0 times"}},
+		{&outcome{seconds: 1}, &outcome{seconds: 1}, &outcome{seconds: 5},
+			[]string{"no advantage", "5.0 times"}},
 		{nil, &outcome{}, nil, []string{"did not take part: old"}},
 	} {
 		r := result{story: s, outcomes: map[string]*outcome{}, missing: "old"}
@@ -263,7 +274,9 @@ func TestResult_verdict(t *testing.T) {
 func TestLost(t *testing.T) {
 	t.Parallel()
 	s := &story{name: "x", messages: 10}
-	with := func(o *outcome) []result { return []result{{story: s, outcomes: map[string]*outcome{oursName: o}}} }
+	with := func(o *outcome) []result {
+		return []result{{story: s, outcomes: map[string]*outcome{oursName: o}}}
+	}
 	for _, c := range []struct {
 		o    *outcome
 		lost bool

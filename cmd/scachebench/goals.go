@@ -26,7 +26,9 @@ func compare(scenario, a, b string, value func(measurement) float64) goalValue {
 	return compareScenarios(scenario, a, scenario, b, value)
 }
 
-func compareScenarios(scenarioA, a, scenarioB, b string, value func(measurement) float64) goalValue {
+func compareScenarios(
+	scenarioA, a, scenarioB, b string, value func(measurement) float64,
+) goalValue {
 	return func(r *report) (float64, bool) {
 		rowA, rowB := r.row(scenarioA, a), r.row(scenarioB, b)
 		if rowA == nil || rowB == nil {
@@ -60,14 +62,17 @@ func constant(scenario string, value func(*row) float64) goalValue {
 }
 
 const (
-	pair1, pair8, pair64, pair512 = "pair, 1 client", "pair, 8 clients", "pair, 64 clients", "pair, 512 clients"
-	miss64                        = "miss, 64 clients"
-	cached                        = "pair, 8 clients, 10000 cached"
-	idle                          = "pair, 64 clients, 2000 idle"
-	limitsPair1                   = "pair with limits, 1 client"
-	limitsPair64                  = "pair with limits, 64 clients"
-	limitsMiss64                  = "miss with limits, 64 clients"
-	limitsWaiting                 = "pair with limits, 64 clients, 1000 waiting"
+	pair1         = "pair, 1 client"
+	pair8         = "pair, 8 clients"
+	pair64        = "pair, 64 clients"
+	pair512       = "pair, 512 clients"
+	miss64        = "miss, 64 clients"
+	cached        = "pair, 8 clients, 10000 cached"
+	idle          = "pair, 64 clients, 2000 idle"
+	limitsPair1   = "pair with limits, 1 client"
+	limitsPair64  = "pair with limits, 64 clients"
+	limitsMiss64  = "miss with limits, 64 clients"
+	limitsWaiting = "pair with limits, 64 clients, 1000 waiting"
 )
 
 // goals are what this server is to reach: against the stock one, and against the floor, which
@@ -107,7 +112,8 @@ var goals = []goal{
 	{"resident memory, empty, MB", false, 6, constant(pair8, emptyMB)},
 	// Stock takes 5 ms, and has lost everything. Of ours, 10 are the start of a process, and
 	// the rest is for 300 clients and all sessions, before the first request is read.
-	{"reload with 1000 sessions: ms without an answer (10 are the start)", false, 25, outageWith(1000)},
+	{"reload with 1000 sessions: ms without an answer (10 are the start)", false, 25,
+		outageWith(1000)},
 	{"reload with 17000 sessions: ms without an answer", false, 150, outageWith(17_000)},
 	{"start-up to first answer, ms", false, 10, startUpTime},
 }

@@ -291,8 +291,9 @@ const (
 // Properties of a usual length.
 const (
 	hostProperty        = "host_name=127.0.0.1\nhost_addr=127.0.0.1\n"
-	destinationProperty = "destination=[127.0.0.1]:3074\n" + hostProperty + "destination_features=4096\n\n"
-	endpointProperty    = hostProperty + "endpoint_features=4096\nreuse_count=17\n\n"
+	destinationProperty = "destination=[127.0.0.1]:3074\n" + hostProperty +
+		"destination_features=4096\n\n"
+	endpointProperty = hostProperty + "endpoint_features=4096\nreuse_count=17\n\n"
 )
 
 var workloads = map[string]func(*worker) error{

@@ -61,7 +61,8 @@ func run(ctx context.Context) error {
 	}
 	d, b := demo{}, bench{}
 	pflag.StringVar(&d.scache, "scache", "bin/scache", "the `binary` to show")
-	pflag.StringVar(&d.scachectl, "scachectl", "bin/scachectl", "demo, picture: the `binary` of scachectl")
+	pflag.StringVar(&d.scachectl, "scachectl", "bin/scachectl",
+		"demo, picture: the `binary` of scachectl")
 	pflag.DurationVar(&d.traffic, "traffic", 25*time.Second,
 		"picture: for how long mail is sent before the screen of top is taken; "+
 			"sessions last for 20 seconds at most")
@@ -135,7 +136,8 @@ func (b *bench) choose(stock, ours string, others map[string]string) (err error)
 		if _, err := os.Stat(c.binary); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
-		if b.servers[i].binary, err = filepath.Abs(c.binary); err != nil { // the server has another directory
+		// The server has another working directory.
+		if b.servers[i].binary, err = filepath.Abs(c.binary); err != nil {
 			return err
 		}
 	}

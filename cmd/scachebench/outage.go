@@ -85,7 +85,9 @@ func measureOutage(server server, cached int) (time.Duration, error) {
 
 // askUntil asks one question after the other, and a last one after the next process has
 // started. It returns the longest time without an answer.
-func askUntil(started <-chan struct{}, cl *client.Client, socket string) (longest time.Duration, err error) {
+func askUntil(
+	started <-chan struct{}, cl *client.Client, socket string,
+) (longest time.Duration, err error) {
 	for last := false; !last && err == nil; {
 		select {
 		case <-started:

@@ -174,7 +174,8 @@ func (r *report) printTable(w io.Writer) {
 	fmt.Fprintln(t, "\tp50 µs\tp99 µs\tp99.9 µs\tCPU µs/op\tcalls/op\tswitches/op\tleast\tmost")
 	for _, row := range r.Rows {
 		m := row.Median
-		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f%%", row.Scenario, row.Server, m.OperationsPerSecond, 100*row.Spread)
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f%%",
+			row.Scenario, row.Server, m.OperationsPerSecond, 100*row.Spread)
 		for _, name := range names {
 			if ratio, measured := row.Ratios[name]; measured {
 				fmt.Fprintf(t, "\t%.2f", ratio)

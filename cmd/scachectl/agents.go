@@ -114,7 +114,8 @@ func (d *doctor) checkAgent(a agent) (findings []finding) {
 		findings = append(findings, finding{Level: "ok",
 			Text: "caches connections while a destination has much mail (" + onDemand + ")"})
 	default:
-		findings = append(findings, finding{Level: "ok", Text: "always caches connections to " + destinations})
+		findings = append(findings, finding{Level: "ok",
+			Text: "always caches connections to " + destinations})
 	}
 	return append(findings, d.checkTLS(a)...)
 }

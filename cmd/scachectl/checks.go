@@ -105,9 +105,11 @@ var aboutCaching = regexp.MustCompile("connection_(cache|reuse)(_|$)")
 // replacedParameters are parameters of earlier versions of Postfix that guides still show, and
 // the parameters that replaced them.
 var replacedParameters = map[string]string{
-	"smtp_connection_cache_reuse_limit": "smtp_connection_reuse_time_limit, or smtp_connection_reuse_count_limit",
-	"lmtp_connection_cache_reuse_limit": "lmtp_connection_reuse_time_limit, or lmtp_connection_reuse_count_limit",
-	"lmtp_cache_connection":             "lmtp_connection_cache_on_demand",
+	"smtp_connection_cache_reuse_limit": "smtp_connection_reuse_time_limit, " +
+		"or smtp_connection_reuse_count_limit",
+	"lmtp_connection_cache_reuse_limit": "lmtp_connection_reuse_time_limit, " +
+		"or lmtp_connection_reuse_count_limit",
+	"lmtp_cache_connection": "lmtp_connection_cache_on_demand",
 }
 
 // checkNames looks for parameters that no program reads.

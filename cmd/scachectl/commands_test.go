@@ -24,15 +24,18 @@ func TestStatus(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
 	saveConnection(t, m.Socket)
-	wantError(t, []string{"--socket", m.Socket, "debug", "find", "endpoint", "nothing"}, "not found", "status 2")
+	wantError(t, []string{"--socket", m.Socket, "debug", "find", "endpoint", "nothing"},
+		"not found", "status 2")
 	out := must(t, "--socket", m.Socket, "status")
-	want(t, out, "scache test, pid ", " at "+m.Socket, "hit rate", "1 saved", "ttl limit 1h0m0s", "liveness check on")
+	want(t, out, "scache test, pid ", " at "+m.Socket, "hit rate", "1 saved", "ttl limit 1h0m0s",
+		"liveness check on")
 	var fields map[string]any
 	text := must(t, "--socket", m.Socket, "status", "--json")
 	if err := json.Unmarshal([]byte(text), &fields); err != nil {
 		t.Fatal(err)
 	}
-	if fields["ttl_limit_seconds"] != 3600.0 || fields["sessions"] != 1.0 || fields["endpoint_misses"] != 1.0 || fields["version"] != "test" {
+	if fields["ttl_limit_seconds"] != 3600.0 || fields["sessions"] != 1.0 ||
+		fields["endpoint_misses"] != 1.0 || fields["version"] != "test" {
 		t.Error(text)
 	}
 }
@@ -40,10 +43,11 @@ func TestStatus(t *testing.T) {
 func TestList(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
-	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
+	ctl := callerOf(t, m.Socket)
 	remote := saveConnection(t, m.Socket)
 	want(t, ctl("list"), "\nsmtp example.com  smtp 192.0.2.1  ",
-		"\nsmtp 192.0.2.1         1  -         "+remote+"  ", "\n1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
+		"\nsmtp 192.0.2.1         1  -         "+remote+"  ",
+		"\n1 destinations, 1 bindings, 1 endpoints, 1 sessions\n")
 	if strings.Contains(ctl("list"), "secret") {
 		t.Error("properties are shown without being asked for")
 	}
@@ -53,10 +57,12 @@ func TestList(t *testing.T) {
 		t.Fatal(err)
 	}
 	if all.Sessions[0]["remote"] != remote || all.Sessions[0]["property"] != `secret\nfeature\n` ||
-		all.Bindings[0]["destination"] != `smtp\nexample.com\n25\n` || all.Bindings[0]["left_seconds"].(float64) < 2000 {
+		all.Bindings[0]["destination"] != `smtp\nexample.com\n25\n` ||
+		all.Bindings[0]["left_seconds"].(float64) < 2000 {
 		t.Errorf("%v", all)
 	}
-	if out := ctl("list", "--json", "unknown.example"); strings.Contains(out, "null") || !strings.Contains(out, `"sessions": []`) {
+	out := ctl("list", "--json", "unknown.example")
+	if strings.Contains(out, "null") || !strings.Contains(out, `"sessions": []`) {
 		t.Error(out)
 	}
 }
@@ -64,14 +70,16 @@ func TestList(t *testing.T) {
 func TestListFiltersSortsAndCuts(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
-	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
+	ctl := callerOf(t, m.Socket)
 	remote := saveConnection(t, m.Socket)
 	for i := range 9 {
 		for range i + 1 {
 			ctl("save", "endpoint", fmt.Sprintf(`smtp\n192.0.2.%d\n25\n0\n`, i+10), "--ttl", "1000")
 		}
 	}
-	for _, text := range []string{"example.com", "EXAMPLE.com", `smtp\nexample.com\n25\n`, "192.0.2.1", remote} {
+	for _, text := range []string{
+		"example.com", "EXAMPLE.com", `smtp\nexample.com\n25\n`, "192.0.2.1", remote,
+	} {
 		out := ctl("list", text)
 		want(t, out, " 1 endpoints, 1 sessions\n", remote)
 		if strings.Contains(out, "192.0.2.10") {
@@ -83,7 +91,8 @@ func TestListFiltersSortsAndCuts(t *testing.T) {
 	}
 	out := ctl("list", "--sort", "sessions", "--limit", "2")
 	want(t, out, "\n… 8 more\n", "\n1 destinations, 1 bindings, 10 endpoints, 46 sessions\n")
-	if !regexp.MustCompile(`(?m)^ENDPOINT.*\n.*192\.0\.2\.18.* 9 .*\n.*192\.0\.2\.17.* 8 .*\n… 8 more`).MatchString(out) {
+	const cut = `(?m)^ENDPOINT.*\n.*192\.0\.2\.18.* 9 .*\n.*192\.0\.2\.17.* 8 .*\n… 8 more`
+	if !regexp.MustCompile(cut).MatchString(out) {
 		t.Error(out)
 	}
 	want(t, ctl("list", "-v", "--sort", "left", "--limit", "1"), remote, "\n… 45 more\n")
@@ -94,8 +103,10 @@ func TestListFiltersSortsAndCuts(t *testing.T) {
 func TestFlush(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
-	ctl := func(args ...string) string { return must(t, append([]string{"--socket", m.Socket}, args...)...) }
-	for _, label := range []string{"example.com", `smtp\nexample.com\n25\n`, `smtp\nexample.com\n25`, "--all"} {
+	ctl := callerOf(t, m.Socket)
+	for _, label := range []string{
+		"example.com", `smtp\nexample.com\n25\n`, `smtp\nexample.com\n25`, "--all",
+	} {
 		saveConnection(t, m.Socket)
 		const dry = "nothing was done; without --dry-run: "
 		if got := ctl("flush", label, "--dry-run"); got != dry+"flushed 1 sessions and 1 bindings\n" {
@@ -107,9 +118,11 @@ func TestFlush(t *testing.T) {
 	}
 	saveConnection(t, m.Socket)
 	for _, text := range []string{"smtp", "25", "0", "192.0.2.99", ""} {
-		wantError(t, []string{"--socket", m.Socket, "flush", text}, "nothing is cached for", "scachectl list")
+		wantError(t, []string{"--socket", m.Socket, "flush", text},
+			"nothing is cached for", "scachectl list")
 	}
-	if got := ctl("flush", "192.0.2.1", "--json"); !strings.Contains(got, `"sessions": 1`) || !strings.Contains(got, `"bindings": 0`) {
+	got := ctl("flush", "192.0.2.1", "--json")
+	if !strings.Contains(got, `"sessions": 1`) || !strings.Contains(got, `"bindings": 0`) {
 		t.Error(got)
 	}
 	want(t, ctl("status"), "5 saved", "5 flushed")
@@ -126,7 +139,9 @@ func TestStatus_readsMainCFOnce(t *testing.T) {
 	}
 	defer unix.Close(fd)
 	must(t, "-c", s.etc, "status") // the server runs from now on, and has read main.cf
-	if _, err := unix.InotifyAddWatch(fd, filepath.Join(s.etc, "main.cf"), unix.IN_OPEN|unix.IN_CLOSE_NOWRITE); err != nil {
+	_, err = unix.InotifyAddWatch(fd, filepath.Join(s.etc, "main.cf"),
+		unix.IN_OPEN|unix.IN_CLOSE_NOWRITE)
+	if err != nil {
 		t.Fatal(err)
 	}
 	must(t, "-c", s.etc, "status")
@@ -150,7 +165,9 @@ func TestMetrics(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	want(t, out, "} 1\n", `scache_up{postfix_instance="`+m.Socket+`"} 1`, `scache_sessions_saved_total{postfix_instance="`+m.Socket+`"} 1`, `result="miss"} 0`, `version="test"} 1`, "scache_session_wait_seconds_bucket")
+	want(t, out, "} 1\n", `scache_up{postfix_instance="`+m.Socket+`"} 1`,
+		`scache_sessions_saved_total{postfix_instance="`+m.Socket+`"} 1`, `result="miss"} 0`,
+		`version="test"} 1`, "scache_session_wait_seconds_bucket")
 
 	file := filepath.Join(t.TempDir(), "scache.prom")
 	for range 2 { // a new one, and another in the place of one that only its owner can read
@@ -168,8 +185,10 @@ func TestMetrics(t *testing.T) {
 	if entries, _ := os.ReadDir(filepath.Dir(file)); len(entries) != 1 {
 		t.Errorf("files are left: %v", entries)
 	}
-	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/nonexistent/file"}, "/nonexistent/")
-	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/dev/null"}, "not a regular file")
+	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/nonexistent/file"},
+		"/nonexistent/")
+	wantError(t, []string{"--socket", m.Socket, "metrics", "--output", "/dev/null"},
+		"not a regular file")
 	want(t, must(t, "--socket", m.Socket, "metrics", "--output", "-"), "\nscache_sessions{")
 }
 
@@ -177,21 +196,26 @@ func TestAgainstStock(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, postfixtest.NeedPostfix(t))
 	for _, command := range []string{"status", "list", "flush --all"} {
-		wantError(t, append([]string{"--socket", m.Socket}, strings.Fields(command)...), m.Socket, "stock scache", "scachectl enable")
+		wantError(t, append([]string{"--socket", m.Socket}, strings.Fields(command)...),
+			m.Socket, "stock scache", "scachectl enable")
 	}
 	want(t, must(t, "--socket", m.Socket, "metrics"), `scache_up{postfix_instance="`+m.Socket+`"} 0`)
 	saveConnection(t, m.Socket)
 	out := must(t, "--socket", m.Socket, "find", "destination", `smtp\nexample.com\n25\n`)
-	want(t, out, "destination property: p\n", `endpoint property: secret\nfeature\n`+"\n", "descriptor: socket, inode ")
-	wantError(t, []string{"--socket", m.Socket, "find", "destination", `smtp\nexample.com\n25\n`}, "not found")
-	wantError(t, []string{"--socket", m.Socket, "save", "endpoint", "x", "--ttl", "0"}, "status 1", "malformed")
+	want(t, out, "destination property: p\n", `endpoint property: secret\nfeature\n`+"\n",
+		"descriptor: socket, inode ")
+	wantError(t, []string{"--socket", m.Socket, "find", "destination", `smtp\nexample.com\n25\n`},
+		"not found")
+	wantError(t, []string{"--socket", m.Socket, "save", "endpoint", "x", "--ttl", "0"},
+		"status 1", "malformed")
 }
 
 func TestSaveAndFind(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
 	saveConnection(t, m.Socket)
-	want(t, must(t, "--socket", m.Socket, "find", "endpoint", `smtp\n192.0.2.1\n25\n0\n`), `endpoint property: secret\nfeature\n`+"\n", "descriptor: socket, inode ")
+	want(t, must(t, "--socket", m.Socket, "find", "endpoint", `smtp\n192.0.2.1\n25\n0\n`),
+		`endpoint property: secret\nfeature\n`+"\n", "descriptor: socket, inode ")
 	cmd := exec.Command(tool, "--socket", m.Socket, "save", "endpoint", "x", "--fd", "77")
 	if _, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "bad file descriptor") {
 		t.Errorf("saved descriptor 77: %s", errOut)
@@ -203,7 +227,8 @@ func TestSaveAndFind(t *testing.T) {
 func TestErrorsOfConnecting(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	wantError(t, []string{"--socket", filepath.Join(dir, "none"), "status"}, dir+"/none", "no such socket")
+	wantError(t, []string{"--socket", filepath.Join(dir, "none"), "status"},
+		dir+"/none", "no such socket")
 	wantError(t, []string{"-c", dir, "status"}, dir+"/main.cf", "--socket", "-c")
 	wantError(t, []string{"nonsense"}, `"nonsense"`)
 
@@ -212,7 +237,8 @@ func TestErrorsOfConnecting(t *testing.T) {
 	m.Cmd.Process.Kill()
 	m.Wait()
 	conf := filepath.Dir(filepath.Dir(path)) // where the test master has its main.cf
-	wantError(t, []string{"-c", conf, "--socket", filepath.Join(conf, "main.cf"), "status"}, "main.cf", "connect")
+	wantError(t, []string{"-c", conf, "--socket", filepath.Join(conf, "main.cf"), "status"},
+		"main.cf", "connect")
 }
 
 // TestStrangersAreRefused is a user who may not ask.
@@ -243,7 +269,9 @@ func TestConfig(t *testing.T) {
 			os.Chtimes(filepath.Join(dir, name), old, old)
 		}
 	}
-	entry := "scache unix - - n - 1 scache\n -o ipc_timeout=7s -o { connection_cache_goodbye = see you }\nother unix - - n - 1 scache -o max_idle=9s\n"
+	entry := "scache unix - - n - 1 scache\n" +
+		" -o ipc_timeout=7s -o { connection_cache_goodbye = see you }\n" +
+		"other unix - - n - 1 scache -o max_idle=9s\n"
 	writeConfig("a = 5\nconnection_cache_ttl_limit = ${a}s\n", entry)
 	lines := map[string]string{}
 	for line := range strings.Lines(must(t, "-c", dir, "config")) {

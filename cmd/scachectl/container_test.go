@@ -35,8 +35,12 @@ func newContainer(t *testing.T) *container {
 	t.Helper()
 	s := newFixture(t)
 	s.write("master.cf", chrootColumn.ReplaceAllString(s.masterCF(), "$1 n "))
-	const script = `set -e; mount --bind "$1" "$1"; mount -o remount,bind,ro /; exec setpriv "$2" postfix -c "$1/etc" start-fg`
-	cmd := postfixtest.Command("unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child", "sh", "-c", script, "sh", s.Dir, boundingSet)
+	const script = `set -e
+mount --bind "$1" "$1"
+mount -o remount,bind,ro /
+exec setpriv "$2" postfix -c "$1/etc" start-fg`
+	cmd := postfixtest.Command("unshare", "-m", "-p", "-f", "--mount-proc", "--kill-child",
+		"sh", "-c", script, "sh", s.Dir, boundingSet)
 	cmd.WaitDelay = time.Second
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &out
@@ -61,9 +65,12 @@ func newContainer(t *testing.T) *container {
 			t.Fatalf("%v: %s", err, out.String())
 		default:
 		}
-		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", cmd.Process.Pid, cmd.Process.Pid))
+		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children",
+			cmd.Process.Pid, cmd.Process.Pid))
 		c.init = strings.TrimSpace(string(children))
-		for network, address := range map[string]string{"tcp": s.SMTP, "unix": filepath.Join(s.Dir, "queue/private/scache")} {
+		for network, address := range map[string]string{
+			"tcp": s.SMTP, "unix": filepath.Join(s.Dir, "queue/private/scache"),
+		} {
 			conn, err := net.Dial(network, address)
 			if err != nil {
 				return false
@@ -111,7 +118,9 @@ func TestContainer(t *testing.T) {
 
 	// A service in a jail needs a capability that is not there.
 	c.edit("master.cf", "scache unix - - n", "scache unix - - y")
-	if out, ok := c.ctl("enable"); ok || !strings.Contains(out, "chroot") || !strings.Contains(out, "operation not permitted") || !strings.Contains(out, "nothing was changed") {
+	out, ok := c.ctl("enable")
+	if ok || !strings.Contains(out, "chroot") || !strings.Contains(out, "operation not permitted") ||
+		!strings.Contains(out, "nothing was changed") {
 		t.Errorf("with a jail: %s", out)
 	}
 }

@@ -16,11 +16,11 @@ import (
 func TestDisableAll(t *testing.T) {
 	t.Parallel()
 	first, second := newFixture(t), newFixture(t)
-	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
-		t.Fatal(err)
-	}
-	want(t, must(t, "-c", first.etc, "enable", "--all"), "enabled in "+first.etc, "enabled in "+second.etc)
-	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "disabled in "+second.etc)
+	first.configure(map[string]string{"multi_instance_directories": second.etc})
+	want(t, must(t, "-c", first.etc, "enable", "--all"),
+		"enabled in "+first.etc, "enabled in "+second.etc)
+	want(t, must(t, "-c", first.etc, "disable", "--all"),
+		"disabled in "+first.etc, "disabled in "+second.etc)
 	for _, s := range []*fixture{first, second} {
 		if strings.Contains(s.masterCF(), postfix.OurName) {
 			t.Errorf("%s is not disabled", s.etc)
@@ -37,14 +37,10 @@ func TestDisableWhilePostfixCannotReload(t *testing.T) {
 	s := newRunningFixture(t)
 	before := s.postconf()
 	must(t, "-c", s.etc, "enable")
-	if err := s.Configure(map[string]string{"inet_protocols": "none at all"}); err != nil {
-		t.Fatal(err)
-	}
+	s.configure(map[string]string{"inet_protocols": "none at all"})
 	wantError(t, []string{"-c", s.etc, "disable"}, "reload: exit status", "Postfix does not use it")
 	must(t, "-c", s.etc, "status")
-	if err := s.Configure(map[string]string{"inet_protocols": "ipv4"}); err != nil {
-		t.Fatal(err)
-	}
+	s.configure(map[string]string{"inet_protocols": "ipv4"})
 	want(t, must(t, "-c", s.etc, "disable"), "reload", "not enabled")
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	if got := s.postconf(); got != before {
@@ -75,7 +71,8 @@ func TestDisableWhileOurServerFails(t *testing.T) {
 	if got := s.postconf(); got != before {
 		t.Errorf("master.cf: %s\nwant %s", got, before)
 	}
-	if got, want := len(strings.Split(s.masterCF(), "\n")), len(strings.Split(text, "\n")); got != want {
+	got, want := len(strings.Split(s.masterCF(), "\n")), len(strings.Split(text, "\n"))
+	if got != want {
 		t.Errorf("master.cf has %d lines instead of %d", got, want)
 	}
 	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-backup")); !os.IsNotExist(err) {
@@ -89,9 +86,7 @@ func TestDisableAllGoesOnWithoutAnInstance(t *testing.T) {
 	first := newFixture(t)
 	gone := filepath.Join(t.TempDir(), "gone")
 	must(t, "-c", first.etc, "enable")
-	if err := first.Configure(map[string]string{"multi_instance_directories": gone}); err != nil {
-		t.Fatal(err)
-	}
+	first.configure(map[string]string{"multi_instance_directories": gone})
 	must(t, "-c", first.etc, "enable")
 	want(t, must(t, "-c", first.etc, "disable", "--all"), "disabled in "+first.etc, "warning: "+gone)
 }
@@ -105,9 +100,7 @@ func TestThePackageStaysWhereItIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	first, second := newRunningFixture(t), newRunningFixture(t)
-	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
-		t.Fatal(err)
-	}
+	first.configure(map[string]string{"multi_instance_directories": second.etc})
 	must(t, "-c", first.etc, "enable", "--all")
 	// What follows is about the units of the machine.
 	switching, _, found := strings.Cut(string(script), "	# The units")
@@ -116,21 +109,21 @@ func TestThePackageStaysWhereItIsUsed(t *testing.T) {
 	}
 	remove := func() (said string, err error) {
 		cmd := exec.Command("sh", "-c", switching+"fi", "prerm", "remove")
-		cmd.Env = append(os.Environ(), "MAIL_CONFIG="+first.etc, "PATH="+filepath.Dir(tool)+":"+os.Getenv("PATH"))
+		cmd.Env = append(os.Environ(),
+			"MAIL_CONFIG="+first.etc, "PATH="+filepath.Dir(tool)+":"+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()
 		return string(out), err
 	}
 	wantStay := func(s *fixture) {
 		t.Helper()
-		if out, err := remove(); err == nil || !strings.Contains(out, "Postfix in "+s.etc+" still uses this server") {
+		out, err := remove()
+		if err == nil || !strings.Contains(out, "Postfix in "+s.etc+" still uses this server") {
 			t.Errorf("%v, %s", err, out)
 		}
 	}
 	configure := func(protocols string) {
 		t.Helper()
-		if err := second.Configure(map[string]string{"inet_protocols": protocols}); err != nil {
-			t.Fatal(err)
-		}
+		second.configure(map[string]string{"inet_protocols": protocols})
 	}
 	configure("none at all")
 	wantStay(second)

@@ -41,34 +41,45 @@ func TestDoctor(t *testing.T) {
 	s.doctor(true, "note +entry", "ok +configuration", "ok +socket", "ok +answer")
 	must(t, "-c", s.etc, "enable")
 	s.send()
-	s.doctor(true, "ok +entry .*this server: "+postfix.OurName, "ok +configuration .*trial; the process limit is 1", "ok +names", "ok +agents .*127.0.0.1",
-		"ok +versions .*scache test", "ok +socket .*for postfix only", "ok +answer", "ok +confinement", "ok +limits", "ok +rates", "ok +log .*maillog")
+	s.doctor(true, "ok +entry .*this server: "+postfix.OurName,
+		"ok +configuration .*trial; the process limit is 1", "ok +names", "ok +agents .*127.0.0.1",
+		"ok +versions .*scache test", "ok +socket .*for postfix only", "ok +answer", "ok +confinement",
+		"ok +limits", "ok +rates", "ok +log .*maillog")
 	var findings []finding
-	if err := json.Unmarshal([]byte(must(t, "-c", s.etc, "doctor", "--json")), &findings); err != nil || len(findings) < 10 {
+	err := json.Unmarshal([]byte(must(t, "-c", s.etc, "doctor", "--json")), &findings)
+	if err != nil || len(findings) < 10 {
 		t.Errorf("%v, %v", findings, err)
 	}
 
-	const update, few = "connection_cache_status_update_time = 1h", "connection_cache_receivers = { few, 192.0.2.0/24, connections=2 }"
+	const update = "connection_cache_status_update_time = 1h"
+	const few = "connection_cache_receivers = { few, 192.0.2.0/24, connections=2 }"
 	s.edit("main.cf", update, few+"\n"+update)
 	s.doctor(true, "note +receivers .*at most 4s for a connection .connection_cache_protocol_timeout")
 	s.edit("main.cf", few, few+"\nconnection_cache_protocol_timeout = 1m")
 	s.doctor(true, "ok +receivers ")
 	s.edit("main.cf", "smtp_connection_cache_destinations = 127.0.0.1", "# nothing")
-	s.doctor(true, "note +receivers .*smtp: the first messages .* do not ask .*smtp_connection_cache_destinations is empty")
+	s.doctor(true, "note +receivers .*smtp: the first messages .* do not ask "+
+		".*smtp_connection_cache_destinations is empty")
 	s.edit("main.cf", "# nothing", "smtp_connection_cache_destinations = 127.0.0.1")
 	s.edit("main.cf", few+"\nconnection_cache_protocol_timeout = 1m\n", "")
 
-	s.edit("main.cf", "connection_cache_status_update_time = 1h", "bulk_smtp_connection_cache_destinations = a.example\nconnection_cache_status_update_time = 1h")
-	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h -o smtp_connection_cache_destinations=$bulk_smtp_connection_cache_destinations")
+	const limit = "-o connection_cache_ttl_limit=1h"
+	s.edit("main.cf", update, "bulk_smtp_connection_cache_destinations = a.example\n"+update)
+	s.edit("master.cf", limit, limit+
+		" -o smtp_connection_cache_destinations=$bulk_smtp_connection_cache_destinations")
 	s.doctor(true, "ok +names")
 
-	s.edit("main.cf", "connection_cache_status_update_time = 1h", "connection_cache_status_update_tim = 1h\nsmtp_connection_cache_on_demand = no")
-	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limt=1h")
-	s.doctor(false, "problem +names .*connection_cache_status_update_tim is set", "problem +names .*connection_cache_ttl_limt is set",
+	s.edit("main.cf", update,
+		"connection_cache_status_update_tim = 1h\nsmtp_connection_cache_on_demand = no")
+	s.edit("master.cf", limit, "-o connection_cache_ttl_limt=1h")
+	s.doctor(false, "problem +names .*connection_cache_status_update_tim is set",
+		"problem +names .*connection_cache_ttl_limt is set",
 		"note +agents .*smtp_connection_cache_time_limit is 1h, but connection_cache_ttl_limit is 2s")
 	s.edit("main.cf", "smtp_connection_cache_destinations = 127.0.0.1", "")
-	s.edit("main.cf", "connection_cache_status_update_tim ", "ipc_timeout = 1x\nconnection_cache_status_update_time ")
-	s.doctor(false, "note +agents .*caches no connection", `problem +configuration .*ipc_timeout: "1x"`)
+	s.edit("main.cf", "connection_cache_status_update_tim ",
+		"ipc_timeout = 1x\nconnection_cache_status_update_time ")
+	s.doctor(false, "note +agents .*caches no connection",
+		`problem +configuration .*ipc_timeout: "1x"`)
 }
 
 // TestDoctor_agentsThatWait has as many agents wait for a receiver as there may be.
@@ -113,12 +124,14 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
 	must(t, "-c", s.etc, "enable")
-	s.edit("main.cf", "connection_cache_status_update_time = 1h", "connection_cache_status_update_time = soon")
+	s.edit("main.cf", "connection_cache_status_update_time = 1h",
+		"connection_cache_status_update_time = soon")
 	if err := s.Command("reload"); err != nil {
 		t.Fatal(err)
 	}
 	s.throttle()
-	s.doctor(false, "problem +configuration .*soon", "problem +answer .*may be throttled", "problem +log .*fatal: bad value of parameter connection_cache_status_update_time")
+	s.doctor(false, "problem +configuration .*soon", "problem +answer .*may be throttled",
+		"problem +log .*fatal: bad value of parameter connection_cache_status_update_time")
 	s.edit("main.cf", "connection_cache_status_update_time = soon", "")
 	want(t, must(t, "-c", s.etc, "enable"), "Clearing the throttle", "already enabled")
 	s.doctor(true, "ok +answer", "note +log .*nothing, if that is over|note +log .*fatal")
@@ -129,7 +142,8 @@ func TestAnotherBinaryIsInstalled(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
 	must(t, "-c", s.etc, "enable")
-	const note = "The installed binary is another one (scache test): scachectl restart puts it in place.\n"
+	const note = "The installed binary is another one (scache test): " +
+		"scachectl restart puts it in place.\n"
 	if out := must(t, "-c", s.etc, "status"); strings.Contains(out, note) {
 		t.Error(out)
 	}
@@ -164,7 +178,8 @@ func TestDoctorSeesOpenDoors(t *testing.T) {
 	uid, _ := strconv.Atoi(owner.Uid)
 	gid, _ := strconv.Atoi(owner.Gid)
 	cmd = exec.Command(tool, "-c", s.etc, "doctor")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}
+	as := &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
 	if out, errOut, ok := run(cmd); !ok || !regexp.MustCompile("(?m)^ok +answer").MatchString(out) {
 		t.Errorf("the mail system's own user: %s%s", out, errOut)
 	}

@@ -22,27 +22,32 @@ func TestEnableAndDisable(t *testing.T) {
 	s.send()
 	wantError(t, []string{"-c", s.etc, "status"}, "stock scache")
 	out := must(t, "-c", s.etc, "enable", "--dry-run")
-	want(t, out, "nothing was done", s.etc+"/master.cf: set the command of scache unix to "+postfix.OurName, "postfix -c "+s.etc+" reload")
+	want(t, out, "nothing was done",
+		s.etc+"/master.cf: set the command of scache unix to "+postfix.OurName,
+		"postfix -c "+s.etc+" reload")
 	if s.postconf() != before {
 		t.Fatal("a dry run has changed master.cf")
 	}
 
 	for range 2 { // twice is as good as once
 		must(t, "-c", s.etc, "enable")
-		if got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+postfix.OurName+" ", 1); got != want {
+		got, want := s.postconf(), strings.Replace(before, " 1 scache ", " 1 "+postfix.OurName+" ", 1)
+		if got != want {
 			t.Errorf("master.cf: %s\nwant %s", got, want)
 		}
 	}
 	want(t, must(t, "-c", s.etc, "enable"), "already enabled")
 	s.send()
 	want(t, must(t, "-c", s.etc, "status"), "ttl limit 1h")
-	want(t, must(t, "-c", s.etc, "list", "--labels"), `smtp\n[127.0.0.1]:`, `smtp\n127.0.0.1\n`, " sessions\n")
+	want(t, must(t, "-c", s.etc, "list", "--labels"),
+		`smtp\n[127.0.0.1]:`, `smtp\n127.0.0.1\n`, " sessions\n")
 	want(t, must(t, "-c", s.etc, "config"), "master.cf -o")
 	want(t, must(t, "-c", s.etc, "metrics"), "scache_sessions_saved_total")
 	want(t, must(t, "-c", s.etc, "flush", "127.0.0.1"), "flushed ")
 	want(t, must(t, "-c", s.etc, "save", "endpoint", "by hand", "--property", "a property"), "saved")
 	want(t, must(t, "-c", s.etc, "save", "destination", "some domain", "by hand"), "saved")
-	want(t, must(t, "-c", s.etc, "find", "destination", "some domain"), "endpoint property: a property\n", "character device")
+	want(t, must(t, "-c", s.etc, "find", "destination", "some domain"),
+		"endpoint property: a property\n", "character device")
 	screen := newScreen(t, tool, "-c", s.etc, "top")
 	screen.wait("scache test  pid ", "sessions ", "ENDPOINT")
 	screen.tmux("send-keys", "q")
@@ -51,7 +56,8 @@ func TestEnableAndDisable(t *testing.T) {
 		t.Errorf("ours has logged %d flushes", got)
 	}
 
-	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "set the command of scache unix to scache\n", "nothing was done")
+	want(t, must(t, "-c", s.etc, "disable", "--dry-run"),
+		"set the command of scache unix to scache\n", "nothing was done")
 	must(t, "-c", s.etc, "disable")
 	if got := s.postconf(); got != before {
 		t.Errorf("after disable: %s\nwant %s", got, before)
@@ -63,11 +69,15 @@ func TestEnableAndDisable(t *testing.T) {
 		t.Errorf("the saved entry is still there: %v", err)
 	}
 	// Of stock, the log tells by a warning that ours does not have.
-	reuses, foreign := len(s.Grep("status=sent", "conn_use=")), s.logged(`warning: unrecognized request: "status"`)
+	reuses, foreign := len(s.Grep("status=sent", "conn_use=")),
+		s.logged(`warning: unrecognized request: "status"`)
 	if reuses < s.sent/2 || foreign < 2 {
-		t.Errorf("%d of %d deliveries reuse a connection; stock was asked %d times", reuses, s.sent, foreign)
+		t.Errorf("%d of %d deliveries reuse a connection; stock was asked %d times",
+			reuses, s.sent, foreign)
 	}
-	if got := s.logged("warning: ") - s.logged("warning: unrecognized request: ") + len(s.Grep("postfix/smtp[", "warning: ")); got > 0 {
+	got := s.logged("warning: ") - s.logged("warning: unrecognized request: ") +
+		len(s.Grep("postfix/smtp[", "warning: "))
+	if got > 0 {
 		t.Errorf("%d warnings: %q", got, s.Grep("warning: "))
 	}
 }
@@ -79,7 +89,8 @@ func TestEnableRollsBack(t *testing.T) {
 	before := s.masterCF()
 	s.installForTrials("exit 1")
 	s.throttled = true
-	wantError(t, []string{"-c", s.etc, "enable"}, "after the reload", "does not answer", "the old entry is back")
+	wantError(t, []string{"-c", s.etc, "enable"},
+		"after the reload", "does not answer", "the old entry is back")
 	s.wantUntouched(before)
 }
 
@@ -90,7 +101,9 @@ func TestEnableIsInterrupted(t *testing.T) {
 	s := newRunningFixture(t)
 	before := s.masterCF()
 	s.installForTrials("exec sleep 100")
-	for _, by := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE} {
+	for _, by := range []syscall.Signal{
+		syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE,
+	} {
 		s.interruptEnable(by)
 		s.wantUntouched(before)
 	}
@@ -112,11 +125,14 @@ func (s *fixture) interruptEnable(by syscall.Signal, options ...string) {
 	if by == syscall.SIGPIPE {
 		stdout.Close()
 	} else {
-		eventually(s.t, "the entry is the new one", func() bool { return strings.Contains(s.masterCF(), postfix.OurName) })
+		eventually(s.t, "the entry is the new one", func() bool {
+			return strings.Contains(s.masterCF(), postfix.OurName)
+		})
 		cmd.Process.Signal(by)
 	}
 	err = cmd.Wait()
-	if err == nil || !strings.Contains(errOut.String(), "interrupted") || !strings.Contains(errOut.String(), "the old entry is back") {
+	if err == nil || !strings.Contains(errOut.String(), "interrupted") ||
+		!strings.Contains(errOut.String(), "the old entry is back") {
 		s.t.Errorf("%v: %v, %s", by, err, errOut.String())
 	}
 }
@@ -125,9 +141,7 @@ func (s *fixture) interruptEnable(by syscall.Signal, options ...string) {
 func TestEnableAllIsInterrupted(t *testing.T) {
 	t.Parallel()
 	first, second := newRunningFixture(t), newFixture(t)
-	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc}); err != nil {
-		t.Fatal(err)
-	}
+	first.configure(map[string]string{"multi_instance_directories": second.etc})
 	before := []string{first.masterCF(), second.masterCF()}
 	first.installForTrials("exec sleep 100")
 	first.interruptEnable(syscall.SIGINT, "--all")
@@ -147,11 +161,12 @@ func TestEnableIsRefused(t *testing.T) {
 		return func() { s.write("master.cf", text) }
 	}
 	for to, texts := range map[string][]string{
-		"- 10 scache":                    {"process limit of 1"},
-		"- 1 scache -o max_idle=1x":      {`max_idle: "1x"`, "command line"},
-		"- 1 scache -o nonsense":         {"option -o", "nonsense"},
-		"- 1 scache --nonsense":          {"--nonsense"},
-		"- - scache":                     {"maxproc column", "process limit of 1", "default_process_limit is 100"},
+		"- 10 scache":               {"process limit of 1"},
+		"- 1 scache -o max_idle=1x": {`max_idle: "1x"`, "command line"},
+		"- 1 scache -o nonsense":    {"option -o", "nonsense"},
+		"- 1 scache --nonsense":     {"--nonsense"},
+		"- - scache": {"maxproc column", "process limit of 1",
+			"default_process_limit is 100"},
 		"- 1 scache -o max_idle=${x}y":   {"max_idle", `"y"`},
 		"x 1 scache":                     {"wakeup column", `"x"`},
 		"- 1 scache\nx unix - q - - - y": {"line 19", "unpriv column of x unix"},
@@ -167,13 +182,15 @@ func TestEnableIsRefused(t *testing.T) {
 	undo()
 
 	before := s.masterCF()
-	for binary, text := range map[string]string{"/bin/true": "does not answer", "/bin/false": "does not run", "/etc/passwd": "exec format error"} {
+	for binary, text := range map[string]string{
+		"/bin/true": "does not answer", "/bin/false": "does not run", "/etc/passwd": "exec format error",
+	} {
 		s.install(binary)
 		wantError(t, []string{"-c", s.etc, "enable"}, text, "nothing was changed")
 	}
-	os.Chmod(filepath.Join(s.Dir, "libexec", postfix.OurName), 0o644)
+	os.Chmod(s.installed(), 0o644)
 	wantError(t, []string{"-c", s.etc, "enable"}, "permission denied", "nothing was changed")
-	os.Remove(filepath.Join(s.Dir, "libexec", postfix.OurName))
+	os.Remove(s.installed())
 	wantError(t, []string{"-c", s.etc, "enable"}, "no such file", "make install")
 	s.wantUntouched(before)
 }
@@ -230,7 +247,9 @@ func TestAnInterruptedCallIsPutRight(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
 	before := s.masterCF()
-	for name, text := range map[string]string{"master.cf.scache-whole": before, "master.cf": strings.Replace(before, oldEntry, "", 1)} {
+	for name, text := range map[string]string{
+		"master.cf.scache-whole": before, "master.cf": strings.Replace(before, oldEntry, "", 1),
+	} {
 		s.write(name, text)
 	}
 	if s.postconf() != "" {

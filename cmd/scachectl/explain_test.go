@@ -30,15 +30,19 @@ func wantMatch(t *testing.T, got string, patterns ...string) {
 func TestExplain_askedOfARunningSystem(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	s.configure(map[string]string{"transport_maps": "inline:{ { other.test = relay:[mx.other.test]:587 }, { local.test = error:nowhere } }"})
+	s.configure(map[string]string{"transport_maps": "inline:" +
+		"{ { other.test = relay:[mx.other.test]:587 }, { local.test = error:nowhere } }"})
 	must(t, "-c", s.etc, "enable")
 	s.start()
 	s.send()
 	wantMatch(t, explainLines(t, s, "recipient@example.test"),
-		`^ok +route +mail to recipient@example.test goes to service smtp, next hop \[127.0.0.1\]:\d+ \(the mail system says so\)$`,
+		`^ok +route +mail to recipient@example.test goes to service smtp, `+
+			`next hop \[127.0.0.1\]:\d+ \(the mail system says so\)$`,
 		`^ok +service +smtp is smtp\(8\)`, `^ok +caching +always: .*smtp_connection_cache_destinations$`,
-		`^ok +times +.* idle for at most 1h, and in use for at most 300s$`, `^ok +tls +no TLS`, `^ok +sasl +no auth`,
-		`^ok +cache +[1-9]\d* connections are idle`, `^ok +destination +\d+ lookups, `, `^ok +endpoint +\d+ lookups, `)
+		`^ok +times +.* idle for at most 1h, and in use for at most 300s$`,
+		`^ok +tls +no TLS`, `^ok +sasl +no auth`,
+		`^ok +cache +[1-9]\d* connections are idle`,
+		`^ok +destination +\d+ lookups, `, `^ok +endpoint +\d+ lookups, `)
 	wantMatch(t, explainLines(t, s, "127.0.0.1"), `^note +route +service smtp`, `^ok +endpoint `)
 	wantMatch(t, explainLines(t, s, "other.test"), `service relay, next hop \[mx.other.test\]:587 `,
 		`^note +caching +only on demand`,
@@ -100,7 +104,8 @@ func TestExplain_configurations(t *testing.T) {
 		settings map[string]string
 		patterns []string
 	}{
-		"maps": {map[string]string{"transport_maps": "inline:{ { .example.test = relay: }, { example.test = lmtp:unix:/x } }", "relayhost": ""},
+		"maps": {map[string]string{"relayhost": "", "transport_maps": "inline:" +
+			"{ { .example.test = relay: }, { example.test = lmtp:unix:/x } }"},
 			[]string{`goes to service lmtp, next hop unix:/x \(main.cf says so`, `^note +caching .*lmtp_`,
 				`^problem +cache +the server does not answer`}},
 		"off": {map[string]string{"smtp_connection_cache_on_demand": "no",
@@ -116,11 +121,15 @@ func TestExplain_configurations(t *testing.T) {
 			[]string{`^problem +tls +level encrypt \(smtp_enforce_tls\): no connection`}},
 		"tls reuse": {map[string]string{"smtp_use_tls": "yes", "smtp_tls_connection_reuse": "yes"},
 			[]string{`^ok +tls +level may \(smtp_use_tls\), .*tlsproxy`}},
-		"tls policy": {map[string]string{"smtp_tls_policy_maps": "inline:{ { 127.0.0.1 = secure connection_reuse=yes } }"}, []string{`^ok +tls +level secure \(smtp_tls_policy_maps\)`}},
+		"tls policy": {map[string]string{"smtp_tls_policy_maps": "inline:" +
+			"{ { 127.0.0.1 = secure connection_reuse=yes } }"},
+			[]string{`^ok +tls +level secure \(smtp_tls_policy_maps\)`}},
 		"sasl": {map[string]string{"smtp_sasl_auth_enable": "yes",
-			"smtp_sasl_password_maps": "static:u:p"}, []string{`^ok +sasl .*same next hop only`}},
+			"smtp_sasl_password_maps": "static:u:p"},
+			[]string{`^ok +sasl .*same next hop only`}},
 		"sasl sender": {map[string]string{"smtp_sasl_auth_enable": "yes",
-			"smtp_sasl_password_maps": "static:u:p", "smtp_sender_dependent_authentication": "yes"}, []string{`^note +sasl .*same sender only`}},
+			"smtp_sasl_password_maps": "static:u:p", "smtp_sender_dependent_authentication": "yes"},
+			[]string{`^note +sasl .*same sender only`}},
 		"sender": {map[string]string{"sender_dependent_relayhost_maps": "static:x"},
 			[]string{`^note +route .*sender_dependent maps`}},
 	} {

@@ -92,8 +92,12 @@ func TestFalseServer_cannotReachTheTerminal(t *testing.T) {
 		"find_endp": {begin: "status|" + hostile + "|property|" + hostile + "||"},
 	}.start(t)
 	for _, line := range []string{
-		"status", "status --json", "list", "list -v", "list --labels", "list --json", "list --sort none", "list --sort none -v --json",
-		"hits", "hits --labels", "hits --json", "hits --by endpoint", "top --batch 1", "top --batch 1 --labels", "metrics", "metrics --hits",
+		"status", "status --json",
+		"list", "list -v", "list --labels", "list --json",
+		"list --sort none", "list --sort none -v --json",
+		"hits", "hits --labels", "hits --json", "hits --by endpoint",
+		"top --batch 1", "top --batch 1 --labels",
+		"metrics", "metrics --hits",
 		"flush --dry-run evil", "debug find endpoint x", "__complete list ''",
 	} {
 		out, errOut, _ := ctl(t, append([]string{"--socket", socket}, strings.Fields(line)...)...)

@@ -28,7 +28,8 @@ type fixture struct {
 	throttled bool // is as it should be
 }
 
-const oldEntry = "scache unix - - y - 1 scache -o connection_cache_ttl_limit=1h -o { syslog_facility = mail }\n"
+const oldEntry = "scache unix - - y - 1 scache " +
+	"-o connection_cache_ttl_limit=1h -o { syslog_facility = mail }\n"
 
 func newFixture(t *testing.T) *fixture {
 	t.Helper()
@@ -83,24 +84,36 @@ func (s *fixture) start() {
 func (s *fixture) install(binary string) {
 	s.t.Helper()
 	data, err := os.ReadFile(binary)
-	if err == nil {
-		path := filepath.Join(s.Dir, "libexec", postfix.OurName)
-		os.Remove(path)
-		err = os.WriteFile(path, data, 0o755)
-	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	s.installText(string(data))
 }
+
+// installScript puts a script of the shell there.
+func (s *fixture) installScript(script string) {
+	s.t.Helper()
+	s.installText("#!/bin/sh\n" + script + "\n")
+}
+
+func (s *fixture) installText(text string) {
+	s.t.Helper()
+	os.Remove(s.installed())
+	if err := os.WriteFile(s.installed(), []byte(text), 0o755); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func (s *fixture) installed() string { return filepath.Join(s.Dir, "libexec", postfix.OurName) }
 
 // installForTrials installs a server that passes the trial, and does something else under
 // master(8).
 func (s *fixture) installForTrials(then string) {
 	s.t.Helper()
-	script := "#!/bin/sh\ncase \"$*\" in --check* | *trial*) exec " + server + " \"$@\" ;; *) " + then + " ;; esac\n"
-	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", postfix.OurName), []byte(script), 0o755); err != nil {
-		s.t.Fatal(err)
-	}
+	s.installScript(`case "$*" in
+--check* | *trial*) exec ` + server + ` "$@" ;;
+*) ` + then + ` ;;
+esac`)
 }
 
 // send has mail delivered.
@@ -194,7 +207,8 @@ func (s *fixture) edit(name, from, to string) {
 func (s *fixture) write(name, text string) {
 	s.t.Helper()
 	path := filepath.Join(s.etc, name)
-	if err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path)); err != nil {
+	err := errors.Join(os.WriteFile(path+".new", []byte(text), 0o644), os.Rename(path+".new", path))
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }

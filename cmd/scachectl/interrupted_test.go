@@ -85,12 +85,10 @@ func TestEnable_trialInterrupted(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
 	before, g := s.masterCF(), newGate(t)
-	script := "#!/bin/sh\ncase \"$*\" in *trial*) " + g.script() + " ;; esac\n" +
-		"exec " + server + " \"$@\"\n"
-	path := filepath.Join(s.Dir, "libexec", postfix.OurName)
-	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	s.installScript(`case "$*" in
+*trial*) ` + g.script() + ` ;;
+esac
+exec ` + server + ` "$@"`)
 	c := s.call("enable")
 	g.wait(t)
 	c.Process.Signal(syscall.SIGTERM)

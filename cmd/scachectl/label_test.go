@@ -105,7 +105,8 @@ func TestLabel_isMeant(t *testing.T) {
 		"two\nlines":                 {"", "lines two"},
 		"smtp\n\n25\n":               {"", "25"},
 		"smtp\ns@b.test\n[a.test]:587\nmx.a.test\n192.0.2.1\n587\n2\n": {
-			"s@b.test a.test [a.test] [a.test]:587 mx.a.test 192.0.2.1 192.0.2.1:587", "smtp tls sasl 587 2 b.test"},
+			"s@b.test a.test [a.test] [a.test]:587 mx.a.test 192.0.2.1 192.0.2.1:587",
+			"smtp tls sasl 587 2 b.test"},
 	} {
 		for _, text := range []string{whole, strings.TrimRight(whole, "\n")} {
 			if !isMeant(whole, text) {
@@ -161,8 +162,9 @@ func TestAge(t *testing.T) {
 	const second = control.Seconds(1e9)
 	for in, want := range map[control.Seconds]string{
 		0: "0s", second / 3: "0s", 12 * second: "12s", 60 * second: "1m0s", 3599 * second: "59m59s",
-		3600 * second: "1h0m", 86399 * second: "23h59m", 86400 * second: "1d0h", 900000 * second: "10d10h",
-		59_600_000_000: "1m0s",
+		3600 * second: "1h0m", 86399 * second: "23h59m", 86400 * second: "1d0h",
+		900000 * second: "10d10h",
+		59_600_000_000:  "1m0s",
 	} {
 		if got := age(in); got != want {
 			t.Errorf("age(%d): got %s, want %s", in, got, want)

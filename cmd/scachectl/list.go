@@ -109,7 +109,8 @@ func (l listing) print(w io.Writer, all contents) error {
 	} else {
 		t := newTable("ENDPOINT|>SESSIONS|RECEIVER|REMOTE|>AGE|>LEFT")
 		for _, e := range arrange(endpoints, l.order, l.limit, keyOfEndpoint) {
-			t.add(l.of(e.label), e.sessions, cmp.Or(e.receiver, "-"), remote(e.remote), age(e.age), age(e.left))
+			t.add(l.of(e.label), e.sessions, cmp.Or(e.receiver, "-"), remote(e.remote), age(e.age),
+				age(e.left))
 		}
 		t.print(w, len(endpoints)-len(t.rows))
 	}

@@ -77,6 +77,14 @@ func must(t *testing.T, args ...string) string {
 	return out
 }
 
+// callerOf returns must for the server at a socket.
+func callerOf(t *testing.T, socket string) func(args ...string) string {
+	return func(args ...string) string {
+		t.Helper()
+		return must(t, append([]string{"--socket", socket}, args...)...)
+	}
+}
+
 // wantError runs the tool and wants it to fail, with all these texts.
 func wantError(t *testing.T, args []string, texts ...string) {
 	t.Helper()
@@ -135,12 +143,14 @@ func saveConnectionOf(t *testing.T, socket, destination string) (remote string) 
 		t.Fatal(err)
 	}
 	defer f.Close()
-	cmd := exec.Command(tool, "--socket", socket, "debug", "save", "endpoint", `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", `secret\nfeature\n`)
+	cmd := exec.Command(tool, "--socket", socket, "debug", "save", "endpoint",
+		`smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", `secret\nfeature\n`)
 	cmd.Stdin = f
 	if _, errOut, ok := run(cmd); !ok {
 		t.Fatal(errOut)
 	}
-	must(t, "--socket", socket, "debug", "save", "destination", destination, `smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", "p")
+	must(t, "--socket", socket, "debug", "save", "destination", destination,
+		`smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", "p")
 	return l.Addr().String()
 }
 

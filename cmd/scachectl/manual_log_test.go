@@ -45,7 +45,10 @@ func TestManualPageExplainsEachLogLine(t *testing.T) {
 			}
 		}
 	}
-	for _, dir := range []string{"../scache", "../../internal/server", "../../internal/master", "../../internal/maillog", "../../internal/mailconf"} {
+	for _, dir := range []string{
+		"../scache", "../../internal/server", "../../internal/master", "../../internal/maillog",
+		"../../internal/mailconf",
+	} {
 		look(dir, func(call string) bool { return loggers[call[strings.LastIndexByte(call, '.')+1:]] })
 	}
 	for _, dir := range []string{"../scache", "../../internal/master", "../../internal/receivers"} {
@@ -75,18 +78,44 @@ func firstStrings(t *testing.T, file string, wanted func(call string) bool) (fou
 				name = x.Name + name
 			}
 		}
-		text, ok := call.Args[0].(*ast.BasicLit)
-		if !ok || text.Kind != token.STRING || name == "" || !wanted(name) {
+		if name == "" || !wanted(name) {
 			return true
 		}
-		line, err := strconv.Unquote(text.Value)
-		if err != nil {
-			t.Fatal(err)
+		if line := formatOf(call.Args[0]); line != "%v" {
+			found = append(found, line)
 		}
-		found = append(found, line)
 		return true
 	})
 	return found
+}
+
+// formatOf returns what an expression prints: strings, joined with "+", and %v for the rest.
+func formatOf(e ast.Expr) string {
+	switch e := e.(type) {
+	case *ast.BasicLit:
+		if text, err := strconv.Unquote(e.Value); err == nil {
+			return text
+		}
+	case *ast.BinaryExpr:
+		return formatOf(e.X) + formatOf(e.Y)
+	}
+	return "%v"
+}
+
+func TestFormatOf(t *testing.T) {
+	t.Parallel()
+	for source, want := range map[string]string{
+		`"a" + ("b: %s; " + hint)`: "a%v", `"a: %s; " + "b" + hint`: "a: %s; b%v", "`a` + f(1)": "a%v",
+		"message": "%v",
+	} {
+		e, err := parser.ParseExpr(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := formatOf(e); got != want {
+			t.Errorf("%s: got %q, want %q", source, got, want)
+		}
+	}
 }
 
 // verb is where a format is cut: what varies, and what only adds to a line.

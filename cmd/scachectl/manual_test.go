@@ -14,7 +14,8 @@ import (
 	"scache/internal/mailconf"
 )
 
-var manuals = []string{"../scache/scache-go.8", "scachectl.8", "../scache_exporter/scache_exporter.8"}
+var manuals = []string{"../scache/scache-go.8", "scachectl.8",
+	"../scache_exporter/scache_exporter.8"}
 
 // needMandoc ends a test that cannot run without it. In CI, it must be there.
 func needMandoc(t *testing.T) {
@@ -33,7 +34,8 @@ func TestManualPagesAreWellFormed(t *testing.T) {
 	out, errOut, _ := run(exec.Command("mandoc", append([]string{"-T", "lint"}, manuals...)...))
 	for line := range strings.Lines(out + errOut) {
 		switch {
-		case strings.Contains(line, "referenced manual not found"), strings.Contains(line, "outdated mandoc.db"): // up to the machine
+		case strings.Contains(line, "referenced manual not found"),
+			strings.Contains(line, "outdated mandoc.db"): // up to the machine
 		case strings.Contains(line, "input text line longer than 80 bytes"): // one sentence a line
 		default:
 			t.Error(strings.TrimSpace(line))

@@ -24,9 +24,8 @@ func TestThePathOfCron(t *testing.T) {
 func TestPostfixWithoutNoise(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
-	if err := s.Configure(map[string]string{"connection_cache_goodbye": "QUIT", "connection_cache_receivers": "{ bigmail, 192.0.2.0/24, connections=2 }"}); err != nil {
-		t.Fatal(err)
-	}
+	s.configure(map[string]string{"connection_cache_goodbye": "QUIT",
+		"connection_cache_receivers": "{ bigmail, 192.0.2.0/24, connections=2 }"})
 	must(t, "-c", s.etc, "enable")
 	s.start()
 	noise := func() int {
@@ -44,7 +43,8 @@ func TestPostfixWithoutNoise(t *testing.T) {
 	if n := noise(); n < 2 {
 		t.Errorf("postconf has nothing to say of unknown parameters: %d", n)
 	}
-	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h -o lmtp_lhlo_name=$connection_cache_goodbye$connection_cache_receivers")
+	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit=1h "+
+		"-o lmtp_lhlo_name=$connection_cache_goodbye$connection_cache_receivers")
 	if n := noise(); n > 0 {
 		t.Errorf("%d times: unused parameter", n)
 	}

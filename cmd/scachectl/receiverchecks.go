@@ -30,7 +30,8 @@ func (d *doctor) checkReceivers() {
 	}
 	found := len(d.findings)
 	d.checkAsking()
-	if timeout, err := config.Time("connection_cache_protocol_timeout"); err == nil && timeout < minWait {
+	timeout, err := config.Time("connection_cache_protocol_timeout")
+	if err == nil && timeout < minWait {
 		d.note("receivers", "set connection_cache_protocol_timeout to 60s in main.cf",
 			"an agent waits at most %v for a connection (connection_cache_protocol_timeout, "+
 				"less a second), and then connects all the same", timeout-time.Second)

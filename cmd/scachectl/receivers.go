@@ -86,7 +86,8 @@ func receiversOf(cl *client.Client) ([]shownReceiver, error) {
 }
 
 func receiversTable(all []shownReceiver) *table {
-	t := newTable("RECEIVER|>OPEN|>IDLE|>LIMIT|>WAITING|>HALF|>99%|>NEW/MIN|>OVERFLOWS|>REFUSED|LIMITS")
+	t := newTable("RECEIVER|>OPEN|>IDLE|>LIMIT|>WAITING|>HALF|>99%|" +
+		">NEW/MIN|>OVERFLOWS|>REFUSED|LIMITS")
 	for _, r := range all {
 		open, limit, half, most := strconv.FormatInt(r.Open, 10), "-", "-", "-"
 		if r.Estimate {
@@ -113,7 +114,8 @@ func showRemotes(cmd *cobra.Command, asJSON bool) error {
 	}
 	defer socket.Close()
 	open := map[netip.Addr]int{}
-	if err := socket.Dump(mailPorts, func(c sockdiag.Connection) { open[c.Remote.Addr()]++ }); err != nil {
+	err = socket.Dump(mailPorts, func(c sockdiag.Connection) { open[c.Remote.Addr()]++ })
+	if err != nil {
 		return err
 	}
 	all := []openRemote{}

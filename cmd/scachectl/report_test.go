@@ -53,8 +53,10 @@ func TestReport(t *testing.T) {
 	out := must(t, "-c", s.etc, "report", "--output", file)
 	want(t, out, "== versions ==\nscachectl test", "\nPostfix 3.", "== doctor ==\nok ",
 		"== config ==\nPARAMETER", "\n== status ==\nscache test, pid ",
-		"== hits by destination ==\nDESTINATION ", "\nsmtp name-", "== hits by endpoint ==\nENDPOINT ", "== entry in master.cf ==\nscache unix ",
-		"== limits of master(8) ==\nLimit ", "== log ==\nfrom "+s.Dir+"/maillog:\n", "connection_cache_session_limit", "written to "+file)
+		"== hits by destination ==\nDESTINATION ", "\nsmtp name-", "== hits by endpoint ==\nENDPOINT ",
+		"== entry in master.cf ==\nscache unix ", "== limits of master(8) ==\nLimit ",
+		"== log ==\nfrom "+s.Dir+"/maillog:\n",
+		"connection_cache_session_limit", "written to "+file)
 	for _, secret := range []string{"secret.example", "hidden.example"} {
 		if strings.Contains(out, secret) {
 			t.Errorf("got %q in\n%s", secret, out)
@@ -96,7 +98,8 @@ func TestTail_readsRegularFilesOnly(t *testing.T) {
 		}
 	}
 	log := filepath.Join(t.TempDir(), "log")
-	line := "Nov 25 host other/scache[1]: of another instance\nNov 25 host mail/scache[1]: \x1b\xff" + strings.Repeat("x", 70_000) + "\x00\n"
+	line := "Nov 25 host other/scache[1]: of another instance\nNov 25 host mail/scache[1]: \x1b\xff" +
+		strings.Repeat("x", 70_000) + "\x00\n"
 	if err := os.WriteFile(log, []byte(strings.Repeat(line, 100)), 0o600); err != nil {
 		t.Fatal(err)
 	}

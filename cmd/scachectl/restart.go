@@ -20,18 +20,20 @@ const restartLimit = 10 * time.Second
 
 func newRestartCommand(c *site) *cobra.Command {
 	all := false
-	cmd := terse("restart", "Replace the running process by the installed binary", func(cmd *cobra.Command) error {
-		if all {
-			return c.restartAll(cmd.OutOrStdout())
-		}
-		return c.restartAndSay(cmd.OutOrStdout())
-	})
+	cmd := terse("restart", "Replace the running process by the installed binary",
+		func(cmd *cobra.Command) error {
+			if all {
+				return c.restartAll(cmd.OutOrStdout())
+			}
+			return c.restartAndSay(cmd.OutOrStdout())
+		})
 	cmd.Long = `restart has the daemon hand over to a new process, which master(8) starts at once, and
 waits until that answers. No connection and no client is lost, and Postfix need not be
 reloaded. Use it after an upgrade. Called by root, it tries the new binary first, as
 enable does, and does nothing if it would not serve. With --all, it restarts the server
 in each instance of the mail system that this server serves.`
-	cmd.Flags().BoolVar(&all, "all", false, "in each instance of the mail system that this server serves")
+	cmd.Flags().BoolVar(&all, "all", false,
+		"in each instance of the mail system that this server serves")
 	return cmd
 }
 
@@ -122,7 +124,8 @@ func (c *site) restart() (before, after summary, err error) {
 	}); err != nil {
 		return before, after, err
 	}
-	for end := time.Now().Add(restartLimit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+	end := time.Now().Add(restartLimit)
+	for ; time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		err = c.ask(func(cl *client.Client) (err error) {
 			after, err = summarize(cl)
 			return err

@@ -4,11 +4,8 @@ package main
 
 import (
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"scache/internal/postfix"
 )
 
 func TestRestart(t *testing.T) {
@@ -19,7 +16,8 @@ func TestRestart(t *testing.T) {
 	s.send()
 	want(t, must(t, "-c", s.etc, "restart"), "restarted: scache test, pid ", "instead of test, pid ")
 	s.send()
-	if lines := s.Grep("postfix/scache[", "takeover: "); len(lines) != 1 || !strings.HasSuffix(lines[0], " lost=0") {
+	lines := s.Grep("postfix/scache[", "takeover: ")
+	if len(lines) != 1 || !strings.HasSuffix(lines[0], " lost=0") {
 		t.Errorf("%q", lines)
 	}
 	if lines := s.Grep("problem talking to service private/scache"); len(lines) > 0 {
@@ -30,9 +28,8 @@ func TestRestart(t *testing.T) {
 func TestRestartAll(t *testing.T) {
 	t.Parallel()
 	first, second, third := newFixture(t), newFixture(t), newFixture(t)
-	if err := first.Configure(map[string]string{"multi_instance_directories": second.etc + ", " + third.etc}); err != nil {
-		t.Fatal(err)
-	}
+	others := second.etc + ", " + third.etc
+	first.configure(map[string]string{"multi_instance_directories": others})
 	for _, s := range []*fixture{first, second} { // the third one does not run
 		s.start()
 	}
@@ -44,12 +41,14 @@ func TestRestartAll(t *testing.T) {
 	wantError(t, []string{"--socket", "/x", "restart", "--all"}, "--socket")
 
 	second.install("/bin/false")
-	for _, command := range [][]string{{"-c", second.etc, "restart"}, {"-c", first.etc, "restart", "--all"}} {
+	for _, command := range [][]string{
+		{"-c", second.etc, "restart"}, {"-c", first.etc, "restart", "--all"},
+	} {
 		wantError(t, command, "does not run", "nothing was done")
 	}
 	want(t, must(t, "-c", second.etc, "status"), "scache test")
 
-	os.Remove(filepath.Join(second.Dir, "libexec", postfix.OurName))
+	os.Remove(second.installed())
 	wantError(t, []string{"-c", second.etc, "restart"}, "no such file", "scachectl enable finds")
 
 	second.installForTrials("exec sleep 100")

@@ -5,7 +5,6 @@
 package main
 
 import (
-	"fmt"
 	"os/exec"
 	"strconv"
 	"strings"
@@ -36,22 +35,24 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	cmd := exec.Command(tool, args[2:]...)
 	cmd.Dir = ts.MkAbs(".")
 	out, errOut, _ := run(cmd)
-	if cmd.ProcessState.ExitCode() != code || !strings.Contains(errOut, strings.ReplaceAll(args[1], `\n`, "\n")) || out != "" {
+	if cmd.ProcessState.ExitCode() != code ||
+		!strings.Contains(errOut, strings.ReplaceAll(args[1], `\n`, "\n")) || out != "" {
 		ts.Fatalf("got exit code %d, %q, %q, want %q", cmd.ProcessState.ExitCode(), out, errOut, args[:2])
 	}
 }
 
 // serving SOCKET waits until a server answers there.
 func serving(ts *testscript.TestScript, neg bool, args []string) {
-	var said string
-	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	end := time.Now().Add(30 * time.Second)
+	for ; ; time.Sleep(10 * time.Millisecond) {
 		_, errOut, ok := run(exec.Command(tool, "--socket", ts.MkAbs(args[0]), "status"))
 		if ok {
 			return
 		}
-		said = errOut
+		if time.Now().After(end) {
+			ts.Fatalf("no server answers: %s", errOut)
+		}
 	}
-	ts.Check(fmt.Errorf("no server answers: %s", said))
 }
 
 // stop ends what runs in the background.

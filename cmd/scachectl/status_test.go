@@ -35,7 +35,8 @@ func TestStatus_manualExplainsEachField(t *testing.T) {
 		t.Errorf("STATUS of scachectl.8: got %d fields, want %d", got, len(fields))
 	}
 	var times map[string]any
-	if text, err := json.Marshal(fullStatus{}.Took); err != nil || json.Unmarshal(text, &times) != nil {
+	text, err := json.Marshal(fullStatus{}.Took)
+	if err != nil || json.Unmarshal(text, &times) != nil {
 		t.Fatalf("%s, %v", text, err)
 	}
 	for name := range times {
@@ -50,7 +51,8 @@ func TestStatus_jsonHasInstalled(t *testing.T) {
 		text, err := json.Marshal(all)
 		begins := `{"version":"","pid":7,"uptime_seconds":0,`
 		if got := string(text); err != nil || !strings.HasPrefix(got, begins) ||
-			!strings.Contains(got, `"saved":1099511627776,`) || !strings.HasSuffix(got, `"announces":false`+want+"}") {
+			!strings.Contains(got, `"saved":1099511627776,`) ||
+			!strings.HasSuffix(got, `"announces":false`+want+"}") {
 			t.Errorf("got %s, %v, want %s…%s}", got, err, begins, want)
 		}
 		all.Installed = &installed{"/x", "1", true}
@@ -60,7 +62,8 @@ func TestStatus_jsonHasInstalled(t *testing.T) {
 // TestStatus_textHasEachNumber with values that are all different.
 func TestStatus_textHasEachNumber(t *testing.T) {
 	t.Parallel()
-	s := control.Status{Version: "1.2", PID: 7, Uptime: control.Seconds(time.Minute), TTLLimit: control.Seconds(2 * time.Second)}
+	s := control.Status{Version: "1.2", PID: 7, Uptime: control.Seconds(time.Minute),
+		TTLLimit: control.Seconds(2 * time.Second)}
 	for i := range stats.Numbers {
 		*stats.Numbers[i].Field(&s.Values) = int64(101 + i)
 	}
@@ -69,6 +72,8 @@ func TestStatus_textHasEachNumber(t *testing.T) {
 	if err := (fullStatus{Status: s}).print(&b, "/socket"); err != nil {
 		t.Fatal(err)
 	}
+	const times = "half of the requests took less than 0s, 99% less than 0s; " +
+		"half of the reused sessions waited less than 0s"
 	const want = `scache 1.2, pid 7, up 1m0s, at /socket
 
                   now   peak   limit
@@ -86,7 +91,7 @@ closed:   114 expired, 115 dead, 116 evicted, 117 flushed
 bindings: 118 evicted
 clients:  120 connections, 121 refused
 lost:     122 sessions and clients at reloads, 123 log lines
-times:    half of the requests took less than 0s, 99% less than 0s; half of the reused sessions waited less than 0s
+times:    ` + times + `
 settings: ttl limit 2s, client timeout 0s, liveness check off, goodbye off, announcement off
 `
 	if got := b.String(); got != want {

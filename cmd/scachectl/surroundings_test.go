@@ -21,7 +21,8 @@ import (
 func (s *fixture) inMounts(script string, args ...string) (stdout, stderr string, ok bool) {
 	s.t.Helper()
 	shell := "set -e; " + script + "; shift; exec \"$@\""
-	args = append([]string{"-m", "--propagation", "private", "sh", "-c", shell, "sh", s.etc, tool, "-c", s.etc}, args...)
+	args = append([]string{"-m", "--propagation", "private", "sh", "-c", shell, "sh", s.etc, tool,
+		"-c", s.etc}, args...)
 	return run(exec.Command("unshare", args...))
 }
 
@@ -29,7 +30,8 @@ const (
 	mountPoint     = `mount --bind "$1/master.cf" "$1/master.cf"`
 	readOnlyFile   = mountPoint + `; mount -o remount,bind,ro "$1/master.cf"`
 	readOnlySystem = `mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"`
-	readOnlyBut    = readOnlySystem + `; mount --bind "$1/master.cf" "$1/master.cf"; mount -o remount,bind,rw "$1/master.cf"`
+	readOnlyBut    = readOnlySystem +
+		`; mount --bind "$1/master.cf" "$1/master.cf"; mount -o remount,bind,rw "$1/master.cf"`
 )
 
 // TestEnable_mountPoint has a master.cf that cannot be renamed over.
@@ -43,7 +45,8 @@ func TestEnable_mountPoint(t *testing.T) {
 	}
 	want(t, must(t, "-c", s.etc, "status"), "scache test")
 	s.wantNoBackup()
-	if got := s.masterCF(); got != strings.Replace(before, " 1 scache ", " 1 "+postfix.OurName+" ", 1) {
+	got := s.masterCF()
+	if got != strings.Replace(before, " 1 scache ", " 1 "+postfix.OurName+" ", 1) {
 		t.Errorf("master.cf: %s", got)
 	}
 	if out, errOut, ok := s.inMounts(mountPoint, "disable"); !ok || errOut != "" {
@@ -53,7 +56,8 @@ func TestEnable_mountPoint(t *testing.T) {
 	// The throttle is cleared in place as well.
 	s.installForTrials("exit 1")
 	s.throttled = true
-	if out, errOut, ok := s.inMounts(mountPoint, "enable"); ok || !strings.Contains(errOut, "the old entry is back") {
+	out, errOut, ok = s.inMounts(mountPoint, "enable")
+	if ok || !strings.Contains(errOut, "the old entry is back") {
 		t.Errorf("%s%s", out, errOut)
 	}
 	s.wantUntouched(before)
@@ -61,7 +65,8 @@ func TestEnable_mountPoint(t *testing.T) {
 
 func (s *fixture) wantNoBackup() {
 	s.t.Helper()
-	if _, err := os.Lstat(filepath.Join(s.etc, "master.cf.scache-backup")); !errors.Is(err, os.ErrNotExist) {
+	_, err := os.Lstat(filepath.Join(s.etc, "master.cf.scache-backup"))
+	if !errors.Is(err, os.ErrNotExist) {
 		s.t.Errorf("the backup is left: %v", err)
 	}
 }
@@ -72,9 +77,12 @@ func TestEnable_readOnly(t *testing.T) {
 	s := newRunningFixture(t)
 	before := s.masterCF()
 	files, _ := os.ReadDir(s.etc)
-	for name, script := range map[string]string{"file": readOnlyFile, "system": readOnlySystem, "system but the file": readOnlyBut} {
+	for name, script := range map[string]string{
+		"file": readOnlyFile, "system": readOnlySystem, "system but the file": readOnlyBut,
+	} {
 		out, errOut, ok := s.inMounts(script, "enable")
-		if ok || !strings.Contains(errOut, "nothing was changed\nhint: scachectl enable --print") || strings.Contains(errOut, "could not be put back") {
+		if ok || !strings.Contains(errOut, "nothing was changed\nhint: scachectl enable --print") ||
+			strings.Contains(errOut, "could not be put back") {
 			t.Errorf("%s: %s%s", name, out, errOut)
 		}
 		if now, _ := os.ReadDir(s.etc); len(now) != len(files) {
@@ -84,7 +92,8 @@ func TestEnable_readOnly(t *testing.T) {
 	s.wantUntouched(before)
 	must(t, "-c", s.etc, "enable")
 	for name, script := range map[string]string{"file": readOnlyFile, "system": readOnlySystem} {
-		if out, errOut, ok := s.inMounts(script, "disable"); ok || !strings.Contains(errOut, "nothing was changed\nhint: scachectl disable --print") {
+		out, errOut, ok := s.inMounts(script, "disable")
+		if ok || !strings.Contains(errOut, "nothing was changed\nhint: scachectl disable --print") {
 			t.Errorf("%s: %s%s", name, out, errOut)
 		}
 	}
@@ -97,7 +106,8 @@ func TestEnable_print(t *testing.T) {
 	s := newFixture(t)
 	before := s.masterCF()
 	enabled := strings.Replace(before, " 1 scache ", " 1 "+postfix.OurName+" ", 1)
-	if out, errOut, ok := s.inMounts(readOnlySystem, "enable", "--print"); !ok || out != enabled || errOut != "" {
+	out, errOut, ok := s.inMounts(readOnlySystem, "enable", "--print")
+	if !ok || out != enabled || errOut != "" {
 		t.Errorf("got %q, %q", out, errOut)
 	}
 	if out := must(t, "-c", s.etc, "disable", "--print"); out != before {
@@ -126,9 +136,11 @@ func TestDisable_writtenBack(t *testing.T) {
 	must(t, "-c", s.etc, "enable")
 	s.write("master.cf", before)
 	s.doctor(true, "note +entry .*master.cf.scache-saved is there, and the entry is another server")
-	want(t, must(t, "-c", s.etc, "disable", "--dry-run"), "remove "+s.etc+"/master.cf.scache-saved", "nothing was done")
+	want(t, must(t, "-c", s.etc, "disable", "--dry-run"),
+		"remove "+s.etc+"/master.cf.scache-saved", "nothing was done")
 	want(t, must(t, "-c", s.etc, "disable"), "remove "+s.etc+"/master.cf.scache-saved", "not enabled")
-	if _, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-saved")); !errors.Is(err, os.ErrNotExist) {
+	_, err := os.Stat(filepath.Join(s.etc, "master.cf.scache-saved"))
+	if !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the saved entry is left: %v", err)
 	}
 	if out := must(t, "-c", s.etc, "doctor"); strings.Contains(out, "scache-saved") {
@@ -146,8 +158,8 @@ func TestDisable_writtenBack(t *testing.T) {
 func TestEnable_expression(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
-	s.edit("master.cf", "-o connection_cache_ttl_limit=1h",
-		"-o connection_cache_ttl_limit=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}} -o max_idle=50s")
+	s.edit("master.cf", "-o connection_cache_ttl_limit=1h", "-o connection_cache_ttl_limit="+
+		"${{$compatibility_level} >=level {3.0} ? {5s} : {2s}} -o max_idle=50s")
 	must(t, "-c", s.etc, "enable")
 	s.send()
 	want(t, must(t, "-c", s.etc, "status"), "ttl limit 5s")
@@ -161,11 +173,10 @@ func TestEnable_effectiveColumns(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.edit("master.cf", "scache unix - - y - 1 scache", "scache unix - - n - - scache")
-	wantError(t, []string{"-c", s.etc, "enable", "--dry-run"}, "maxproc column", "default_process_limit is 100")
+	wantError(t, []string{"-c", s.etc, "enable", "--dry-run"},
+		"maxproc column", "default_process_limit is 100")
 	s.doctor(false, "problem +entry .*maxproc column .*default_process_limit is 100")
-	if err := s.Configure(map[string]string{"default_process_limit": "1"}); err != nil {
-		t.Fatal(err)
-	}
+	s.configure(map[string]string{"default_process_limit": "1"})
 	s.edit("master.cf", "scache unix - - y - 1 scache", "scache unix - - n - - scache")
 	must(t, "-c", s.etc, "enable")
 	s.start()
@@ -181,7 +192,8 @@ func TestEnable_public(t *testing.T) {
 	before := s.masterCF()
 	start := time.Now()
 	for _, args := range [][]string{{"enable"}, {"enable", "--dry-run"}} {
-		wantError(t, append([]string{"-c", s.etc}, args...), "private column", `"n"`, "nothing was changed")
+		wantError(t, append([]string{"-c", s.etc}, args...),
+			"private column", `"n"`, "nothing was changed")
 	}
 	if took := time.Since(start); took > 10*time.Second || s.masterCF() != before {
 		t.Errorf("%v, %s", took, s.masterCF())
@@ -197,10 +209,12 @@ func TestEnable_duplicates(t *testing.T) {
 	s := newFixture(t)
 	s.write("master.cf", s.masterCF()+"\nscache unix - - n - 1 scache -v\n")
 	_, errOut, ok := ctl(t, "-c", s.etc, "enable")
-	if !ok || !strings.Contains(errOut, "warning: master.cf has 2 entries scache unix, at lines [18 20]") {
+	if !ok || !strings.Contains(errOut,
+		"warning: master.cf has 2 entries scache unix, at lines [18 20]") {
 		t.Errorf("%s", errOut)
 	}
-	if got := s.masterCF(); !strings.Contains(got, " 1 scache -o") || !strings.Contains(got, " 1 "+postfix.OurName+" -v") {
+	got := s.masterCF()
+	if !strings.Contains(got, " 1 scache -o") || !strings.Contains(got, " 1 "+postfix.OurName+" -v") {
 		t.Errorf("%s", got)
 	}
 	s.doctor(true, "note +entry .*2 entries")
@@ -221,7 +235,8 @@ func TestEnable_reloadFails(t *testing.T) {
 	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte(script), 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	wantError(t, []string{"-c", s.etc, "enable"}, "reload: exit status", "fatal: no luck today", "the old entry is back")
+	wantError(t, []string{"-c", s.etc, "enable"},
+		"reload: exit status", "fatal: no luck today", "the old entry is back")
 	s.wantUntouched(before)
 }
 
@@ -240,14 +255,10 @@ func TestEnable_withoutCheck(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := s.Configure(map[string]string{"command_directory": bin}); err != nil {
-		t.Fatal(err)
-	}
+	s.configure(map[string]string{"command_directory": bin})
 	must(t, "-c", s.etc, "enable")
 	want(t, must(t, "-c", s.etc, "status"), "scache test")
-	if err := s.Configure(map[string]string{"command_directory": "/usr/sbin"}); err != nil {
-		t.Fatal(err)
-	}
+	s.configure(map[string]string{"command_directory": "/usr/sbin"})
 }
 
 // TestEnable_relative has a directory that is relative to the present one.
@@ -272,7 +283,9 @@ func TestEnable_links(t *testing.T) {
 	before := s.masterCF()
 	real := filepath.Join(t.TempDir(), "real.cf")
 	path := filepath.Join(s.etc, "master.cf")
-	if err := errors.Join(os.Rename(path, real), os.Symlink(real, path+".link"), os.Symlink("master.cf.link", path)); err != nil {
+	err := errors.Join(os.Rename(path, real), os.Symlink(real, path+".link"),
+		os.Symlink("master.cf.link", path))
+	if err != nil {
 		t.Fatal(err)
 	}
 	must(t, "-c", s.etc, "enable")
@@ -280,7 +293,8 @@ func TestEnable_links(t *testing.T) {
 		t.Errorf("%v, %s", err, text)
 	}
 	must(t, "-c", s.etc, "disable")
-	if target, err := os.Readlink(path); target != "master.cf.link" || err != nil || s.masterCF() != before {
+	target, err := os.Readlink(path)
+	if target != "master.cf.link" || err != nil || s.masterCF() != before {
 		t.Errorf("%s, %v, %s", target, err, s.masterCF())
 	}
 }

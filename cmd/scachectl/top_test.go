@@ -83,9 +83,11 @@ func TestTop(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, server)
 	remote := saveConnection(t, m.Socket)
+	const long = `smtp\nhost%02d with a name that is much too long for a screen of ` +
+		`eighty columns\n25\n`
 	for i := range 30 { // more than fit
-		must(t, "--socket", m.Socket, "debug", "save", "endpoint",
-			fmt.Sprintf(`smtp\nhost%02d with a name that is much too long for a screen of eighty columns\n25\n`, i), "--ttl", "1000")
+		must(t, "--socket", m.Socket, "debug", "save", "endpoint", fmt.Sprintf(long, i),
+			"--ttl", "1000")
 	}
 	s := newScreen(t, tool, "--socket", m.Socket, "top")
 	s.wait("scache test  pid ", "sessions     31", "endpoints    31", "destinations     1",

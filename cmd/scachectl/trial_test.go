@@ -4,22 +4,19 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
-
-	"scache/internal/postfix"
 )
 
 // installLimited installs a server that passes the check of its configuration, and serves in
 // the trial with a limit of the shell.
 func (s *fixture) installLimited(limit string) {
 	s.t.Helper()
-	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in --check*) ;; *) %s ;; esac\nexec %s \"$@\"\n", limit, server)
-	if err := os.WriteFile(filepath.Join(s.Dir, "libexec", postfix.OurName), []byte(script), 0o755); err != nil {
-		s.t.Fatal(err)
-	}
+	s.installScript(`case "$*" in
+--check*) ;;
+*) ` + limit + ` ;;
+esac
+exec ` + server + ` "$@"`)
 }
 
 // TestEnable_trial has servers that pass every check but the trial.
