@@ -7,11 +7,14 @@ export PATH := $(PATH):/usr/sbin:/sbin
 # gets into what is built.
 DEBIAN = internal/packaging/debian
 VERSION = $(shell sed -n '1s/.*(\(.*\)).*/\1/p' $(DEBIAN)/changelog)
-DATE = $(shell LC_ALL=C date -u -d "$$(sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1)" '+%B %-d, %Y')
-GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
+CHANGED = sed -n 's/^ -- .*>  //p' $(DEBIAN)/changelog | head -n 1
+DATE = $(shell LC_ALL=C date -u -d "$$($(CHANGED))" '+%B %-d, %Y')
+GOBUILD = CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+	-ldflags '-s -w -X main.version=$(VERSION) -X main.libexec=$(LIBEXEC)'
 
-.PHONY: build demo bench pictures check test test-package test-versions test-rpm test-container record soak faults \
-	fuzz mutants cover dist install install-files uninstall selinux install-selinux deb rpm clean
+.PHONY: build demo bench pictures check test test-package test-versions test-rpm test-container \
+	record soak faults fuzz mutants cover dist install install-files uninstall \
+	selinux install-selinux deb rpm clean
 
 build:
 	$(GOBUILD) -o bin/ ./cmd/...
@@ -36,7 +39,9 @@ pictures:
 	@$(MAKE) --no-print-directory -s build
 	bin/scachebench picture top >bin/top.svg
 	mv bin/top.svg cmd/scachectl/top.svg
-	if [ -e bin/demo.txt ]; then bin/scachebench picture demo <bin/demo.txt >cmd/scachebench/demo.svg; fi
+	if [ -e bin/demo.txt ]; then \
+		bin/scachebench picture demo <bin/demo.txt >cmd/scachebench/demo.svg; \
+	fi
 
 # What can be checked without root, network and Postfix, in less than a minute.
 check:
@@ -57,7 +62,8 @@ soak:
 FAULTS ?= all
 faults:
 	@.ci/install postfix gcc libc6-dev
-	FAULTS=$(FAULTS) go test -race -count 1 -timeout 2h -run '^TestHandover_oneCallFails$$' ./cmd/scache
+	FAULTS=$(FAULTS) go test -race -count 1 -timeout 2h \
+		-run '^TestHandover_oneCallFails$$' ./cmd/scache
 
 # All fuzz targets, for DURATION each.
 fuzz: DURATION = 30s
@@ -98,9 +104,14 @@ POLICIES = $(DESTDIR)$(PREFIX)/share/selinux/packages
 # Units and examples are installed from these directories, by the same names. Paths in them
 # are those of PREFIX=/usr.
 PACKAGING = internal/packaging
-UNIT_FILES = $(patsubst $(PACKAGING)/systemd/%,%,$(wildcard $(foreach kind,*.service *.socket *.d/*,$(PACKAGING)/systemd/$(kind))))
-EXAMPLES = $(patsubst $(PACKAGING)/%,%,$(filter-out %_test.yml,$(wildcard $(foreach dir,apparmor log prometheus receivers selinux,$(PACKAGING)/$(dir)/*))))
-relocate = sed 's!/usr/\(bin\|libexec\|share/doc\|share/selinux/packages\)/scache!$(PREFIX)/\1/scache!g'
+unit_kinds = *.service *.socket *.d/*
+example_dirs = apparmor log prometheus receivers selinux
+UNIT_FILES = $(patsubst $(PACKAGING)/systemd/%,%,\
+	$(wildcard $(unit_kinds:%=$(PACKAGING)/systemd/%)))
+EXAMPLES = $(patsubst $(PACKAGING)/%,%,\
+	$(filter-out %_test.yml,$(wildcard $(example_dirs:%=$(PACKAGING)/%/*))))
+moved = bin\|libexec\|share/doc\|share/selinux/packages
+relocate = sed 's!/usr/\($(moved)\)/scache!$(PREFIX)/\1/scache!g'
 
 # Changes nothing in a running Postfix: "scachectl enable" does that.
 install: build install-files
@@ -111,13 +122,16 @@ install-files:
 	install -D -m 755 bin/scache_exporter $(BIN)/scache_exporter
 	install -d -m 755 $(MAN) $(BASH) $(ZSH)
 	for page in cmd/*/*.8; do \
-		sed 's/^\.Dd .*/.Dd $(DATE)/' $$page >bin/page && install -m 644 bin/page $(MAN)/$${page##*/} || exit; \
+		sed 's/^\.Dd .*/.Dd $(DATE)/' $$page >bin/page && \
+			install -m 644 bin/page $(MAN)/$${page##*/} || exit; \
 	done
 	for file in $(EXAMPLES); do \
-		$(relocate) $(PACKAGING)/$$file >bin/file && install -D -m 644 bin/file $(DOC)/$$file || exit; \
+		$(relocate) $(PACKAGING)/$$file >bin/file && \
+			install -D -m 644 bin/file $(DOC)/$$file || exit; \
 	done
 	for unit in $(UNIT_FILES); do \
-		$(relocate) $(PACKAGING)/systemd/$$unit >bin/file && install -D -m 644 bin/file $(UNITS)/$$unit || exit; \
+		$(relocate) $(PACKAGING)/systemd/$$unit >bin/file && \
+			install -D -m 644 bin/file $(UNITS)/$$unit || exit; \
 	done
 	$(COMPLETION) bash >bin/completion.bash
 	$(COMPLETION) zsh >bin/completion.zsh
@@ -136,11 +150,16 @@ install-selinux:
 # Switches Postfix back first, where it uses this server.
 uninstall:
 	if [ -z "$(DESTDIR)" ] && [ -x $(SBIN)/scachectl ]; then $(SBIN)/scachectl disable --all; fi
-	-if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then systemctl -q disable --now $(filter %.service %.socket,$(UNIT_FILES)); fi
-	rm -f $(DESTDIR)$(LIBEXEC)/scache $(SBIN)/scachectl $(BIN)/scache_exporter $(BASH)/scachectl $(ZSH)/_scachectl
-	rm -f $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(MAN)/scache_exporter.8 $(addprefix $(UNITS)/,$(UNIT_FILES)) $(POLICIES)/scache-go.pp
+	-if [ -z "$(DESTDIR)" ] && [ -d /run/systemd/system ]; then \
+		systemctl -q disable --now $(filter %.service %.socket,$(UNIT_FILES)); \
+	fi
+	rm -f $(DESTDIR)$(LIBEXEC)/scache $(SBIN)/scachectl $(BIN)/scache_exporter
+	rm -f $(BASH)/scachectl $(ZSH)/_scachectl
+	rm -f $(MAN)/scache-go.8 $(MAN)/scachectl.8 $(MAN)/scache_exporter.8
+	rm -f $(addprefix $(UNITS)/,$(UNIT_FILES)) $(POLICIES)/scache-go.pp
 	rm -f $(addprefix $(DOC)/,$(EXAMPLES))
-	-for dir in $(LIBEXEC:%=$(DESTDIR)%) $(UNITS)/scache-.service.d $(sort $(dir $(addprefix $(DOC)/,$(EXAMPLES)))) $(DOC); do \
+	-for dir in $(LIBEXEC:%=$(DESTDIR)%) $(UNITS)/scache-.service.d \
+		$(sort $(dir $(addprefix $(DOC)/,$(EXAMPLES)))) $(DOC); do \
 		[ ! -d $$dir ] || rmdir $$dir; \
 	done
 
@@ -158,7 +177,8 @@ deb:
 	cp -R $(SOURCE)/$(DEBIAN) $(SOURCE)/debian
 	cp $(SOURCE)/$(PACKAGING)/log/scache.logcheck $(SOURCE)/debian/scache-go.logcheck.ignore.server
 	sed 's/^$$/./; s/^/ /' LICENSE >>$(SOURCE)/debian/copyright
-	cd $(SOURCE) && $(gopaths) dpkg-buildpackage --build=binary --no-sign --no-check-builddeps $(DEB_FLAGS)
+	cd $(SOURCE) && $(gopaths) dpkg-buildpackage --build=binary --no-sign \
+		--no-check-builddeps $(DEB_FLAGS)
 	mv bin/package/*.deb bin/
 	rm -rf bin/package
 
@@ -168,7 +188,8 @@ rpm:
 	$(call copy,bin/rpm/source)
 	sed 's/@VERSION@/$(VERSION)/' $(PACKAGING)/rpm/scache-go.spec >bin/rpm/scache-go.spec
 	$(PACKAGING)/rpm/changelog $(DEBIAN)/changelog >>bin/rpm/scache-go.spec
-	cd bin/rpm/source && $(gopaths) rpmbuild -bb --build-in-place --define '_topdir $(CURDIR)/bin/rpm' $(RPM_FLAGS) ../scache-go.spec
+	cd bin/rpm/source && $(gopaths) rpmbuild -bb --build-in-place \
+		--define '_topdir $(CURDIR)/bin/rpm' $(RPM_FLAGS) ../scache-go.spec
 	mv bin/rpm/RPMS/*/*.rpm bin/
 	rm -rf bin/rpm
 

@@ -68,9 +68,10 @@ func (m *limitedMail) config(port int) postfixtest.Config {
 			fmt.Sprintf(nexthop, d, port))
 	}
 	members := cmp.Or(m.members, strings.Join(m.receiver.Hosts, " "))
+	// Servers of other tests do not have the same receiver.
+	receiver := fmt.Sprintf("{ test%d, %s, %s }", port, members, m.limits)
 	main := map[string]string{
-		// Servers of other tests do not have the same receiver.
-		"connection_cache_receivers":            fmt.Sprintf("{ test%d, %s, %s }", port, members, m.limits),
+		"connection_cache_receivers":            receiver,
 		"connection_cache_protocol_timeout":     "60s",
 		"smtp_connection_cache_destinations":    "static:all",
 		"default_process_limit":                 "100",

@@ -77,7 +77,8 @@ func TestExplain_receiver(t *testing.T) {
 	s.start()
 	s.send()
 	got := explainLines(t, s, "recipient@example.test")
-	wantMatch(t, got, `^ok +receiver +near \(connections=3\): \d+ connections are open, and 0 clients wait`,
+	wantMatch(t, got,
+		`^ok +receiver +near \(connections=3\): \d+ connections are open, and 0 clients wait`,
 		`^note +receiver +an agent waits at most 4s .*\n.*connection_cache_protocol_timeout to 60s`)
 	if strings.Contains(got, "without a question") {
 		t.Errorf("got %s, but the next hop is cached always", got)

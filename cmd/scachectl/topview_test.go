@@ -176,8 +176,10 @@ func TestTop_receivers(t *testing.T) {
 	w.now.receivers = []shownReceiver{{Receiver: control.Receiver{
 		Name: "far", Limits: "connections=4", Open: 4, Idle: 1, Limit: 4, Waiting: 7, NewPerMinute: 9,
 	}}}
-	const want = "\nRECEIVER  OPEN  IDLE  LIMIT  WAITING  HALF  99%  NEW/MIN  OVERFLOWS  REFUSED  LIMITS\n" +
-		"far          4     1      4        7     -    -        9          0        0  connections=4\n"
+	const want = `
+RECEIVER  OPEN  IDLE  LIMIT  WAITING  HALF  99%  NEW/MIN  OVERFLOWS  REFUSED  LIMITS
+far          4     1      4        7     -    -        9          0        0  connections=4
+`
 	if got := text(); !strings.Contains(got, want) || strings.Contains(got, "is empty") {
 		t.Errorf("got\n%s\nwant%s", got, want)
 	}
