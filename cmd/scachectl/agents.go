@@ -34,7 +34,7 @@ var agentValues = []string{
 
 // readAgents returns the delivery agents of master.cf.
 func (d *doctor) readAgents() (agents []agent, err error) {
-	all, err := d.Agents()
+	all, err := d.system.Agents()
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +46,7 @@ func (d *doctor) readAgents() (agents []agent, err error) {
 	for _, one := range all {
 		entries = append(entries, one.Entry)
 	}
-	values, err := d.Values(entries, names...)
+	values, err := d.system.Values(entries, names...)
 	for i := range values {
 		agents = append(agents, agent{all[i], values[i]})
 	}
@@ -162,7 +162,7 @@ func (d *doctor) checkTLS(a agent) []finding {
 
 // hasService reports whether clients can connect to a service of type unix.
 func (d *doctor) hasService(name string) bool {
-	all, _ := d.Entries()
+	all, _ := d.system.Entries()
 	for _, e := range all {
 		if e.Name == name && e.Type == "unix" && e.Private != "n" {
 			return true
@@ -173,7 +173,7 @@ func (d *doctor) hasService(name string) bool {
 
 // ttlLimit returns the limit of the time for which the server keeps a connection.
 func (d *doctor) ttlLimit() (ttlLimit, bool) {
-	conf, err := d.ServerConfig()
+	conf, err := d.system.ServerConfig()
 	if err != nil {
 		return ttlLimit{}, false // other checks report it
 	}

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -24,7 +23,7 @@ const onlyOwner = "only root and the mail system's own user may ask the server"
 
 // ask connects to the server, and calls question with the client.
 func (c *site) ask(question func(*client.Client) error) error {
-	return c.askWithin(cmp.Or(c.patience, timeout), question)
+	return c.askWithin(timeout, question)
 }
 
 // askWithin is ask with another time limit.

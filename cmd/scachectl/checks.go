@@ -24,25 +24,25 @@ import (
 
 func (d *doctor) checkEntry() {
 	var err error
-	if d.entry, err = d.Entry(); err != nil {
+	if d.entry, err = d.system.Entry(); err != nil {
 		do := "Postfix has it in the master.cf that it installs: scache unix - - y - 1 scache"
-		if d.Interrupted() {
+		if d.system.Interrupted() {
 			do = "scachectl enable or disable puts it back: one of them was interrupted"
 		}
 		d.problem("entry", do, "%v", err)
 		return
 	}
-	if lines := d.Duplicates(); lines != nil {
-		d.note("entry", "remove the others", "%s", describeDuplicates(d.System, lines))
+	if lines := d.system.Duplicates(); lines != nil {
+		d.note("entry", "remove the others", "%s", describeDuplicates(d.system, lines))
 	}
-	if err := d.CheckEntry(d.entry); err != nil {
+	if err := d.system.CheckEntry(d.entry); err != nil {
 		d.problem("entry", "correct the column that is named, and run postfix reload", "%v", err)
 	}
-	if d.HasSaved() && !d.enabled() {
+	if d.system.HasSaved() && !d.enabled() {
 		d.note("entry", "if configuration management writes master.cf, it needs the line of "+
 			"scachectl enable --print; else scachectl disable removes the file",
 			"%s is there, and the entry is another server: "+
-				"master.cf was written back since scachectl enable", d.SavedPath())
+				"master.cf was written back since scachectl enable", d.system.SavedPath())
 	}
 	if d.enabled() {
 		d.ok("entry", "%s unix is this server: %s", d.entry.Name, d.entry.Command)
@@ -59,12 +59,12 @@ func (d *doctor) checkValues() {
 		return
 	}
 	const do = "correct what is named, and run postfix reload"
-	c, err := d.Columns(d.entry)
+	c, err := d.system.Columns(d.entry)
 	if err != nil {
 		return // which checkEntry has reported
 	}
 	if os.Geteuid() != 0 {
-		conf, err := d.ServerConfig()
+		conf, err := d.system.ServerConfig()
 		if err == nil {
 			_, err = readSettings(conf)
 		}
@@ -76,13 +76,13 @@ func (d *doctor) checkValues() {
 		}
 		return
 	}
-	path, err := d.CommandPath(d.entry.Command)
+	path, err := d.system.CommandPath(d.entry.Command)
 	if !d.enabled() {
-		s := &switcher{site: d.site, System: d.System}
+		s := &switcher{site: d.site, system: d.system}
 		_, path, err = s.findServer()
 	}
 	if err == nil {
-		err = d.Probe(path, d.entry, trialClients()...)
+		err = d.system.Probe(path, d.entry, trialClients()...)
 	}
 	if err != nil {
 		d.problem("configuration", do, "%v", err)
@@ -123,8 +123,8 @@ func (d *doctor) checkNames() {
 			known = append(known, protocol+name)
 		}
 	}
-	names := d.Config.Names()
-	all, _ := d.Entries()
+	names := d.system.Config.Names()
+	all, _ := d.system.Entries()
 	for _, e := range all {
 		for _, option := range e.Options() {
 			name, _, _ := strings.Cut(option, "=")
@@ -134,7 +134,7 @@ func (d *doctor) checkNames() {
 	slices.Sort(names)
 	found := 0
 	for _, name := range slices.Compact(names) {
-		if d.RefersTo(name) {
+		if d.system.RefersTo(name) {
 			continue
 		}
 		if replaced := replacedParameters[name]; replaced != "" {
@@ -153,7 +153,7 @@ func (d *doctor) checkNames() {
 }
 
 func (d *doctor) checkVersions() {
-	postfixVersion, err := d.Version()
+	postfixVersion, err := d.system.Version()
 	if err != nil {
 		d.problem("versions", "see whether Postfix is installed completely", "%v", err)
 		return
@@ -166,7 +166,7 @@ func (d *doctor) checkVersions() {
 				postfixVersion, onOff(d.status.Announces))
 		}
 	}
-	i, err := findInstalled(d.System, d.status)
+	i, err := findInstalled(d.system, d.status)
 	switch {
 	case !d.enabled():
 		d.ok("versions", "Postfix %s", postfixVersion)
@@ -182,12 +182,12 @@ func (d *doctor) checkVersions() {
 
 // checkSocket checks who may reach the server.
 func (d *doctor) checkSocket() {
-	path, err := d.Socket()
+	path, err := d.system.Socket()
 	if err != nil {
 		d.problem("socket", "correct main.cf", "%v", err)
 		return
 	}
-	owner, _ := d.Owner()
+	owner, _ := d.system.Owner()
 	uid, err := ownerID(owner)
 	if err != nil {
 		d.problem("socket", "correct mail_owner in main.cf", "%v", err)
@@ -261,7 +261,7 @@ func (d *doctor) checkAnswer() {
 
 // checkConfinement looks for mandatory access control of master(8).
 func (d *doctor) checkConfinement() {
-	pid, running := d.MasterPID()
+	pid, running := d.system.MasterPID()
 	if !running {
 		return
 	}
@@ -347,7 +347,7 @@ func (d *doctor) checkRates() {
 // checkLog looks for the last fatal error of the server in the log.
 func (d *doctor) checkLog() {
 	serves := d.answered() || d.stock()
-	name, lines, err := d.Log(!serves, d.ServerTags()...)
+	name, lines, err := d.system.Log(!serves, d.system.ServerTags()...)
 	if err != nil {
 		d.note("log", "look for the lines of scache in the mail log, wherever that goes",
 			"the log cannot be read: %v", err)

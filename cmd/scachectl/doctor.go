@@ -53,7 +53,7 @@ root. If there is a problem, it fails.`
 
 // A doctor examines one mail system.
 type doctor struct {
-	*postfix.System
+	system    *postfix.System
 	site      *site
 	entry     postfix.Entry
 	status    control.Status
@@ -71,13 +71,12 @@ func (c *site) examine() (*doctor, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &doctor{System: system, site: c}
-	if d.running, err = d.Running(); err != nil && os.Geteuid() == 0 {
+	d := &doctor{system: system, site: c}
+	if d.running, err = d.system.Running(); err != nil && os.Geteuid() == 0 {
 		return nil, err
 	}
 	if d.running || err != nil {
-		c.patience = promptly
-		d.status, d.statusErr = c.status()
+		d.status, d.statusErr = c.statusWithin(promptly)
 		d.running = d.running || d.answered() || d.stock()
 	} else {
 		d.statusErr = errors.New("the mail system is not running")

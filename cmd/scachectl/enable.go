@@ -89,8 +89,8 @@ func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cob
 
 // A switcher switches a mail system between servers.
 type switcher struct {
-	*site
-	*postfix.System
+	site          *site
+	system        *postfix.System
 	use           string // of the command: enable or disable
 	dryRun, print bool
 	out, errOut   io.Writer
@@ -105,20 +105,20 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	one.site = &site{dir: dir}
 	changes := !s.dryRun && !s.print
 	switch {
-	case s.socket != "":
+	case s.site.socket != "":
 		return errSocket
 	case changes && os.Geteuid() != 0:
 		return errRoot
 	}
-	if one.System, err = one.open(); err != nil {
+	if one.system, err = one.site.open(); err != nil {
 		return err
 	}
-	if !changes && one.Interrupted() {
+	if !changes && one.system.Interrupted() {
 		return errors.New("an earlier call was interrupted, and left master.cf incomplete: " +
 			"without --dry-run or --print, it comes back first")
 	}
 	if changes {
-		if one.restored, err = one.Restore(); err != nil {
+		if one.restored, err = one.system.Restore(); err != nil {
 			return err
 		}
 	}
@@ -139,11 +139,11 @@ func (s *switcher) isInterrupted() bool {
 }
 
 func (s *switcher) enable() error {
-	entry, err := s.Entry()
+	entry, err := s.system.Entry()
 	if err != nil {
 		return err
 	}
-	if err := s.CheckEntry(entry); err != nil {
+	if err := s.system.CheckEntry(entry); err != nil {
 		return fmt.Errorf("%w\nThis server would not serve with this entry; nothing was changed", err)
 	}
 	s.warnOfDuplicates()
@@ -159,12 +159,12 @@ func (s *switcher) enable() error {
 	}
 	if err := s.try(path, entry); err != nil {
 		return fmt.Errorf("%w\nThis server would not serve with %s and its entry; nothing was changed",
-			err, s.Directory)
+			err, s.system.Directory)
 	}
 	if s.print {
 		return s.printWith(command)
 	}
-	running, err := s.Running()
+	running, err := s.system.Running()
 	switch {
 	case err != nil:
 		return err
@@ -184,13 +184,13 @@ func (s *switcher) try(path string, entry postfix.Entry) error {
 		fmt.Fprintln(s.errOut, "warning: only root can try the server first")
 		return nil
 	}
-	return s.Probe(path, entry, trialClients()...)
+	return s.system.Probe(path, entry, trialClients()...)
 }
 
 // warnOfDuplicates prints a warning if there are several entries.
 func (s *switcher) warnOfDuplicates() {
-	if lines := s.Duplicates(); lines != nil {
-		fmt.Fprintf(s.errOut, "warning: %s\n", describeDuplicates(s.System, lines))
+	if lines := s.system.Duplicates(); lines != nil {
+		fmt.Fprintf(s.errOut, "warning: %s\n", describeDuplicates(s.system, lines))
 	}
 }
 
@@ -201,7 +201,7 @@ func describeDuplicates(system *postfix.System, lines []int) string {
 
 // printWith prints master.cf with another command in the entry.
 func (s *switcher) printWith(command string) error {
-	text, err := s.WithCommand(command)
+	text, err := s.system.WithCommand(command)
 	if err != nil {
 		return err
 	}
@@ -211,7 +211,7 @@ func (s *switcher) printWith(command string) error {
 
 // isAt reports whether the command of an entry is the binary at this path.
 func (s *switcher) isAt(command, path string) bool {
-	other, err := s.CommandPath(command)
+	other, err := s.system.CommandPath(command)
 	if err != nil {
 		return false
 	}
@@ -224,14 +224,14 @@ func (s *switcher) isAt(command, path string) bool {
 func (s *switcher) change(old, command string, running bool) error {
 	fromOther := !postfix.IsOurs(old) // otherwise only the path of our server changes
 	if fromOther {
-		if err := s.step("save the entry to "+s.SavedPath(), s.Save); err != nil {
+		if err := s.step("save the entry to "+s.system.SavedPath(), s.system.Save); err != nil {
 			return fmt.Errorf("%w; nothing was changed"+hintPrint, err, s.use)
 		}
 	}
 	err := s.writeCommand(command)
 	if err != nil {
 		if fromOther {
-			err = errors.Join(err, s.DropSaved())
+			err = errors.Join(err, s.system.DropSaved())
 		}
 		return s.notWritten(err)
 	}
@@ -244,7 +244,7 @@ func (s *switcher) change(old, command string, running bool) error {
 			"hint: look at master.cf: its command was %q", err, undo, old)
 	}
 	if fromOther {
-		s.DropSaved()
+		s.system.DropSaved()
 	}
 	if undo := s.reloadIf(old, running); undo != nil {
 		return fmt.Errorf("%w; the old entry is back, and Postfix does not use it: %v", err, undo)
@@ -254,7 +254,7 @@ func (s *switcher) change(old, command string, running bool) error {
 
 // notWritten adds the state of master.cf to an error of writeCommand.
 func (s *switcher) notWritten(err error) error {
-	if s.Interrupted() {
+	if s.system.Interrupted() {
 		return fmt.Errorf("%w; master.cf is incomplete\n"+
 			"hint: scachectl disable puts it back from the backup", err)
 	}
@@ -264,7 +264,7 @@ func (s *switcher) notWritten(err error) error {
 // disable switches back to the previous server. It does not need a binary of this server. It
 // does not roll back: if the previous server does not answer, an administrator must repair it.
 func (s *switcher) disable() error {
-	entry, err := s.Entry()
+	entry, err := s.system.Entry()
 	if errors.Is(err, postfix.ErrNoEntry) && !s.print {
 		return s.cleanUp("not enabled")
 	}
@@ -278,14 +278,14 @@ func (s *switcher) disable() error {
 		}
 		return s.settle(entry.Command, "not enabled")
 	}
-	command, err := s.SavedCommand()
+	command, err := s.system.SavedCommand()
 	if err != nil {
 		return err
 	}
 	if s.print {
 		return s.printWith(command)
 	}
-	running, err := s.Running()
+	running, err := s.system.Running()
 	if err != nil {
 		return err
 	}
@@ -302,7 +302,7 @@ func (s *switcher) usePrevious(command string, running bool, conclusion string) 
 		s.say("warning: %v", err)
 	case err != nil:
 		return fmt.Errorf("%w; master.cf has the old entry again, and Postfix does not use it\n"+
-			"hint: correct what is wrong, and run postfix -c %s reload", err, s.Directory)
+			"hint: correct what is wrong, and run postfix -c %s reload", err, s.system.Directory)
 	}
 	return s.cleanUp(conclusion)
 }
@@ -310,8 +310,8 @@ func (s *switcher) usePrevious(command string, running bool, conclusion string) 
 // cleanUp removes the entry that enable has saved, and prints the result. There may be a saved
 // entry without disable, if configuration management has restored master.cf.
 func (s *switcher) cleanUp(conclusion string) error {
-	if s.HasSaved() {
-		if err := s.step("remove "+s.SavedPath(), s.DropSaved); err != nil {
+	if s.system.HasSaved() {
+		if err := s.step("remove "+s.system.SavedPath(), s.system.DropSaved); err != nil {
 			return err
 		}
 	}
@@ -322,14 +322,14 @@ func (s *switcher) cleanUp(conclusion string) error {
 // settle completes a switch whose command is in the entry already: an earlier call may have
 // been interrupted before Postfix was reloaded.
 func (s *switcher) settle(command, conclusion string) error {
-	running, err := s.Running()
+	running, err := s.system.Running()
 	if err != nil {
 		return err
 	}
 	switch {
 	case !postfix.IsOurs(command):
 		// If our server still answers, Postfix has not read the entry.
-		if running && (s.restored || s.answers(postfix.OurName)) {
+		if running && (s.restored || s.answers(postfix.OurName, timeout)) {
 			return s.usePrevious(command, running, conclusion)
 		}
 		return s.cleanUp(conclusion)
@@ -344,9 +344,9 @@ func (s *switcher) settle(command, conclusion string) error {
 
 // writeCommand changes the command in master.cf.
 func (s *switcher) writeCommand(command string) error {
-	file := filepath.Join(s.Directory, "master.cf")
-	what := fmt.Sprintf("%s: set the command of %s unix to %s", file, s.Service, command)
-	return s.step(what, func() error { return s.SetCommand(command) })
+	file := filepath.Join(s.system.Directory, "master.cf")
+	what := fmt.Sprintf("%s: set the command of %s unix to %s", file, s.system.Service, command)
+	return s.step(what, func() error { return s.system.SetCommand(command) })
 }
 
 // reloadIf makes Postfix use the server of this command, if Postfix runs.
@@ -364,7 +364,7 @@ const promptly = 3 * time.Second
 // reload makes Postfix read master.cf again, and waits until the right server
 // answers.
 func (s *switcher) reload(command string) error {
-	err := s.step("postfix -c "+s.Directory+" reload", s.Reload)
+	err := s.step("postfix -c "+s.system.Directory+" reload", s.system.Reload)
 	if err != nil || s.dryRun || s.waitFor(command, promptly) {
 		return err
 	}
@@ -373,13 +373,13 @@ func (s *switcher) reload(command string) error {
 	}
 	s.say("no answer yet; master(8) may be throttling the service after a failed start. " +
 		"Clearing the throttle and retrying.")
-	if err := s.ClearThrottle(); err != nil {
+	if err := s.system.ClearThrottle(); err != nil {
 		return err
 	}
 	if s.waitFor(command, timeout) {
 		return nil
 	}
-	_, err = s.status()
+	_, err = s.site.status()
 	return fmt.Errorf("after the reload, %w: see the mail log (%s was asked for its status: %v)",
 		errSilent, command, err)
 }
@@ -388,20 +388,19 @@ func (s *switcher) reload(command string) error {
 // the limit.
 func (s *switcher) waitFor(command string, limit time.Duration) bool {
 	const pause = 100 * time.Millisecond
-	s.patience = limit / 2
-	defer func() { s.patience = 0 }()
+
 	end := time.Now().Add(limit)
 	for ; time.Now().Before(end) && !s.isInterrupted(); time.Sleep(pause) {
-		if s.answers(command) {
+		if s.answers(command, limit/2) {
 			return true
 		}
 	}
 	return false
 }
 
-// answers reports whether the server that answers is the one of this command.
-func (s *switcher) answers(command string) bool {
-	_, err := s.status()
+// answers reports whether a server answers within the limit, and is the one of this command.
+func (s *switcher) answers(command string, limit time.Duration) bool {
+	_, err := s.site.statusWithin(limit)
 	switch {
 	case postfix.IsOurs(command):
 		return err == nil
@@ -414,7 +413,7 @@ func (s *switcher) answers(command string) bool {
 // findServer returns this server's command for master.cf, and its path: in libexec, or else
 // below the directory of Postfix's daemons.
 func (s *switcher) findServer() (command, path string, err error) {
-	directory, err := s.DaemonDirectory()
+	directory, err := s.system.DaemonDirectory()
 	if err != nil {
 		return "", "", err
 	}
@@ -443,7 +442,7 @@ func (s *switcher) conclude(what string) {
 	if s.dryRun {
 		what = "nothing was done; without --dry-run: " + what
 	}
-	s.say("%s in %s", what, s.Directory)
+	s.say("%s in %s", what, s.system.Directory)
 }
 
 func (s *switcher) say(format string, args ...any) {

@@ -51,12 +51,12 @@ func TestDoctor_notesOfCounts(t *testing.T) {
 			[]string{"ok limits ", "note rates 51 % of the saved connections were not used again",
 				"ok rates lookups that hit"}},
 	} {
-		d := &doctor{System: system, status: control.Status{Values: test.counts}}
+		d := &doctor{system: system, status: control.Status{Values: test.counts}}
 		d.checkLimits()
 		d.checkRates()
 		wantFindings(t, d.findings, test.want)
 	}
-	d := &doctor{System: system, statusErr: errors.New("no answer")}
+	d := &doctor{system: system, statusErr: errors.New("no answer")}
 	d.checkLimits()
 	d.checkRates()
 	wantFindings(t, d.findings, nil)

@@ -86,7 +86,7 @@ var neededLimits = []struct {
 // checkProcessLimits compares the limits of master(8), which this server inherits, with what
 // it needs.
 func (d *doctor) checkProcessLimits() {
-	pid, running := d.MasterPID()
+	pid, running := d.system.MasterPID()
 	if !running {
 		return
 	}
@@ -126,7 +126,7 @@ func (d *doctor) checkProcessLimits() {
 // checkThreads compares the limit of processes with the number of threads of mail_owner's
 // processes: the kernel counts each thread as a process.
 func (d *doctor) checkThreads(limit int64) {
-	owner, _ := d.Owner()
+	owner, _ := d.system.Owner()
 	uid, err := ownerID(owner)
 	if err != nil || limit == unlimited {
 		return // checkSocket reports it

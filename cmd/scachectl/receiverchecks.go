@@ -20,7 +20,7 @@ const minWait = 10 * time.Second
 // checkReceivers checks whether limits for receivers can have an effect, and whether clients
 // wait for long enough.
 func (d *doctor) checkReceivers() {
-	config, err := d.ServerConfig()
+	config, err := d.system.ServerConfig()
 	if err != nil {
 		return // checkEntry has reported it
 	}
@@ -93,7 +93,7 @@ func (d *doctor) checkProcesses(waiting int64) {
 	if err != nil {
 		return // checkAgents has reported it
 	}
-	standard, _ := d.Config.Int("default_process_limit")
+	standard, _ := d.system.Config.Int("default_process_limit")
 	for _, a := range agents {
 		limit := int64(standard)
 		if n, err := strconv.ParseInt(a.ProcessLimit, 10, 64); err == nil {

@@ -3,19 +3,14 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -190,79 +185,25 @@ func writeLimits(w io.Writer, system *postfix.System) error {
 
 // Bounds of the part of the log that is in a report.
 const (
-	reportLines  = 100
-	reportTail   = 4 << 20 // of the log
-	reportLine   = 1000    // of one line
-	journalLimit = 5 * time.Second
+	reportLines = 100
+	reportLine  = 1000 // bytes of one line
 )
 
-// writeLog writes the last lines of the server from the log file of the mail system, or else
-// from the journal.
+// writeLog writes the last lines of the server, escaped, and where they are from.
 func writeLog(w io.Writer, system *postfix.System) error {
-	name, _ := system.Config.String("syslog_name")
-	tag := cmp.Or(name, "postfix") + "/" + system.Service + "["
-	file, _ := system.Config.String("maillog_file")
-	for _, path := range []string{file, "/var/log/mail.log", "/var/log/maillog"} {
-		text, err := tail(path)
-		if err != nil {
-			continue
-		}
-		fmt.Fprintf(w, "from %s:\n", path)
-		return writeLines(w, text, tag)
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), journalLimit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, "journalctl", "--no-pager", "-o", "short",
-		"-n", fmt.Sprint(reportLines), "-t", strings.TrimSuffix(tag, "["))
-	cmd.WaitDelay = time.Second
-	text, err := cmd.Output()
+	name, lines, err := system.Log(true, system.ServerTags()...)
 	if err != nil {
-		return fmt.Errorf("there is no log file, and journalctl fails: %w", err)
+		return err
 	}
-	return writeLines(w, text, tag)
-}
-
-// tail returns the end of a regular file: a log may also be a FIFO or a terminal, which
-// cannot be read.
-func tail(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
+	fmt.Fprintf(w, "from %s:\n", name)
+	if len(lines) == 0 {
+		fmt.Fprintln(w, "no line of the server")
 	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	if st.Size() > reportTail {
-		if _, err := f.Seek(-reportTail, io.SeekEnd); err != nil {
-			return nil, err
-		}
-	}
-	return io.ReadAll(io.LimitReader(bufio.NewReader(f), reportTail))
-}
-
-// writeLines writes the last lines that have a tag, escaped.
-func writeLines(w io.Writer, text []byte, tag string) error {
-	var last []string
-	for line := range bytes.Lines(text) {
-		if !bytes.Contains(line, []byte(tag)) {
-			continue
-		}
-		if last = append(last, string(line[:min(len(line), reportLine)])); len(last) > reportLines {
-			last = last[1:]
-		}
-	}
-	for _, line := range last {
-		if _, err := fmt.Fprintln(w, control.Escape(strings.TrimSuffix(line, "\n"))); err != nil {
+	for _, l := range lines[max(0, len(lines)-reportLines):] {
+		line := control.Escape(l.Line[:min(len(l.Line), reportLine)])
+		if _, err := fmt.Fprintln(w, line); err != nil {
 			return err
 		}
-	}
-	if len(last) == 0 {
-		fmt.Fprintln(w, "no line of the server")
 	}
 	return nil
 }

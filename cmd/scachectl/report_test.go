@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
+	"scache/internal/postfix"
 )
 
 func TestRedactor(t *testing.T) {
@@ -86,33 +86,29 @@ func TestReport_ofABrokenSystem(t *testing.T) {
 		"== limits of master(8) ==\nit is not running", "== log ==\n")
 }
 
-func TestTail_readsRegularFilesOnly(t *testing.T) {
+// TestReport_log has a service with another name: its lines have the name of the program. It
+// shows the last of them, escaped and cut.
+func TestReport_log(t *testing.T) {
 	t.Parallel()
-	fifo := filepath.Join(t.TempDir(), "fifo")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+	s := newFixture(t)
+	s.configure(map[string]string{"connection_cache_service_name": "other"})
+	s.edit("master.cf", "scache unix", "other unix")
+	line := "Nov 25 host postfix/scache[1]: \x1b\xff" + strings.Repeat("x", 2*reportLine) + "\n"
+	appendTo(t, s.Dir+"/maillog", strings.Repeat(line, reportLines+1)+
+		"Nov 25 host else/scache[1]: of another instance\n")
+	system, err := postfix.Open(s.etc)
+	if err != nil {
 		t.Fatal(err)
-	}
-	for _, path := range []string{fifo, "/dev/null", "/", "/nosuch"} {
-		if text, err := tail(path); err == nil {
-			t.Errorf("%s: got %q, want an error", path, text)
-		}
-	}
-	log := filepath.Join(t.TempDir(), "log")
-	line := "Nov 25 host other/scache[1]: of another instance\nNov 25 host mail/scache[1]: \x1b\xff" +
-		strings.Repeat("x", 70_000) + "\x00\n"
-	if err := os.WriteFile(log, []byte(strings.Repeat(line, 100)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	text, err := tail(log)
-	if err != nil || len(text) != reportTail {
-		t.Fatalf("got %d bytes, %v, want %d", len(text), err, reportTail)
 	}
 	var b strings.Builder
-	if err := writeLines(&b, text, "mail/scache["); err != nil {
+	if err := writeLog(&b, system); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.String(); strings.Contains(got, "another instance") ||
-		!strings.Contains(got, `mail/scache[1]: \x1b\xffxxx`) || len(got) > reportLines*(reportLine+100) {
+	got := b.String()
+	if n := strings.Count(got, `postfix/scache[1]: \x1b\xffxxx`); n != reportLines {
+		t.Errorf("got %d lines, want %d", n, reportLines)
+	}
+	if strings.Contains(got, "another instance") || len(got) > reportLines*(reportLine+100) {
 		t.Errorf("got %d bytes: %.300q", len(got), got)
 	}
 }

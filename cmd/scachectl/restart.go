@@ -44,8 +44,8 @@ func (c *site) restartAll(out io.Writer) error {
 		return errSocket
 	}
 	return c.inInstances(out, true, func(dir string) error {
-		one := &site{dir: dir, patience: promptly}
-		if _, err := one.status(); err != nil {
+		one := &site{dir: dir}
+		if _, err := one.statusWithin(promptly); err != nil {
 			return one.excuse(err)
 		}
 		return one.restartAndSay(out)

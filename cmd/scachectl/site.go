@@ -21,8 +21,6 @@ type site struct {
 	dir    string // option --config: of main.cf and master.cf, or empty
 
 	system *postfix.System // set when main.cf was read
-
-	patience time.Duration // the time limit of a conversation, if not zero
 }
 
 // open returns the mail system. It reads main.cf once.
@@ -51,8 +49,10 @@ func (c *site) path() (string, error) {
 }
 
 // status asks the server for its status.
-func (c *site) status() (s control.Status, err error) {
-	err = c.ask(func(cl *client.Client) error {
+func (c *site) status() (control.Status, error) { return c.statusWithin(timeout) }
+
+func (c *site) statusWithin(limit time.Duration) (s control.Status, err error) {
+	err = c.askWithin(limit, func(cl *client.Client) error {
 		s, err = cl.Status()
 		return err
 	})
