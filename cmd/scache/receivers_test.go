@@ -235,18 +235,23 @@ func TestReceivers_twoInstances(t *testing.T) {
 func TestReceivers_otherLimits(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	const period = time.Second
-	m := limitedMail{
-		receiver: postfixtest.ReceiverConfig{MaxNew: 10, NewPeriod: period, MaxMessages: 5},
-		limits:   "new=10/1s, messages=5", messages: scaled(t, 200), domains: 20,
-	}
-	r := m.start(t)
-	i, took := m.deliver(t, r.Port)
-	m.wantAllDelivered(t, i, r, took)
-	s := r.Stats()
-	if s.MostMessages > 5 || r.MaxNew(period) > 10 || s.HungUp > 0 {
-		t.Errorf("got %d messages over one connection, %d new ones in %v, want 5, 10",
-			s.MostMessages, r.MaxNew(period), period)
+	for name, reload := range map[string]time.Duration{"no reload": 0, "reload": time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const period = time.Second
+			m := limitedMail{
+				receiver: postfixtest.ReceiverConfig{MaxNew: 10, NewPeriod: period, MaxMessages: 5},
+				limits:   "new=10/1s, messages=5", messages: scaled(t, 200), domains: 20, reload: reload,
+			}
+			r := m.start(t)
+			i, took := m.deliver(t, r.Port)
+			m.wantAllDelivered(t, i, r, took)
+			s := r.Stats()
+			if s.MostMessages > 5 || r.MaxNew(period) > 10 || s.HungUp > 0 {
+				t.Errorf("got %d messages over one connection, %d new ones in %v, want 5, 10",
+					s.MostMessages, r.MaxNew(period), period)
+			}
+		})
 	}
 }
 

@@ -27,6 +27,9 @@ func (s *Set) serve(r *receiver, now time.Duration, d *Decisions) {
 	s.pruneDone(r)
 	room, isKnown := s.room(r, now)
 	tokens := r.tokens()
+	if s.onHold {
+		room, isKnown, tokens = min(room, 0), false, 0
+	}
 	idle := r.available()
 	excess := max(0, -room)
 	blocked, overdue := 0, 0

@@ -750,6 +750,42 @@ func TestExport_begun(t *testing.T) {
 	}
 }
 
+// TestExport_promiseOfAClientThatIsGone: its connection may have begun.
+func TestExport_promiseOfAClientThatIsGone(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, new=1/1m }")
+	c := b.client()
+	b.wantVerdict("first", b.ask(c, label("192.0.2.1")), NotFound)
+	b.set.Gone(c, b.now)
+	other := newBench(t, "{ a, 192.0.2.0/24, new=1/1m }")
+	other.set.Restore(other.now, b.set.Export(b.now))
+	other.wantVerdict("in the next process", other.ask(other.client(), label("192.0.2.1")), Wait)
+}
+
+// TestHold has the state of another process come: until all of it is there, no client is told
+// to connect.
+func TestHold(t *testing.T) {
+	t.Parallel()
+	for name, limit := range map[string]string{"new": "new=2/1m", "connections": "connections=2"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, "{ a, 192.0.2.0/24, "+limit+" }")
+			b.set.Hold()
+			first, second, third := b.client(), b.client(), b.client()
+			b.wantVerdict("first", b.ask(first, label("192.0.2.1")), Wait)
+			b.wantVerdict("second", b.ask(second, label("192.0.2.1")), Wait)
+			b.wantAnswers("on hold", b.count())
+			promise := ClientState{
+				Settled: true, Promised: label("192.0.2.1"), Asked: []string{label("192.0.2.1")},
+			}
+			verdict, d := b.set.Resume(third, b.now, promise)
+			b.wantVerdict("third", verdict, NotFound)
+			b.wantAnswers("third", d)
+			b.wantAnswers("released", b.set.Release(b.now), Answer{Client: first})
+		})
+	}
+}
+
 func TestSet_nil(t *testing.T) {
 	t.Parallel()
 	set := New(Config{})

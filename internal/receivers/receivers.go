@@ -30,8 +30,8 @@
 //     call [Set.CountFailed], or for good, [Set.Estimate].
 //  10. Call [Set.Tick] when the time Decisions.Wake has come.
 //  11. At a handover, the old process calls [Set.Export], and [Set.Suspend] for each
-//     client. The new one calls [Set.Restore], then Saved for each session in its cache,
-//     and then [Set.Resume] for each client.
+//     client. The new one calls [Set.Hold], [Set.Restore], then Saved for each session in
+//     its cache, then [Set.Resume] for each client, and [Set.Release].
 //
 // The order matters in two places: a session is in the cache before Saved is called, and
 // has left it before Ended is called. Else, calls may come in any order from several
@@ -125,6 +125,7 @@ type Set struct {
 	waiting   map[*receiver]struct{} // those with waiters
 	promising map[*receiver]struct{} // those with promises, and others
 	applying  *Snapshot              // while Apply runs
+	onHold    bool                   // between Hold and Release
 	sweepAt   int                    // when receivers without state are removed
 	place     uint64                 // of the last one who began to wait
 	serial    int                    // of the last client whose process is unknown

@@ -71,7 +71,13 @@ func (s *Set) Export(now time.Duration) (state State) {
 	}
 	for _, r := range s.receivers {
 		r.prune(now)
-		for _, at := range r.begun {
+		begun := slices.Clone(r.begun)
+		for _, p := range r.promises {
+			if p.done && r.limits.New > 0 { // no client has it any more
+				begun = append(begun, p.doneAt)
+			}
+		}
+		for _, at := range begun {
 			state.Begun = append(state.Begun, KnownBegun{s.name(r), r.address, now - at})
 		}
 	}
@@ -84,6 +90,32 @@ func (s *Set) Export(now time.Duration) (state State) {
 }
 
 func (s *Set) name(r *receiver) string { return s.config.Rules[r.rule].Name }
+
+// Hold has all clients wait who would be told to connect, until Release: the state of another
+// process is on its way, and that may have told other clients the same.
+func (s *Set) Hold() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.onHold = true
+}
+
+// Release ends Hold.
+func (s *Set) Release(now time.Duration) (d Decisions) {
+	if s == nil {
+		return d
+	}
+	now = s.lock(now)
+	defer s.mu.Unlock()
+	s.onHold = false
+	for r := range s.waiting {
+		s.serve(r, now, &d)
+	}
+	s.schedule(now, &d)
+	return d
+}
 
 // Restore takes over what another Set has exported, as far as the rules still have it. It
 // comes before clients and sessions.

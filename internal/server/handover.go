@@ -94,6 +94,7 @@ func (s *Server) receive(fd int) {
 	s.receptions.active.Lock()
 	defer s.receptions.active.Unlock()
 	h := heldClients{server: s}
+	s.limiter.stateComes()
 	// Clients wait until the sessions have arrived, but at most for maxHold.
 	timer := time.AfterFunc(maxHold, h.release)
 	defer timer.Stop()
@@ -122,6 +123,7 @@ func (s *Server) receive(fd int) {
 		}
 	}
 	h.release()
+	s.all(func(*worker) {}) // the loops have the clients
 	s.limiter.stateReceived()
 	if r.Err != nil {
 		s.Log.Warning("take over from the previous process: %v", r.Err)

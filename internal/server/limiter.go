@@ -38,16 +38,21 @@ type limiter struct {
 	watchers     atomic.Int64
 	countWatcher func()
 
+	// settle returns when the loops have read what has arrived.
+	settle func()
+
 	// openProcess returns a descriptor that can be read when a process has ended.
 	openProcess func(pid int) (fd int, err error)
 
 	running  sync.WaitGroup
 	restored chan struct{} // has an element when a state has been received
 	stopping chan struct{}
+	stopOnce sync.Once
 	counts   chan struct{} // a count is wanted
 	closes   chan struct{} // there is something in closing
 
 	mu      sync.Mutex
+	coming  bool // a state is being received
 	timer   *time.Timer
 	wake    time.Duration // when the timer ends, or 0
 	claims  claims        // of the goroutine that counts
@@ -61,17 +66,22 @@ func newLimiter(s *Server, clock func() time.Duration) *limiter {
 		loop: s.workers[0].loop, stopping: make(chan struct{}),
 		restored: make(chan struct{}, 1), counts: make(chan struct{}, 1), closes: make(chan struct{}, 1),
 		watched: map[int]*processWatch{}, claims: claims{}, countWatcher: s.limitSessions,
+		settle:      func() { s.all(func(*worker) {}) },
 		openProcess: func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 	}
 	l.timer = time.AfterFunc(time.Hour, l.tick)
 	l.timer.Stop()
+	l.Hold()
 	l.running.Go(l.keepCounting)
 	l.running.Go(l.keepClosing)
 	return l
 }
 
-// stop returns when nothing is carried out any more. Loops do not run any more.
-func (l *limiter) stop() {
+// stop returns when nothing is carried out any more. Loops do not run any more. Later calls do
+// nothing.
+func (l *limiter) stop() { l.stopOnce.Do(l.end) }
+
+func (l *limiter) end() {
 	close(l.stopping)
 	l.running.Wait()
 	l.mu.Lock()
@@ -85,15 +95,32 @@ func (l *limiter) stop() {
 	}
 }
 
-// stateReceived tells that the state of another process is there.
+// stateComes tells that the state of another process is being received, and stateReceived that
+// it is there, and that the loops have all of its clients. Meanwhile no client is told to
+// connect.
+func (l *limiter) stateComes() {
+	if l != nil {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.coming = true
+		l.Hold()
+	}
+}
+
 func (l *limiter) stateReceived() {
 	if l != nil {
+		l.mu.Lock()
+		l.coming = false
+		l.mu.Unlock()
+		l.release()
 		select {
 		case l.restored <- struct{}{}:
 		default:
 		}
 	}
 }
+
+func (l *limiter) release() { l.carryOut(l.Release(l.clock())) }
 
 // carryOut carries out decisions. It does not wait, and may be called with no lock held.
 func (l *limiter) carryOut(d receivers.Decisions) {
@@ -165,12 +192,7 @@ const claimInterval = 50 * time.Millisecond
 // an earlier process is there, if there is one: that has the connections that it has promised.
 func (l *limiter) keepCounting() {
 	defer l.log.ExitOnPanic()
-	hold := time.NewTimer(maxHold)
-	defer hold.Stop()
-	select {
-	case <-l.restored:
-	case <-hold.C:
-	case <-l.stopping:
+	if !l.awaitState() {
 		return
 	}
 	works := l.countOnce() // later counts tell what is new since
@@ -189,6 +211,30 @@ func (l *limiter) keepCounting() {
 			works = l.countOnce()
 		case <-l.stopping:
 			return
+		}
+	}
+}
+
+// awaitState waits for the state of an earlier process. If none has begun to arrive within
+// maxHold, there is none. It returns false if the server stops.
+func (l *limiter) awaitState() bool {
+	hold := time.NewTimer(maxHold)
+	defer hold.Stop()
+	for {
+		select {
+		case <-l.restored:
+			return true
+		case <-hold.C:
+			l.settle() // this process may have had no processor meanwhile
+			l.mu.Lock()
+			coming := l.coming
+			l.mu.Unlock()
+			if !coming {
+				l.release()
+				return true
+			}
+		case <-l.stopping:
+			return false
 		}
 	}
 }

@@ -61,8 +61,12 @@ const limitedEndpoint = `smtp\n192.0.2.7\n25\n0\n`
 
 // newLimitedWorld has a receiver that allows one connection.
 func newLimitedWorld(t *testing.T, k *kernel) *world {
+	return newWorldWithLimits(t, k, "connections=1")
+}
+
+func newWorldWithLimits(t *testing.T, k *kernel, limits string) *world {
 	return newWorldWith(t, func(w *world) {
-		rules, err := receivers.Parse("{ one, 192.0.2.7, connections=1 }")
+		rules, err := receivers.Parse("{ one, 192.0.2.7, " + limits + " }")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -184,6 +188,31 @@ func TestLimiter_cannotCount(t *testing.T) {
 	w.wantWarning(t, "connections to receivers are estimated from now on")
 	if !w.Receivers.Stats(w.limiter.clock())[0].Estimate {
 		t.Error("connections are not estimated")
+	}
+}
+
+// TestLimiter_keepsPromisesOfTheOldProcess has one client wait, and two others about to
+// connect, when the next process takes over. Its first client is the one that waits.
+func TestLimiter_keepsPromisesOfTheOldProcess(t *testing.T) {
+	t.Parallel()
+	k := &kernel{}
+	k.set(nil)
+	const limits = "new=2/1m"
+	w, next := newWorldWithLimits(t, k, limits), newWorldWithLimits(t, k, limits)
+	w.ready()
+	p := w.connect(t)
+	p.miss() // it has come first
+	for range 2 {
+		other := w.connect(t)
+		other.ask("find_endp", limitedEndpoint)
+		other.hear(`status\02\0property\0\0\0`)
+	}
+	p.ask("find_endp", limitedEndpoint)
+	w.wantWaiting(t, 1)
+	handOver(t, w, next)
+	next.wantWaiting(t, 1)
+	if got := next.Receivers.Stats(next.limiter.clock())[0]; got.New != 2 || got.Waiting != 1 {
+		t.Errorf("got %+v, want 2 connections promised, and a client that waits", got)
 	}
 }
 
