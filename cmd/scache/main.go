@@ -122,35 +122,8 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	}
 	start := time.Now()
 	clock := func() time.Duration { return time.Since(start) }
-	hits := server.NewHits(clock)
-	closer := &server.Closer{Goodbye: params.goodbye, Hits: hits}
-	s := &server.Server{
-		Cache:        newCache(params, p, clock, closer, alive),
-		Hits:         hits,
-		Log:          p.Log,
-		Announce:     announce(p.Log),
-		Timeout:      params.ipcTimeout,
-		Owner:        p.Owner(),
-		SessionLimit: sessionLimit(params.sessionLimit),
-
-		Version:       version,
-		Started:       start,
-		LivenessCheck: params.livenessCheck,
-		Goodbye:       params.goodbye,
-
-		Receivers:        newReceivers(params),
-		CountConnections: countConnections(),
-		Discard:          closer.Discard,
-	}
-	closer.Ended = s.SessionEnded
-	p.MakeRoom = func() {
-		s.Cache.Evict(roomStep)
-		closer.Wait(closeLimit)
-	}
-	s.MakeRoom, s.OnPanic = p.MakeRoom, func() { endAfterPanic(p, start) }
-	if !p.Options.StandAlone {
-		s.Connected = p.ClientCame
-	}
+	s, closer := newServer(p, params, start, clock, alive)
+	s.Announce = announce(p.Log)
 	var sender *handover.Sender
 	if p.Options.Listen == "" && !p.Options.StandAlone {
 		s.Restart = func() { p.End(master.Restart) }
@@ -163,14 +136,7 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	}
 	p.Watchdog(params.daemonTimeout, s.Check)
 	stopStatistics := s.Statistics(params.updateTime)
-	reason, err := p.Serve(s.Accept)
-	ended := reason
-	if reason == master.Reload || reason == master.Restart {
-		ended = handOver(p, s, sender)
-	}
-	if ended != "" {
-		s.Stop()
-	}
+	reason, err := serve(p, s, sender)
 	s.Cache.Clear()
 	closer.Wait(closeLimit)
 	stopStatistics()
@@ -179,15 +145,20 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	return err
 }
 
-// endAfterPanic hands over to a new process after a panic has ended a conversation. If this
-// process has just started, the state that it has received may be the cause. Then it exits
-// without a handover, so that the next process does not receive this state.
-func endAfterPanic(p *master.Process, start time.Time) {
-	if time.Since(start) < 10*time.Second {
-		p.Log.Flush(time.Second)
-		os.Exit(2)
+// serve accepts clients until it is time to end, and returns the reason. Before a new process
+// starts, it hands everything over. Where that is not done, it stops the server.
+func serve(
+	p *master.Process, s *server.Server, sender *handover.Sender,
+) (reason master.Reason, err error) {
+	reason, err = p.Serve(s.Accept)
+	ended := reason
+	if reason == master.Reload || reason == master.Restart {
+		ended = handOver(p, s, sender)
 	}
-	p.End(master.Restart)
+	if ended != "" {
+		s.Stop()
+	}
+	return reason, err
 }
 
 // closeLimit is how long the process waits for connections that are being closed. At

@@ -112,8 +112,8 @@ var replacedParameters = map[string]string{
 	"lmtp_cache_connection": "lmtp_connection_cache_on_demand",
 }
 
-// checkNames looks for parameters that no program reads.
-func (d *doctor) checkNames() {
+// knownParameters returns the names of all parameters that this server or a delivery agent reads.
+func knownParameters() []string {
 	known := []string{"connection_cache_service_name", "connection_cache_protocol_timeout"}
 	for _, p := range mailconf.Parameters {
 		known = append(known, p.Name)
@@ -123,8 +123,13 @@ func (d *doctor) checkNames() {
 			known = append(known, protocol+name)
 		}
 	}
-	names := d.system.Config.Names()
-	all, _ := d.system.Entries()
+	return known
+}
+
+// setParameters returns the names of the parameters that main.cf or an entry of master.cf sets.
+func setParameters(system *postfix.System) []string {
+	names := system.Config.Names()
+	all, _ := system.Entries()
 	for _, e := range all {
 		for _, option := range e.Options() {
 			name, _, _ := strings.Cut(option, "=")
@@ -132,8 +137,14 @@ func (d *doctor) checkNames() {
 		}
 	}
 	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// checkNames looks for parameters that no program reads.
+func (d *doctor) checkNames() {
+	known := knownParameters()
 	found := 0
-	for _, name := range slices.Compact(names) {
+	for _, name := range setParameters(d.system) {
 		if d.system.RefersTo(name) {
 			continue
 		}

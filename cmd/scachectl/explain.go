@@ -326,13 +326,14 @@ func (e *explanation) sasl() bool {
 
 // seen adds what the cache has counted for the next hop, and finds its receivers.
 func (e *explanation) seen() bool {
-	var byLevel [2][]control.Hits
+	var destinations, endpoints []control.Hits
 	var all contents
 	err := e.site.ask(func(cl *client.Client) (err error) {
-		for i, level := range []string{control.LevelDestination, control.LevelEndpoint} {
-			if byLevel[i], err = cl.Hits(level); err != nil {
-				return err
-			}
+		if destinations, err = cl.Hits(control.LevelDestination); err != nil {
+			return err
+		}
+		if endpoints, err = cl.Hits(control.LevelEndpoint); err != nil {
+			return err
 		}
 		all, err = listOf(cl)
 		return err
@@ -346,34 +347,48 @@ func (e *explanation) seen() bool {
 		e.problem("cache", "scachectl doctor looks for the reason", "the server does not answer: %v", err)
 		return false
 	}
-	mine := func(shown string) bool {
-		l, ok := parseLabel(raw(shown))
-		return ok && l.service == e.Service && (isMeant(raw(shown), e.Nexthop) ||
-			isMeant(raw(shown), e.Asked))
-	}
 	bound := map[string]bool{}
 	for _, b := range all.Bindings {
-		if mine(b.Destination) {
+		if e.isAbout(b.Destination) {
 			bound[b.Endpoint] = true
 		}
 	}
+	isEndpoint := func(shown string) bool { return bound[shown] || e.isAbout(shown) }
+	e.findReceivers(all.Sessions, endpoints, isEndpoint)
 	idle := 0
-	e.receivers = map[string]bool{}
 	for _, s := range all.Sessions {
-		if bound[s.Endpoint] || mine(s.Endpoint) {
+		if isEndpoint(s.Endpoint) {
 			idle++
-			e.receivers[s.Receiver] = true
-		}
-	}
-	for _, h := range byLevel[1] {
-		if bound[h.Label] || mine(h.Label) {
-			e.receivers[h.Receiver] = true
 		}
 	}
 	e.ok("cache", "%d connections are idle in the cache now", idle)
-	e.judge("destination", byLevel[0], mine)
-	e.judge("endpoint", byLevel[1], func(shown string) bool { return bound[shown] || mine(shown) })
+	e.judge("destination", destinations, e.isAbout)
+	e.judge("endpoint", endpoints, isEndpoint)
 	return true
+}
+
+// isAbout reports whether a label, as it is shown, is of the service and the next hop.
+func (e *explanation) isAbout(shown string) bool {
+	label := raw(shown)
+	l, ok := parseLabel(label)
+	return ok && l.service == e.Service && (isMeant(label, e.Nexthop) || isMeant(label, e.Asked))
+}
+
+// findReceivers finds the receivers to which endpoints of the next hop belong.
+func (e *explanation) findReceivers(
+	sessions []control.Session, hits []control.Hits, isEndpoint func(shown string) bool,
+) {
+	e.receivers = map[string]bool{}
+	for _, s := range sessions {
+		if isEndpoint(s.Endpoint) {
+			e.receivers[s.Receiver] = true
+		}
+	}
+	for _, h := range hits {
+		if isEndpoint(h.Label) {
+			e.receivers[h.Receiver] = true
+		}
+	}
 }
 
 // judge adds a finding about the counts of a level.

@@ -6,6 +6,7 @@ package main
 
 import (
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,18 +14,44 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"scache/internal/postfix"
 )
+
+// scriptCommands are the commands of scripts beside those of testscript.
+var scriptCommands = map[string]func(*testscript.TestScript, bool, []string){
+	"exits": exits, "serving": serving, "stop": stop,
+}
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
-
-		RequireExplicitExec: true,
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits, "serving": serving, "stop": stop,
-		},
+		Dir: "testdata", RequireExplicitExec: true, Cmds: scriptCommands,
 	})
+}
+
+// TestScripts_ofPostfix runs each script with a private mail system that runs: MAIL_CONFIG is the
+// directory of its main.cf, and OURS the command of this server in master.cf.
+func TestScripts_ofPostfix(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("testdata/postfix/*.txtar")
+	if len(files) == 0 || err != nil {
+		t.Fatalf("got no scripts, %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			t.Parallel()
+			s := newRunningFixture(t)
+			testscript.Run(t, testscript.Params{
+				Files: []string{file}, RequireExplicitExec: true, Cmds: scriptCommands,
+				Setup: func(env *testscript.Env) error {
+					env.Setenv("MAIL_CONFIG", s.etc)
+					env.Setenv("OURS", postfix.OurName)
+					return nil
+				},
+			})
+		})
+	}
 }
 
 // exits CODE TEXT ARGUMENT... runs scachectl. It wants this exit code, nothing on standard

@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: EPL-2.0
 
-//go:build linux
-
 // Command withoutnetlink executes the program beside it that has its own name and ".real",
 // with all arguments, under a seccomp filter that refuses netlink sockets, as the sandbox of
 // a container does.

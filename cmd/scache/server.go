@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: EPL-2.0
+
+package main
+
+import (
+	"os"
+	"time"
+
+	"scache/internal/master"
+	"scache/internal/server"
+)
+
+// newServer returns a server with these parameters, and what closes its connections. clock
+// returns the time since the start.
+func newServer(
+	p *master.Process, params parameters, start time.Time, clock func() time.Duration,
+	alive func(fd int) bool,
+) (*server.Server, *server.Closer) {
+	hits := server.NewHits(clock)
+	closer := &server.Closer{Goodbye: params.goodbye, Hits: hits}
+	s := &server.Server{
+		Cache:        newCache(params, p, clock, closer, alive),
+		Hits:         hits,
+		Log:          p.Log,
+		Timeout:      params.ipcTimeout,
+		Owner:        p.Owner(),
+		SessionLimit: sessionLimit(params.sessionLimit),
+
+		Version:       version,
+		Started:       start,
+		LivenessCheck: params.livenessCheck,
+		Goodbye:       params.goodbye,
+
+		Receivers:        newReceivers(params),
+		CountConnections: countConnections(),
+		Discard:          closer.Discard,
+	}
+	closer.Ended = s.SessionEnded
+	p.MakeRoom = func() {
+		s.Cache.Evict(roomStep)
+		closer.Wait(closeLimit)
+	}
+	s.MakeRoom, s.OnPanic = p.MakeRoom, func() { endAfterPanic(p, start) }
+	if !p.Options.StandAlone {
+		s.Connected = p.ClientCame
+	}
+	return s, closer
+}
+
+// endAfterPanic hands over to a new process after a panic has ended a conversation. If this
+// process has just started, the state that it has received may be the cause. Then it exits
+// without a handover, so that the next process does not receive this state.
+func endAfterPanic(p *master.Process, start time.Time) {
+	if time.Since(start) < 10*time.Second {
+		p.Log.Flush(time.Second)
+		os.Exit(2)
+	}
+	p.End(master.Restart)
+}
