@@ -64,6 +64,7 @@ func TestReceive_countsOfAState(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	got.close()
 	for name, value := range got.Counts.Counts() {
 		if *value != want[name] {
 			t.Errorf("%s: got %d, want %d", name, *value, want[name])
@@ -83,7 +84,8 @@ func TestReceive_stopsInTime(t *testing.T) {
 		r := Receiver{Now: zero, Stop: stop, Overtime: overtime}.Receive(p.message(t))
 		sessions := 0
 		for e := range r.Entries() {
-			if e, ok := e.(*cache.SavedSession); ok {
+			switch e := e.(type) {
+			case *cache.SavedSession:
 				sessions++
 				if sessions == 1 {
 					close(stop)
@@ -91,6 +93,8 @@ func TestReceive_stopsInTime(t *testing.T) {
 				if sessions == want && want < 10 {
 					close(overtime)
 				}
+				unix.Close(e.FD)
+			case *Claim:
 				unix.Close(e.FD)
 			}
 		}

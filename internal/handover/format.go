@@ -38,6 +38,7 @@ const (
 	kindReceiverDestination = "receiver_destination"
 	kindReceiverBegun       = "receiver_begun"
 	kindReceiverTotal       = "receiver_total"
+	kindReceiverClaim       = "receiver_claim"
 )
 
 // Bounds of a description. They are far above what a server writes: any process that can connect
@@ -73,6 +74,9 @@ func writeState(w io.Writer, s *State, queued []Client, now time.Duration) error
 		return err
 	}
 	if err := e.receivers(&s.Receivers); err != nil {
+		return err
+	}
+	if err := writeEach(s.Claims, e.receiverClaim); err != nil {
 		return err
 	}
 	if err := writeEach(s.Clients, e.client); err != nil {

@@ -42,10 +42,18 @@ const Request = "take_over"
 type State struct {
 	Counts    Counts
 	Receivers receivers.State
+	Claims    []Claim
 	Clients   []Client
 	Bindings  []cache.SavedBinding
 	Sessions  []cache.SavedSession
 	Hits      []Hits
+}
+
+// A Claim is the right of a server to promise connections to a receiver: a socket, whose name
+// no other server can have.
+type Claim struct {
+	Receiver string
+	FD       int
 }
 
 // Hits are the counts of one label at one level of the cache.

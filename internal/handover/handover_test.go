@@ -24,6 +24,9 @@ import (
 
 // close closes the descriptors of a state.
 func (s *State) close() {
+	for _, c := range s.Claims {
+		unix.Close(c.FD)
+	}
 	for _, session := range s.Sessions {
 		unix.Close(session.FD)
 	}
@@ -143,6 +146,9 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 	s.Counts.Took.Counts[3], s.Counts.Took.Sum = 5, time.Second
 	s.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n",
 		Counts: topk.Counts{1, 2, 3, 4, 5, 6, 7}, Error: 7}, Age: 30 * time.Minute}}
+	for i := range 2 {
+		s.Claims = append(s.Claims, Claim{fmt.Sprint("receiver", i), next()})
+	}
 	for i := range clients {
 		c := Client{FD: next(), Phase: BetweenRequests, Session: fdpass.None, AckDue: i%2 == 1,
 			Unread: fmt.Appendf(nil, "req\x00%d", i)}
@@ -162,6 +168,9 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 
 // inodes returns those of all descriptors of a state, in order.
 func (s *State) inodes(t testing.TB) (all []uint64) {
+	for _, c := range s.Claims {
+		all = append(all, testenv.Inode(t, c.FD))
+	}
 	for _, c := range s.Clients {
 		for _, fd := range c.descriptors() {
 			all = append(all, testenv.Inode(t, fd))
@@ -175,6 +184,9 @@ func (s *State) inodes(t testing.TB) (all []uint64) {
 
 // forget makes states comparable: their descriptors differ.
 func (s *State) forget() {
+	for i := range s.Claims {
+		s.Claims[i].FD = 0
+	}
 	for i := range s.Clients {
 		s.Clients[i].FD = 0
 		s.Clients[i].Session = min(s.Clients[i].Session, 0)
@@ -197,6 +209,8 @@ func (r Receiver) receive(fd int) (*State, Received, error) {
 		switch e := e.(type) {
 		case *Counts:
 			s.Counts = *e
+		case *Claim:
+			s.Claims = append(s.Claims, *e)
 		case *Client:
 			s.Clients = append(s.Clients, *e)
 		case *cache.SavedBinding:

@@ -58,7 +58,7 @@ type Reception struct {
 }
 
 // Receive returns the entries of a state, whose first descriptor has come with the request:
-// *Counts, *receivers.State (a part of it), *Client, *cache.SavedBinding, *cache.SavedSession,
+// *Counts, *receivers.State (a part of it), *Claim, *Client, *cache.SavedBinding, *cache.SavedSession,
 // *Hits. Their descriptors belong to the caller. Descriptors of all else are closed.
 //
 // When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
@@ -225,6 +225,12 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 		}
 		r.Clients++
 		return &c, used, nil
+	case kindReceiverClaim:
+		name := f.string("receiver")
+		if f.err != nil || !complete || len(name) > maxText {
+			return nil, 0, f.err
+		}
+		return &Claim{name, fds[0]}, 1, nil
 	}
 	if s, err := readReceivers(kind, f); s != nil {
 		return r.orRefuse(s, err), 0, nil

@@ -63,6 +63,12 @@ func (e entryWriter) receiverTotal(t *receivers.Total) error {
 	return e.End()
 }
 
+func (e entryWriter) receiverClaim(c *Claim) error {
+	e.begin(kindReceiverClaim, 1)
+	e.String("receiver", c.Receiver)
+	return e.End()
+}
+
 // readReceivers returns the part of a State that an entry has, or nil.
 func readReceivers(kind string, f fields) (*receivers.State, error) {
 	s := &receivers.State{}

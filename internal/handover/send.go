@@ -92,7 +92,8 @@ func (s *Sender) acquire(sessions int) error {
 		}
 		s.first = p
 	}
-	const others = 3 // for clients, for those in the accept queue, and to make room for the latter
+	// For claims, for clients, for those in the accept queue, and to make room for the latter.
+	const others = 4
 	for len(s.spare) < others+1+sessions/(batchesPerPipe*fdpass.BatchSize) {
 		p, err := newPipe()
 		if err != nil {
@@ -188,13 +189,30 @@ func (t *transfer) send() error {
 	if err := t.Acquire(len(t.state.Sessions)); err != nil {
 		return err
 	}
-	steps := []func() error{t.sendClients, t.sendSessions, t.connect, t.sendMessage}
+	steps := []func() error{t.sendClaims, t.sendClients, t.sendSessions, t.connect, t.sendMessage}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err
 		}
 	}
 	t.result.Clients, t.result.Sessions = len(t.state.Clients)+len(t.queued), len(t.state.Sessions)
+	return nil
+}
+
+// sendClaims sends claims. The next process can do without one: another server may be first
+// then.
+func (t *transfer) sendClaims() error {
+	var sent []Claim
+	for _, c := range t.state.Claims {
+		err := t.queueBatch(kindReceiverClaim, []int{c.FD})
+		switch {
+		case err == nil:
+			sent = append(sent, c)
+		case !t.partial:
+			return err
+		}
+	}
+	t.state.Claims = sent
 	return nil
 }
 

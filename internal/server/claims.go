@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"hash/fnv"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"scache/internal/fdpass"
+	"scache/internal/handover"
 	"scache/internal/receivers"
 )
 
@@ -23,20 +25,60 @@ import (
 //  3. promises connections to those that it has claimed, as far as there is room,
 //  4. and gives up each claim when a count has shown all that it has promised.
 //
+// A handover includes the claims, as the next process has the promises. The methods are safe for
+// concurrent use.
+//
 // A claim is a socket that is bound to a name in the abstract namespace: that is the same in
 // each chroot, belongs to the network namespace, as connections do, and a process that ends
 // leaves nothing there.
-type claims map[string]int // sockets, by receiver
+type claims struct {
+	mu      sync.Mutex
+	sockets map[string]int // by receiver
+}
+
+func newClaims() *claims { return &claims{sockets: map[string]int{}} }
+
+// any reports whether this server has any claim.
+func (c *claims) any() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.sockets) > 0
+}
+
+// copies returns copies of all claims that can be copied.
+func (c *claims) copies() (all []handover.Claim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, fd := range c.sockets {
+		if fd, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err == nil {
+			all = append(all, handover.Claim{Receiver: name, FD: fd})
+		}
+	}
+	return all
+}
+
+// adopt takes over the claim of another process, and its descriptor.
+func (c *claims) adopt(claim *handover.Claim) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, isOurs := c.sockets[claim.Receiver]; isOurs {
+		unix.Close(claim.FD)
+		return
+	}
+	c.sockets[claim.Receiver] = claim.FD
+}
 
 // claim claims receivers, and returns the names of those that this server has.
-func (c claims) claim(all []receivers.Shared) map[string]bool {
+func (c *claims) claim(all []receivers.Shared) map[string]bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	claimed := map[string]bool{}
 	for _, r := range all {
-		if _, isOurs := c[r.Name]; !isOurs {
+		if _, isOurs := c.sockets[r.Name]; !isOurs {
 			fd, err := bindName(claimName(r.Name))
 			switch {
 			case err == nil:
-				c[r.Name] = fd
+				c.sockets[r.Name] = fd
 			case err == unix.EADDRINUSE && isServer(claimName(r.Name)):
 				continue
 			}
@@ -48,15 +90,17 @@ func (c claims) claim(all []receivers.Shared) map[string]bool {
 }
 
 // release gives up the claims of receivers to which no connection is promised.
-func (c claims) release(all []receivers.Shared) {
+func (c *claims) release(all []receivers.Shared) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	promised := map[string]int{}
 	for _, r := range all {
 		promised[r.Name] = r.Promised
 	}
-	for name, fd := range c {
+	for name, fd := range c.sockets {
 		if promised[name] == 0 {
 			unix.Close(fd)
-			delete(c, name)
+			delete(c.sockets, name)
 		}
 	}
 }

@@ -114,6 +114,8 @@ func (s *Server) receive(fd int) {
 			s.Cache.RestoreBinding(*e)
 		case *receivers.State:
 			s.restoreReceivers(e)
+		case *handover.Claim:
+			s.restoreClaim(e)
 		case *cache.SavedSession:
 			s.Cache.RestoreSession(*e)
 			s.restoredSession(e.Label)
@@ -233,7 +235,12 @@ func (s *Server) HandOver(
 	s.finishListings()
 	var queued []handover.Client
 	s.Cache.Freeze(func(all cache.Snapshot) (moved bool) {
-		result, queued, err = sender.Send(s.state(all), partial)
+		state := s.state(all)
+		claims := state.Claims
+		result, queued, err = sender.Send(state, partial)
+		for _, c := range claims {
+			unix.Close(c.FD)
+		}
 		if err == nil {
 			if len(all.Sessions) > maxSessionsToClose {
 				go s.closeSessions(all.Sessions, result.Unsent) // or the exit does that
@@ -325,7 +332,7 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 	slices.SortFunc(conversations, func(a, b *conversation) int {
 		return cmp.Compare(a.number, b.number)
 	})
-	state := &handover.State{Receivers: s.savedReceivers(),
+	state := &handover.State{Receivers: s.savedReceivers(), Claims: s.savedClaims(),
 		Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
 	for _, c := range conversations {
 		state.Clients = append(state.Clients, c.saved())

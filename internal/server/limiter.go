@@ -44,6 +44,7 @@ type limiter struct {
 	// openProcess returns a descriptor that can be read when a process has ended.
 	openProcess func(pid int) (fd int, err error)
 
+	claims   *claims
 	running  sync.WaitGroup
 	restored chan struct{} // has an element when a state has been received
 	stopping chan struct{}
@@ -55,7 +56,6 @@ type limiter struct {
 	coming  bool // a state is being received
 	timer   *time.Timer
 	wake    time.Duration // when the timer ends, or 0
-	claims  claims        // of the goroutine that counts
 	closing []string      // endpoints with a session to be closed
 	watched map[int]*processWatch
 }
@@ -65,7 +65,7 @@ func newLimiter(s *Server, clock func() time.Duration) *limiter {
 		Set: s.Receivers, clock: clock, count: s.CountConnections, log: s.Log, cache: s.Cache,
 		loop: s.workers[0].loop, stopping: make(chan struct{}),
 		restored: make(chan struct{}, 1), counts: make(chan struct{}, 1), closes: make(chan struct{}, 1),
-		watched: map[int]*processWatch{}, claims: claims{}, countWatcher: s.limitSessions,
+		watched: map[int]*processWatch{}, claims: newClaims(), countWatcher: s.limitSessions,
 		settle:      func() { s.all(func(*worker) {}) },
 		openProcess: func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 	}
@@ -192,14 +192,14 @@ const claimInterval = 50 * time.Millisecond
 // an earlier process is there, if there is one: that has the connections that it has promised.
 func (l *limiter) keepCounting() {
 	defer l.log.ExitOnPanic()
+	defer l.claims.release(nil)
 	if !l.awaitState() {
 		return
 	}
 	works := l.countOnce() // later counts tell what is new since
-	defer l.claims.release(nil)
 	for {
 		var claimed <-chan time.Time
-		if len(l.claims) > 0 {
+		if l.claims.any() {
 			claimed = time.After(claimInterval)
 		}
 		select {

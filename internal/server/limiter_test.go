@@ -216,6 +216,31 @@ func TestLimiter_keepsPromisesOfTheOldProcess(t *testing.T) {
 	}
 }
 
+// TestLimiter_keepsClaimsOfTheOldProcess has a server of another instance that wants to promise
+// connections to the same receiver. It must not before the next process has given the claim up.
+func TestLimiter_keepsClaimsOfTheOldProcess(t *testing.T) {
+	t.Parallel()
+	k := &kernel{}
+	k.set(nil)
+	busy := &kernel{}
+	busy.mu.Lock() // it does not answer yet
+	w, next := newLimitedWorld(t, k), newLimitedWorld(t, busy)
+	shared := receivers.Shared{Name: t.Name(), Limit: 1, Promised: 1}
+	claimed := w.limiter.claims.claim([]receivers.Shared{shared})
+	other := newClaims()
+	defer other.release(nil)
+	isOthers := func() bool { return len(other.claim([]receivers.Shared{shared})) > 0 }
+	if len(claimed) != 1 || isOthers() {
+		t.Fatalf("got %v claimed, want one, and by one server", claimed)
+	}
+	handOver(t, w, next)
+	if isOthers() {
+		t.Error("the claim was lost at the handover")
+	}
+	busy.mu.Unlock()
+	testenv.Eventually(t, "the claim is given up after a count", isOthers)
+}
+
 // TestLimiter_watchesProcesses waits for the end of a process, with descriptors of processes
 // and without. They take room from sessions.
 func TestLimiter_watchesProcesses(t *testing.T) {
@@ -310,7 +335,7 @@ func TestClaims_oneServerAtATime(t *testing.T) {
 		}
 		return all
 	}
-	a, b := claims{}, claims{}
+	a, b := newClaims(), newClaims()
 	t.Cleanup(func() { a.release(nil); b.release(nil) })
 	want := func(got map[string]bool, numbers ...int) {
 		t.Helper()
@@ -357,7 +382,7 @@ func TestClaims_ofAnotherUser(t *testing.T) {
 	if err := <-bound; err != nil {
 		t.Fatal(err)
 	}
-	c := claims{}
+	c := newClaims()
 	defer c.release(nil)
 	if got := c.claim([]receivers.Shared{{Name: name, Limit: 1}}); !got[name] {
 		t.Error("a name that another user has bound stops connections to a receiver")

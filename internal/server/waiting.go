@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"scache/attr"
 	"scache/internal/cache"
 	"scache/internal/control"
@@ -231,6 +233,23 @@ func (s *Server) savedReceivers() receivers.State {
 		return receivers.State{}
 	}
 	return s.limiter.Export(s.limiter.clock())
+}
+
+// savedClaims returns copies of the claims of the limiter.
+func (s *Server) savedClaims() []handover.Claim {
+	if s.limiter == nil {
+		return nil
+	}
+	return s.limiter.claims.copies()
+}
+
+// restoreClaim takes over a claim, and its descriptor.
+func (s *Server) restoreClaim(c *handover.Claim) {
+	if s.limiter == nil {
+		unix.Close(c.FD)
+		return
+	}
+	s.limiter.claims.adopt(c)
 }
 
 // restoreReceivers takes over what the limiter of another process knew.
