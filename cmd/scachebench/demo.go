@@ -134,14 +134,14 @@ func (d *demo) try(ctx context.Context, s *story, server server) (*outcome, erro
 		if err != nil {
 			return nil, err
 		}
-		d.keep(s, t.views)
+		d.record(s, t.views)
 		return &t.outcome, nil
 	}
 	return nil, fmt.Errorf("got stuck in Postfix itself %d times", attempts)
 }
 
-// keep keeps the views of the last run of each command.
-func (d *demo) keep(s *story, views []view) {
+// record keeps the views of the last run of each command.
+func (d *demo) record(s *story, views []view) {
 	for _, v := range views {
 		v.story = s.name
 		same := func(old view) bool { return old.command == v.command }

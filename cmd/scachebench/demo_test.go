@@ -74,11 +74,11 @@ func TestDemo_try(t *testing.T) {
 	}
 }
 
-func TestDemo_keep(t *testing.T) {
+func TestDemo_record(t *testing.T) {
 	t.Parallel()
 	d := &demo{}
-	d.keep(&story{name: "a"}, []view{{command: "receivers"}, {command: "status"}})
-	d.keep(&story{name: "b"}, []view{{command: "status"}, {command: "hits"}})
+	d.record(&story{name: "a"}, []view{{command: "receivers"}, {command: "status"}})
+	d.record(&story{name: "b"}, []view{{command: "status"}, {command: "hits"}})
 	want := []view{{"receivers", "a", ""}, {"status", "b", ""}, {"hits", "b", ""}}
 	if !slices.Equal(d.views, want) {
 		t.Errorf("got %v, want %v", d.views, want)

@@ -113,7 +113,7 @@ func (f *floor) answer(request []byte) bool {
 	switch {
 	case f.save:
 		f.save = false
-		return f.keep()
+		return f.saveEndpoint()
 	case f.find:
 		f.find = false
 		err := f.SendDescriptor(f.fd)
@@ -145,7 +145,7 @@ func (f *floor) say(list []byte) bool {
 	return err == nil
 }
 
-func (f *floor) keep() bool {
+func (f *floor) saveEndpoint() bool {
 	fd, err := f.Take()
 	if err != nil {
 		return false

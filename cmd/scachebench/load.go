@@ -226,14 +226,14 @@ func dial(socket string) (*client.Client, error) {
 type worker struct {
 	*client.Client
 	*load
-	number, turn int
-	label        string
-	missing      string // a label that is never saved
-	fd           int    // the session that it saves
-	operation    func(*worker) error
-	latencies    []time.Duration
-	completed    int
-	err          error
+	number, round int
+	label         string
+	missing       string // a label that is never saved
+	fd            int    // the session that it saves
+	operation     func(*worker) error
+	latencies     []time.Duration
+	completed     int
+	err           error
 }
 
 // labelOf returns a label.
@@ -331,8 +331,8 @@ func (w *worker) miss() error {
 // destination of its own, so that its session expires in the cache.
 func (w *worker) delivery() error {
 	label := w.label
-	if w.turn++; w.turn%4 == 0 {
-		label = w.labelOf(fmt.Sprintf("%s client%d-%d", onceWord, w.number, w.turn))
+	if w.round++; w.round%4 == 0 {
+		label = w.labelOf(fmt.Sprintf("%s client%d-%d", onceWord, w.number, w.round))
 	}
 	found, err := w.FindDestination(label)
 	if err != nil {

@@ -86,14 +86,14 @@ func (c *Client) Hits(level string) (all []control.Hits, err error) {
 }
 
 // collect is entries for a caller that keeps them. It returns ErrTruncated at a bound.
-func (c *Client) collect(request string, keep func(entry any), attributes ...string) error {
+func (c *Client) collect(request string, add func(entry any), attributes ...string) error {
 	entries, bytes := 0, 0
 	return c.entries(request, func(entry any, size int) error {
 		entries, bytes = entries+1, bytes+size
 		if entries > c.maxEntries || bytes > c.maxBytes {
 			return ErrTruncated
 		}
-		keep(entry)
+		add(entry)
 		return nil
 	}, attributes...)
 }

@@ -44,7 +44,7 @@ func New(c *net.UnixConn) *Conn {
 // descriptor, the read ends with its byte.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, oobn, flags, _, err := c.ReadMsgUnix(p, c.oob)
-	c.keep(c.oob[:max(oobn, 0)], flags)
+	c.store(c.oob[:max(oobn, 0)], flags)
 	if errors.Is(err, io.EOF) {
 		err = io.EOF // as io.Reader requires
 	}

@@ -29,14 +29,14 @@ const None = -1
 // kernel closes those that find no room, and sets MSG_CTRUNC.
 var controlSize = unix.CmsgSpace(2 * 4)
 
-// keep takes the descriptors out of control data, as recvmsg left it.
-func (b *inbox) keep(oob []byte, flags int) {
+// store takes the descriptors out of control data, as recvmsg left it.
+func (b *inbox) store(oob []byte, flags int) {
 	if flags&unix.MSG_CTRUNC != 0 && b.refusal == nil {
 		b.refusal = ErrLost
 	}
 	eachDescriptor(oob, func(fd int, passed bool) {
 		if passed {
-			b.keepOne(fd)
+			b.storeOne(fd)
 		} else {
 			unix.Close(fd)
 		}
@@ -70,7 +70,7 @@ func closeAll(fds []int) {
 	}
 }
 
-func (b *inbox) keepOne(fd int) {
+func (b *inbox) storeOne(fd int) {
 	trace(fd)
 	if b.fd == None {
 		b.fd = fd

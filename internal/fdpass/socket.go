@@ -69,7 +69,7 @@ func (s *Socket) Receive(p []byte) (int, error) {
 	case n == 0:
 		return 0, io.EOF
 	case msg.Controllen > 0 || msg.Flags&unix.MSG_CTRUNC != 0:
-		s.keep(control.bytes()[:msg.Controllen], int(msg.Flags))
+		s.store(control.bytes()[:msg.Controllen], int(msg.Flags))
 	}
 	return n, nil
 }

@@ -208,13 +208,13 @@ func newEntryReader(r io.Reader, now func() time.Duration) (*entryReader, error)
 	} {
 		n := f.int(name, 0)
 		if n < 0 || n > maxEntries {
-			f.keep(fmt.Errorf("%d %s", n, name))
+			f.note(fmt.Errorf("%d %s", n, name))
 			continue
 		}
 		e.missing[kind] = int(n)
 	}
 	if e.version < 1 {
-		f.keep(fmt.Errorf("version %d", e.version))
+		f.note(fmt.Errorf("version %d", e.version))
 	}
 	if f.err != nil {
 		return e, fmt.Errorf("header of the description: %w", f.err)
@@ -300,9 +300,9 @@ func readCounts(f fields) (c Counts, err error) {
 	for name, t := range c.Times() {
 		*t = f.histogram(name)
 	}
-	f.keep(c.Check())
+	f.note(c.Check())
 	if c.Age > f.now() {
-		f.keep(fmt.Errorf("counting began %v ago, before the machine was started", c.Age))
+		f.note(fmt.Errorf("counting began %v ago, before the machine was started", c.Age))
 	}
 	return c, f.err
 }
@@ -316,11 +316,11 @@ func readHits(f fields) (h Hits, err error) {
 			break // a later version may count more
 		}
 		n, err := strconv.ParseInt(text, 10, 64)
-		f.keep(err)
+		f.note(err)
 		h.Counts[i] = n
 		i++
 	}
-	f.keep(h.Check())
+	f.note(h.Check())
 	return h, f.err
 }
 
@@ -332,8 +332,8 @@ type fields struct {
 	err  error
 }
 
-// keep keeps an error, if it is the first one.
-func (f *fields) keep(err error) { f.err = cmp.Or(f.err, err) }
+// note keeps an error, if it is the first one.
+func (f *fields) note(err error) { f.err = cmp.Or(f.err, err) }
 
 func (f *fields) string(name string) string {
 	a, _ := f.list.Lookup(name)
@@ -342,7 +342,7 @@ func (f *fields) string(name string) string {
 
 func (f *fields) histogram(name string) histogram.Values {
 	v, err := histogram.Parse(f.string(name))
-	f.keep(err)
+	f.note(err)
 	return v
 }
 
@@ -352,7 +352,7 @@ func (f *fields) int(name string, missing int32) int32 {
 		return missing
 	}
 	n, err := a.Int()
-	f.keep(err)
+	f.note(err)
 	return n
 }
 
@@ -362,7 +362,7 @@ func (f *fields) long(name string) int64 {
 		return 0
 	}
 	n, err := a.Long()
-	f.keep(err)
+	f.note(err)
 	return n
 }
 
@@ -372,7 +372,7 @@ func (f *fields) bool(name string) bool {
 		return false
 	}
 	b, err := a.Bool()
-	f.keep(err)
+	f.note(err)
 	return b
 }
 
@@ -382,7 +382,7 @@ func (f *fields) data(name string) []byte {
 		return nil
 	}
 	data, err := a.Data()
-	f.keep(err)
+	f.note(err)
 	return data
 }
 

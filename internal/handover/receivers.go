@@ -106,7 +106,7 @@ func (f *fields) address(name string) (a netip.Addr) {
 	if text := f.string(name); text != "" {
 		var err error
 		a, err = netip.ParseAddr(text)
-		f.keep(err)
+		f.note(err)
 	}
 	return a
 }

@@ -121,7 +121,7 @@ func (c *conversation) read() error {
 		c.buffer = append(c.unread, in[:n]...)
 		c.unread = c.buffer
 	} else {
-		c.unread = in[:n:n] // keep copies it
+		c.unread = in[:n:n] // storeUnread copies it
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (c *conversation) advance() (err error) {
 		more = more && len(c.unwritten) == 0
 	}
 	c.morePending = served == requestsPerTurn
-	c.keep()
+	c.storeUnread()
 	if failed := c.flush(); err == nil {
 		err = failed
 	}
@@ -299,9 +299,9 @@ func (c *conversation) refuseTooLong() {
 // bufferSize bounds the memory that a conversation keeps while nothing is unread.
 const bufferSize = 1 << 10
 
-// keep moves unread input to the front of the conversation's buffer. It may be in the buffer of
-// the worker, where it was read.
-func (c *conversation) keep() {
+// storeUnread moves unread input to the front of the conversation's buffer. It may be in the
+// buffer of the worker, where it was read.
+func (c *conversation) storeUnread() {
 	before := cap(c.buffer)
 	switch {
 	case len(c.unread) == 0:

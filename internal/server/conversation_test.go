@@ -19,15 +19,15 @@ import (
 	"scache/internal/testenv"
 )
 
-// A turn is what a client says, and what it hears then.
-type turn struct {
+// An exchange is what a client says, and what it hears then.
+type exchange struct {
 	say, hear       string
 	sends, receives bool // a descriptor, beside the only byte
 }
 
 // fullConversation has all requests, with and without success, in the bytes of
 // smtp(8).
-var fullConversation = []turn{
+var fullConversation = []exchange{
 	{say: `request\0find_dest\0label\0smtp\n[127.0.0.1]:3074\n\0\0`,
 		hear: `status\02\0property\0\0property\0\0\0`},
 	{say: `request\0save_dest\0ttl\02\0label\0smtp\n[127.0.0.1]:3074\n\0` +
@@ -60,25 +60,25 @@ const everything = math.MaxInt
 // clientBytes returns all that the client says, and where in it the first
 // descriptor goes.
 func clientBytes() (said []byte, descriptor int) {
-	for _, turn := range fullConversation {
-		if turn.sends && descriptor == 0 {
+	for _, exchange := range fullConversation {
+		if exchange.sends && descriptor == 0 {
 			descriptor = len(said)
 		}
-		said = append(said, wire(turn.say)...)
+		said = append(said, wire(exchange.say)...)
 	}
 	return said, descriptor
 }
 
 // play says the first n bytes of a conversation, in pieces of this size, and
 // hears the replies to them if it listens.
-func (p *peer) play(turns []turn, fd, n, size int, listen bool) {
+func (p *peer) play(exchanges []exchange, fd, n, size int, listen bool) {
 	p.t.Helper()
-	for _, turn := range turns {
+	for _, exchange := range exchanges {
 		var fds []int
-		if turn.sends {
+		if exchange.sends {
 			fds = []int{fd}
 		}
-		whole := []byte(wire(turn.say))
+		whole := []byte(wire(exchange.say))
 		said := whole[:min(n, len(whole))]
 		n -= len(said)
 		for piece := range slices.Chunk(said, size) {
@@ -88,11 +88,11 @@ func (p *peer) play(turns []turn, fd, n, size int, listen bool) {
 			return
 		}
 		if listen {
-			p.hear(turn.hear)
+			p.hear(exchange.hear)
 			got, err := p.Take()
-			if (err == nil) != turn.receives || err == nil &&
+			if (err == nil) != exchange.receives || err == nil &&
 				testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
-				p.t.Errorf("after %q: descriptor %d, %v", turn.hear, got, err)
+				p.t.Errorf("after %q: descriptor %d, %v", exchange.hear, got, err)
 			}
 			if err == nil {
 				unix.Close(got)
@@ -135,14 +135,14 @@ func TestConversation_endsBetweenRequests(t *testing.T) {
 		p.play(fullConversation[:i], fd, everything, everything, true)
 		p.leave()
 		if lines := w.logged(); len(lines) > 0 {
-			t.Errorf("after %d turns: %q", i, lines)
+			t.Errorf("after %d exchanges: %q", i, lines)
 		}
 	}
 }
 
 // stops are the ways to stop in the middle of a request: what a client says and
 // hears before. There must be a session of the endpoint e.
-var stops = map[string]turn{
+var stops = map[string]exchange{
 	"in a list": {say: `request\0find_endp\0lab`},
 	"before the byte": {say: `request\0save_endp\0ttl\09\0label\0f\0property\0\0\0`,
 		hear: `dummy\0\0\0`},
@@ -155,7 +155,7 @@ var stops = map[string]turn{
 }
 
 // stopped returns a peer that has stopped in the middle of a request.
-func (w *world) stopped(t *testing.T, stop turn) *peer {
+func (w *world) stopped(t *testing.T, stop exchange) *peer {
 	t.Helper()
 	_, fd := testenv.Pipe(t)
 	w.Cache.SaveSession(time.Second, []byte("e"), nil, fd)

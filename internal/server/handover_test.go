@@ -231,17 +231,17 @@ func TestHandOver_inEveryPhase(t *testing.T) {
 
 // playUntil says the first n bytes of a conversation, hears what comes in between,
 // and waits until the server has read them. It returns what is left: the first
-// turn may have nothing left to say.
-func (p *peer) playUntil(turns []turn, fd, n int) (left []turn) {
+// exchange may have nothing left to say.
+func (p *peer) playUntil(exchanges []exchange, fd, n int) (left []exchange) {
 	p.t.Helper()
-	for i, next := range turns {
+	for i, next := range exchanges {
 		whole := wire(next.say)
 		if n > len(whole) {
 			n -= len(whole)
-			p.playOn([]turn{next}, fd)
+			p.playOn([]exchange{next}, fd)
 			continue
 		}
-		left = append([]turn{next}, turns[i+1:]...)
+		left = append([]exchange{next}, exchanges[i+1:]...)
 		left[0].say = whole[n:]
 		if n > 0 && n == len(whole) && next.sends {
 			p.say(whole, fd)
@@ -261,20 +261,20 @@ func (p *peer) playUntil(turns []turn, fd, n int) (left []turn) {
 }
 
 // playOn says and hears what is left.
-func (p *peer) playOn(turns []turn, fd int) {
+func (p *peer) playOn(exchanges []exchange, fd int) {
 	p.t.Helper()
-	for _, turn := range turns {
+	for _, exchange := range exchanges {
 		switch {
-		case turn.sends && turn.say != "":
-			p.say(turn.say, fd)
-		case turn.say != "":
-			p.say(turn.say)
+		case exchange.sends && exchange.say != "":
+			p.say(exchange.say, fd)
+		case exchange.say != "":
+			p.say(exchange.say)
 		}
-		p.hear(turn.hear)
+		p.hear(exchange.hear)
 		got, err := p.Take()
-		if (err == nil) != turn.receives || err == nil &&
+		if (err == nil) != exchange.receives || err == nil &&
 			testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
-			p.t.Errorf("after %q: descriptor %d, %v", turn.hear, got, err)
+			p.t.Errorf("after %q: descriptor %d, %v", exchange.hear, got, err)
 		}
 		if err == nil {
 			unix.Close(got)

@@ -65,7 +65,7 @@ func (w *worker) beginStill(c *conversation, p *peer) {
 	w.begin(c)
 }
 
-// states are those that the full conversation is in after each turn.
+// states are those that the full conversation is in after each exchange.
 var states = []handover.Phase{
 	handover.BetweenRequests, // find_dest, a miss
 	handover.BetweenRequests, // save_dest
@@ -82,23 +82,23 @@ var states = []handover.Phase{
 	handover.BetweenRequests, // the acknowledgement and a miss
 }
 
-// TestConversation_inEveryPhase cuts each turn at every place.
+// TestConversation_inEveryPhase cuts each exchange at every place.
 func TestConversation_inEveryPhase(t *testing.T) {
 	t.Parallel()
 	longest := 0
-	for _, turn := range fullConversation {
-		longest = max(longest, len(wire(turn.say)))
+	for _, exchange := range fullConversation {
+		longest = max(longest, len(wire(exchange.say)))
 	}
 	for cut := 1; cut <= longest; cut++ {
 		w := newWorld(t)
 		c, p := still(t, w)
 		_, fd := testenv.Pipe(t)
-		for i, turn := range fullConversation {
-			whole := wire(turn.say)
+		for i, exchange := range fullConversation {
+			whole := wire(exchange.say)
 			for said := 0; said < len(whole); {
 				n := min(cut, len(whole)-said)
 				before := c.phase
-				if turn.sends {
+				if exchange.sends {
 					p.say(whole[said:said+n], fd)
 				} else {
 					p.say(whole[said : said+n])
@@ -106,18 +106,18 @@ func TestConversation_inEveryPhase(t *testing.T) {
 				c.Ready()
 				said += n
 				if said < len(whole) && c.phase != before && i != len(fullConversation)-1 {
-					t.Fatalf("cut at %d, turn %d, %d of %d bytes: %s", cut, i, said, len(whole), c.phase)
+					t.Fatalf("cut at %d, exchange %d, %d of %d bytes: %s", cut, i, said, len(whole), c.phase)
 				}
 				if limited, in := c.watch.Remaining() > 0, c.inRequest(); limited != in {
-					t.Fatalf("cut at %d, turn %d: in a request: %v, with a limit: %v", cut, i, in, limited)
+					t.Fatalf("cut at %d, exchange %d: in a request: %v, with a limit: %v", cut, i, in, limited)
 				}
 			}
-			if c.phase != states[i] || c.ackDue != (turn.receives) {
-				t.Fatalf("cut at %d, turn %d: %s, acknowledgement due: %v", cut, i, c.phase, c.ackDue)
+			if c.phase != states[i] || c.ackDue != (exchange.receives) {
+				t.Fatalf("cut at %d, exchange %d: %s, acknowledgement due: %v", cut, i, c.phase, c.ackDue)
 			}
-			p.hear(turn.hear)
-			if got, err := p.Take(); (err == nil) != turn.receives {
-				t.Fatalf("cut at %d, turn %d: %v", cut, i, err)
+			p.hear(exchange.hear)
+			if got, err := p.Take(); (err == nil) != exchange.receives {
+				t.Fatalf("cut at %d, exchange %d: %v", cut, i, err)
 			} else if err == nil {
 				unix.Close(got)
 			}
