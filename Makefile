@@ -72,10 +72,11 @@ fuzz:
 
 # Changes the code of one package in small ways, and lists the changes that its tests do not
 # notice. Survivors that behave the same are listed at the head of the package's tests.
-# Example: make mutants PKG=internal/cache
+# The tests are those of the short mode. Example: make mutants PKG=internal/cache
 GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 mutants:
-	nice go run $(GREMLINS) unleash --timeout-coefficient 10 --threshold-efficacy 90 ./$(PKG)
+	GOFLAGS="$$(go env GOFLAGS) -short" nice go run $(GREMLINS) unleash --workers 1 --timeout-coefficient 10 \
+		--threshold-efficacy 90 ./$(PKG)
 
 # The coverage of the tests, by package.
 cover:

@@ -47,16 +47,17 @@ func TestFlush_byLabel(t *testing.T) {
 // TestClear_inSteps drops more than one step does, and nothing that is saved meanwhile.
 func TestClear_inSteps(t *testing.T) {
 	t.Parallel()
+	const n = 3*flushStep + 7
 	for name, clear := range map[string]func(*world) (int, int){
 		"all":      func(w *world) (int, int) { return w.Clear() },
 		"by label": func(w *world) (int, int) { return w.Flush([]string{"d"}) },
 	} {
 		w := newWorld(0)
-		const n = 3*flushStep + 7
 		for i := range n {
-			w.session(time.Minute, fmt.Sprint("e", i%2*i)) // many of one endpoint, one of many
-			w.binding(time.Minute, "d", "p", fmt.Sprint("e", i%2*i))
-			w.binding(time.Minute, "d", "q", fmt.Sprint("e", i%2*i))
+			endpoint := fmt.Sprint("e", min(i, n/2)) // one session of each, and then many of one
+			w.session(time.Minute, endpoint)
+			w.binding(time.Minute, "d", "p", endpoint)
+			w.binding(time.Minute, "d", "q", endpoint)
 		}
 		bindings := len(w.bindings("d"))
 		steps, release := 0, w.config.Release
@@ -65,8 +66,8 @@ func TestClear_inSteps(t *testing.T) {
 				t.Errorf("%s: got %d in one step, want at most %d", name, len(all), flushStep)
 			}
 			steps++
-			w.session(time.Minute, "e0")
-			w.binding(time.Minute, "d", fmt.Sprint("new ", steps), "e0")
+			w.session(time.Minute, "new")
+			w.binding(time.Minute, "d", fmt.Sprint("new ", steps), "new")
 		}
 		if s, b := clear(w); s != n || b != bindings {
 			t.Errorf("%s: got %d and %d, want %d and %d", name, s, b, n, bindings)
@@ -76,4 +77,41 @@ func TestClear_inSteps(t *testing.T) {
 			t.Errorf("%s: got %d bindings, want %d saved meanwhile", name, got, steps)
 		}
 	}
+}
+
+// TestFlush_allSessionsOfAnEndpoint has as many as one step drops, one less and many more.
+func TestFlush_allSessionsOfAnEndpoint(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{flushStep - 1, flushStep, 3*flushStep + 1} {
+		w := newWorld(0)
+		for range n {
+			w.session(time.Minute, "e")
+		}
+		if s, b := w.Flush([]string{"e"}); s != n || b != 0 {
+			t.Errorf("got %d sessions and %d bindings, want %d and none", s, b, n)
+		}
+	}
+}
+
+// TestFlush_atTheEndOfBindings flushes a destination whose bindings have just ended: their
+// sessions stay, as no lookup would find them, and a step is bounded as ever.
+func TestFlush_atTheEndOfBindings(t *testing.T) {
+	t.Parallel()
+	w := newWorld(0)
+	const n = 3 * flushStep
+	for i := range n {
+		w.binding(time.Second, "d", "p", fmt.Sprint("e", i))
+		w.session(time.Minute, fmt.Sprint("e", i))
+	}
+	w.now += time.Second // without an alarm, between two ticks of the wheel
+	release := w.config.Release
+	w.config.Release = func(all []Ended) {
+		if release(all); len(all) > flushStep {
+			t.Errorf("got %d in one step, want at most %d", len(all), flushStep)
+		}
+	}
+	if s, b := w.Flush([]string{"d"}); s != 0 || b != n {
+		t.Errorf("got %d sessions and %d bindings, want none and %d", s, b, n)
+	}
+	w.wantSize(t, 0, n, n)
 }

@@ -164,6 +164,37 @@ func TestMemoryLimit_keepsTheEntryJustSaved(t *testing.T) {
 	}
 }
 
+// TestMemoryLimit_isExact saves entries that need exactly the limit, or one byte more: then the
+// last one takes the place of another.
+func TestMemoryLimit_isExact(t *testing.T) {
+	t.Parallel()
+	long := func(s string) []byte { return []byte(strings.Repeat(s, 1000)) }
+	for name, save := range map[string]func(w *world){
+		"sessions": func(w *world) {
+			w.SaveSession(time.Minute, []byte("e"), nil, 1)
+			w.SaveSession(time.Hour, long("f"), long("p"), 2)
+			w.SaveSession(time.Hour, long("e"), []byte("p"), 3)
+		},
+		"bindings": func(w *world) {
+			w.SaveBinding(time.Minute, []byte("d"), nil, []byte("e"))
+			w.SaveBinding(time.Hour, long("d"), nil, []byte("f"))
+			w.SaveBinding(time.Hour, []byte("c"), nil, long("g"))
+			w.SaveBinding(time.Hour, []byte("b"), long("p"), long("h"))
+		},
+	} {
+		free := newWorld(0)
+		save(free)
+		total := free.Memory().Used
+		for limit, want := range map[int64]int64{total: 0, total - 1: 1} {
+			w := newWorldWith(Config{MemoryLimit: limit})
+			save(w)
+			if got := w.Memory(); got.Evicted != want || got.Used > limit {
+				t.Errorf("%s that need %d: got %+v, want %d evicted", name, total, got, want)
+			}
+		}
+	}
+}
+
 // TestMemory_countsAllStrings has strings that are long beside the fixed cost of entries.
 func TestMemory_countsAllStrings(t *testing.T) {
 	t.Parallel()
@@ -232,36 +263,41 @@ func TestMemory_isWhatTheHeapTakes(t *testing.T) {
 	}
 }
 
-// TestFreed_isCalledWhenMostIsGone has entries flushed and expired.
+// TestFreed_isCalledWhenMostIsGone drops most of much memory, less than half of it, or most of
+// little: by a flush, or by the end of its time.
 func TestFreed_isCalledWhenMostIsGone(t *testing.T) {
 	t.Parallel()
-	for name, end := range map[string]func(*world){
-		"flushed": func(w *world) { w.Clear() },
-		"expired": func(w *world) { w.sleep(2 * time.Minute) },
+	const entry = 60_000
+	for _, test := range []struct{ before, after, want int }{
+		{freedAtLeast - 1<<20, 0, 0},
+		{freedAtLeast + 1<<20, 0, 1},
+		{3 * freedAtLeast, freedAtLeast, 1},
+		{3 * freedAtLeast, 2*freedAtLeast - 1<<20, 0},
+		{freedAtLeast * 3 / 2, freedAtLeast * 5 / 8, 0},
 	} {
-		freed := 0
-		w := newWorldWith(Config{Freed: func() { freed++ }})
-		save := func(bytes int) {
-			for i := range bytes / 60_000 {
-				property := []byte(strings.Repeat("x", 60_000))
-				w.SaveBinding(time.Minute, []byte("d"), property, fmt.Append(nil, "e", i))
+		for name, end := range map[string]func(*world){
+			"flushed": func(w *world) { w.Flush([]string{"d"}) },
+			"expired": func(w *world) { w.sleep(2 * time.Minute) },
+		} {
+			freed := 0
+			w := newWorldWith(Config{Freed: func() { freed++ }})
+			for i := range test.before / entry {
+				label, ttl := "d", time.Minute
+				if i < test.after/entry {
+					label, ttl = "stays", time.Hour
+				}
+				property := []byte(strings.Repeat("x", entry))
+				w.SaveBinding(ttl, []byte(label), property, fmt.Append(nil, "e", i))
 			}
-		}
-		save(freedAtLeast - 1<<20)
-		end(w)
-		if freed != 0 {
-			t.Errorf("%s: got %d calls for little, want none", name, freed)
-		}
-		save(3 * freedAtLeast)
-		w.binding(time.Hour, "small", "p", "e")
-		end(w)
-		if freed != 1 {
-			t.Errorf("%s: got %d calls, want 1", name, freed)
-		}
-		w.Expire()
-		w.takeAll()
-		if freed != 1 {
-			t.Errorf("%s: got %d calls later, want 1", name, freed)
+			end(w)
+			if freed != test.want {
+				t.Errorf("%s: got %d calls, want %+v", name, freed, test)
+			}
+			w.Expire()
+			w.takeAll()
+			if freed != test.want {
+				t.Errorf("%s: got %d calls later, want %+v", name, freed, test)
+			}
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package cache
 
 import (
+	"bytes"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -40,6 +41,35 @@ func TestList_inOrderOfLookups(t *testing.T) {
 	}
 	if got, more := w.Bindings(&BindingCursor{}, 1); len(got) != 1 || !more {
 		t.Errorf("one of two: got %+v, more %v", got, more)
+	}
+}
+
+// TestList_isBounded has entries of one label, whose strings take a part of the bytes of one
+// step, and is asked for more or for fewer of them.
+func TestList_isBounded(t *testing.T) {
+	t.Parallel()
+	const many, few, size = 8, 3, listBytes / 8
+	for _, lengths := range [][3]int{{size - 2, 1, 1}, {1, size - 2, 1}, {1, 1, size - 2}} {
+		w := newWorld(0)
+		text := func(i, n int) []byte { return bytes.Repeat([]byte{byte(i)}, n) }
+		for i := range 2 * many {
+			w.SaveBinding(time.Hour, text(1, lengths[0]), text(i, lengths[1]), text(1, lengths[2]))
+			w.SaveSession(time.Hour, text(2, lengths[0]), text(i, lengths[1]+lengths[2]), i)
+		}
+		for max, want := range map[int]int{few: few, 2*many + 1: many} {
+			bindings, more := w.Bindings(&BindingCursor{}, max)
+			if len(bindings) != want || !more {
+				t.Errorf("%v: got %d bindings, more %v, want %d", lengths, len(bindings), more, want)
+			}
+			var at SessionCursor
+			var sessions []ListedSession
+			for len(sessions) == 0 { // the first endpoint has bindings only
+				sessions, more = w.Sessions(&at, max, remote)
+			}
+			if len(sessions) != want || !more {
+				t.Errorf("%v: got %d sessions, more %v, want %d", lengths, len(sessions), more, want)
+			}
+		}
 	}
 }
 

@@ -107,8 +107,7 @@ const freedAtLeast = 8 << 20
 // shrunk reports whether Freed must be called: the cache has dropped at least half of
 // its memory, and at least freedAtLeast.
 func (c *Cache) shrunk() bool {
-	if c.peakMemory < freedAtLeast || c.memory > c.peakMemory/2 ||
-		c.peakMemory-c.memory < freedAtLeast {
+	if c.memory > c.peakMemory/2 || c.peakMemory-c.memory < freedAtLeast {
 		return false
 	}
 	c.peakMemory = c.memory

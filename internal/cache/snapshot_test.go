@@ -76,6 +76,7 @@ func TestRestore_dropsWhatHasEnded(t *testing.T) {
 	t.Parallel()
 	w := newWorld(0)
 	w.RestoreSession(SavedSession{TTL: 0, Label: "e", FD: 7})
+	w.RestoreBinding(SavedBinding{TTL: 0, Label: "d", Endpoint: "e"})
 	w.RestoreBinding(SavedBinding{TTL: -1, Label: "d", Endpoint: "e"})
 	w.wantSize(t, 0, 0, 0)
 	w.wantClosed(t, 7)
@@ -89,12 +90,13 @@ func TestRestore_dropsWhatHasEnded(t *testing.T) {
 func TestRestoreBinding_doesNotShortenANewerOne(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		name     string
-		ttl      time.Duration // of the restored one
-		lifetime time.Duration
+		name          string
+		ttl           time.Duration // of the restored one
+		lifetime, age time.Duration
 	}{
-		{"earlier", 100 * time.Millisecond, 2 * time.Second},
-		{"later", 5 * time.Second, 5 * time.Second},
+		{"earlier", 100 * time.Millisecond, 2 * time.Second, 0},
+		{"the same", 2 * time.Second, 2 * time.Second, 0},
+		{"later", 5 * time.Second, 5 * time.Second, time.Second},
 	} {
 		w := newWorld(0)
 		fd := w.session(10*time.Second, "e")
@@ -102,6 +104,9 @@ func TestRestoreBinding_doesNotShortenANewerOne(t *testing.T) {
 		w.RestoreBinding(SavedBinding{
 			Age: time.Second, TTL: test.ttl, Label: "d", Property: "p", Endpoint: "e",
 		})
+		if got := w.bindings("d"); len(got) != 1 || got[0].Age != test.age {
+			t.Errorf("%s: got %+v, want one of age %v", test.name, got, test.age)
+		}
 		w.sleep(test.lifetime - 1)
 		if got := w.destination(t, "d"); got != fd {
 			t.Errorf("%s: before its end: got %d, want %d", test.name, got, fd)

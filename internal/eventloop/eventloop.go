@@ -41,6 +41,9 @@ const (
 
 	// precision is how late, at most, a wait ends.
 	precision = 10 * time.Millisecond
+
+	// roundUp makes a division by a millisecond round up.
+	roundUp = time.Millisecond - 1
 )
 
 // A Handler deals with one descriptor.
@@ -228,7 +231,7 @@ func (l *Loop) poll() (int, error) {
 func (l *Loop) sleep() (int, error) {
 	limit := -1
 	if next, any := l.wheel.Next(); any {
-		limit = int(min(max(next-l.now+time.Millisecond-1, 0)/time.Millisecond, math.MaxInt32))
+		limit = int(min(max(next-l.now+roundUp, 0)/time.Millisecond, math.MaxInt32))
 	}
 	n, err := unix.EpollWait(l.epoll, l.events[:], limit)
 	if err == unix.EINTR {
