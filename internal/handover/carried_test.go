@@ -5,6 +5,8 @@ package handover
 // What administrators and clients would miss if a state did not carry it.
 
 import (
+	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"scache/internal/cache"
+	"scache/internal/histogram"
+	"scache/internal/receivers"
 	"scache/internal/stats"
 )
 
@@ -108,20 +112,79 @@ func TestReceive_stopsInTime(t *testing.T) {
 func TestReceive_refusesLongTexts(t *testing.T) {
 	t.Parallel()
 	third, half := strings.Repeat("x", maxText/3), strings.Repeat("x", maxText/2)
+	rest := strings.Repeat("x", maxText-2*len(third))
 	for _, test := range []struct {
 		more string
 		want Received
-	}{{"", Received{Sessions: 1, Bindings: 1}}, {"xxx", Received{Lost: 1}}} {
+	}{{"", Received{Sessions: 1, Bindings: 1}}, {"x", Received{Lost: 1}}} {
 		p := newPlace(t)
 		s, _ := newState(t, 0, 1)
 		b, session := &s.Bindings[0], &s.Sessions[0]
-		b.Label, b.Property, b.Endpoint = third, third, third+test.more
+		b.Label, b.Property, b.Endpoint = third, third, rest+test.more
 		session.Label, session.Property = half, half+test.more
 		p.send(t, s)
 		got, received, err := receiver(time.Hour).receive(p.message(t))
 		got.close()
 		if received != test.want || err != nil {
 			t.Errorf("%d bytes more: got %+v, %v, want %+v", len(test.more), received, err, test.want)
+		}
+	}
+}
+
+// TestReceive_receivers has all that is known of receivers arrive, and of clients that wait for
+// a connection to one.
+func TestReceive_receivers(t *testing.T) {
+	t.Parallel()
+	address := netip.MustParseAddr("2001:db8::1")
+	waited := histogram.Values{Sum: time.Minute}
+	waited.Counts[3] = 5
+	want := receivers.State{
+		Names: []receivers.KnownName{
+			{Address: address, Name: "mx1.example", Left: time.Minute},
+			{Address: netip.MustParseAddr("192.0.2.1"), Name: "mx2.example", Left: time.Hour},
+		},
+		Destinations: []receivers.KnownDestination{
+			{Label: "d\n", Endpoint: "e", Left: time.Minute, Binding: time.Second},
+			{Label: "d2", Endpoint: "e2", Left: time.Hour, Binding: -time.Second},
+		},
+		Begun: []receivers.KnownBegun{
+			{Receiver: "one", Age: time.Second}, {Receiver: "any", Address: address, Age: time.Minute},
+		},
+		Totals: []receivers.Total{{Receiver: "one", Counts: receivers.Counts{
+			New: 1, Given: 2, Overflows: 3, Refused: 4, Closed: 5}, Waited: waited}},
+	}
+	wantWaits := []*Wait{
+		nil,
+		{Pending: true, ClientState: receivers.ClientState{
+			Destination: "d", Label: "e", Waiting: true, Place: 7,
+			Waited: time.Second, Left: time.Minute, Asked: []string{"a", "b"},
+		}},
+		{ClientState: receivers.ClientState{
+			Settled: true, Promised: "e", PromiseAge: time.Minute, Waited: maxWait, Left: maxWait,
+		}},
+	}
+	p := newPlace(t)
+	s, _ := newState(t, len(wantWaits), 1)
+	s.Receivers = want
+	for i, w := range wantWaits {
+		if s.Clients[i].Wait = w; w != nil && w.Settled { // longer than is believed
+			longer := *w
+			longer.Waited, longer.Left = 2*w.Waited, 2*w.Left
+			s.Clients[i].Wait = &longer
+		}
+	}
+	p.send(t, s)
+	got, r, err := receiver(time.Hour).receive(p.message(t))
+	if r.Clients != len(wantWaits) || r.Sessions != 1 || err != nil {
+		t.Fatalf("got %+v, %v", r, err)
+	}
+	got.close()
+	if !reflect.DeepEqual(got.Receivers, want) {
+		t.Errorf("got  %+v\nwant %+v", got.Receivers, want)
+	}
+	for i, c := range got.Clients {
+		if !reflect.DeepEqual(c.Wait, wantWaits[i]) {
+			t.Errorf("client %d: got %+v, want %+v", i, c.Wait, wantWaits[i])
 		}
 	}
 }

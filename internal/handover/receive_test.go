@@ -126,6 +126,8 @@ func TestReceive_statesInBadOrder(t *testing.T) {
 		"a deadline that is none": {header + aClient +
 			list("entry", "session", "descriptors", "1", "deadline", "x") + aSession, 3,
 			Received{0, 0, 1, 2}, true},
+		"a client that was not announced": {list("version", "3", "sessions", "2") + aClient +
+			aClient + aSession, 3, Received{1, 0, 2, 1}, false},
 		"an entry of a million": {header +
 			list("entry", "x", "descriptors", "1000000"), 3, Received{0, 0, 0, 3}, true},
 	} {
@@ -232,6 +234,48 @@ func TestReceive_waitsForRoom(t *testing.T) {
 	got.close()
 	if r.Clients != 10 || r.Sessions != 300 || r.Lost != 0 || err != nil {
 		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// TestReceive_makesRoomForClients has a receiver without a descriptor for what arrives. It
+// gives up others for clients, but not for sessions.
+func TestReceive_makesRoomForClients(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	for _, test := range []struct {
+		clients, sessions int
+		want              Received
+	}{
+		{10, 0, Received{Clients: 10, Bindings: 1}},
+		{0, 10, Received{Lost: 10, Bindings: 1}},
+	} {
+		p := newPlace(t)
+		sent, _ := newState(t, test.clients, test.sessions)
+		p.send(t, sent)
+		fd := p.message(t)
+		const description = 4 // and its socket and queues
+		low := limit
+		low.Cur = uint64(len(testenv.OpenDescriptors(t)) + description)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+			t.Fatal(err)
+		}
+		stop, calls := make(chan struct{}), 0
+		r := Receiver{Now: zero, Stop: stop, MakeRoom: func() {
+			calls++
+			unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+		}}
+		if test.clients == 0 {
+			close(stop) // it does not wait for room that comes by itself
+		}
+		got, received, err := r.receive(fd)
+		unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+		got.close()
+		if received != test.want || err != nil || (calls > 0) != (test.clients > 0) {
+			t.Errorf("got %+v, %v, %d calls, want %+v", received, err, calls, test.want)
+		}
 	}
 }
 

@@ -4,6 +4,7 @@ package handover
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -250,5 +251,141 @@ func TestSend_withoutASocket(t *testing.T) {
 	sent := *s
 	if _, _, err := sender.Send(&sent, true); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("got %v, want %v", err, unix.ENOENT)
+	}
+}
+
+// TestSend_withoutDescriptorsLeft has acquired all that it needs before: for clients, for those
+// in the accept queue, and for sessions.
+func TestSend_withoutDescriptorsLeft(t *testing.T) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	p := newPlace(t)
+	waiting := p.fillQueue(t)
+	s, _ := newState(t, 3, 3)
+	defer s.close()
+	sender := p.sender(t)
+	sender.AcceptQueued = p.acceptQueued
+	if err := sender.Acquire(len(s.Sessions)); err != nil {
+		t.Fatal(err)
+	}
+	low := limit
+	low.Cur = uint64(len(testenv.OpenDescriptors(t)) - 1) // without that of the list itself
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	if fd, err := unix.Dup(p.listener); err == nil {
+		t.Fatalf("got descriptor %d, want none left", fd)
+	}
+	sent := *s
+	result, _, err := sender.Send(&sent, false)
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	if err != nil || result.Err != nil || result.Clients != 3+waiting || result.Sessions != 3 {
+		t.Fatalf("got %+v, %v, want %d clients and 3 sessions", result, err, 3+waiting)
+	}
+	got, r, err := receiver(0).receive(p.message(t))
+	defer got.close()
+	if r.Clients != 3+waiting || r.Sessions != 3 || r.Lost != 0 || err != nil {
+		t.Errorf("got %+v, %v", r, err)
+	}
+}
+
+// TestAcquire_inAdvance acquires more for many sessions, and nothing twice.
+func TestAcquire_inAdvance(t *testing.T) {
+	before := testenv.OpenDescriptors(t)
+	sender := newPlace(t).sender(t)
+	const few = 1 + 1 + 2*5 // memory file, connection, pipes
+	for _, step := range []struct{ queues, want int }{{0, few}, {0, few}, {2, few + 4}, {1, few + 4}} {
+		if err := sender.Acquire(step.queues * batchesPerPipe * fdpass.BatchSize); err != nil {
+			t.Fatal(err)
+		}
+		before.WantMore(t, 1+step.want, fmt.Sprintf("for %d queues", step.queues)) // the listener
+	}
+	sender.Close()
+	before.WantMore(t, 1, "after Close")
+}
+
+// TestSend_triesAgain has no descriptor for a client in the accept queue at first, or never.
+// It waits for some milliseconds in all, and does without the client if it may.
+func TestSend_triesAgain(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		failures     int
+		partial      bool
+		fails        bool
+		clients      int
+		least, limit time.Duration // of the wait
+	}{
+		{2, false, false, 2, 1, 20 * time.Millisecond},
+		{1 << 30, false, true, 0, 10 * time.Millisecond, 100 * time.Millisecond},
+		{1 << 30, true, false, 1, 10 * time.Millisecond, 100 * time.Millisecond},
+	} {
+		p := newPlace(t)
+		s, _ := newState(t, 1, 1)
+		sender := p.sender(t)
+		waited := time.Duration(0)
+		sender.Pause = func(d time.Duration) { waited += d }
+		left := test.failures
+		connected, err := fdpass.NewStream()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := connected.Connect(p.path); err != nil {
+			t.Fatal(err)
+		}
+		sender.AcceptQueued = func() (Client, error) {
+			if left--; left >= 0 {
+				return Client{}, unix.EMFILE
+			}
+			return p.acceptQueued()
+		}
+		sent := *s
+		result, queued, err := sender.Send(&sent, test.partial)
+		if (err != nil) != test.fails || result.Clients != test.clients || len(queued) > 0 {
+			t.Errorf("%+v: got %+v, %v, %v", test, result, queued, err)
+		}
+		if waited < test.least || waited > test.limit {
+			t.Errorf("%+v: got a wait of %v", test, waited)
+		}
+		connected.Close()
+		s.close()
+	}
+}
+
+// TestSend_losesWhatCannotBeSent has descriptors that are not open, among clients and among
+// sessions: all else is sent, and the loss is counted.
+func TestSend_losesWhatCannotBeSent(t *testing.T) {
+	t.Parallel()
+	const closed = 1 << 20
+	const clients, sessions = clientsPerBatch + 2, 2*fdpass.BatchSize + 5
+	p := newPlace(t)
+	s, _ := newState(t, 0, 0)
+	fd, _ := stream(t)
+	defer unix.Close(fd)
+	for range clients {
+		s.Clients = append(s.Clients, Client{FD: fd, Phase: BetweenRequests, Session: fdpass.None})
+	}
+	for range sessions {
+		s.Sessions = append(s.Sessions, cache.SavedSession{TTL: time.Hour, Label: "e", FD: fd})
+	}
+	s.Clients[1].FD, s.Sessions[fdpass.BatchSize].FD = closed, closed
+	sent := *s
+	if _, _, err := p.sender(t).Send(&sent, false); !errors.Is(err, unix.EBADF) {
+		t.Errorf("all or nothing: got %v, want %v", err, unix.EBADF)
+	}
+	sent = *s
+	result, _, err := p.sender(t).Send(&sent, true)
+	if err != nil || !errors.Is(result.Err, unix.EBADF) || result.LostClients != clientsPerBatch ||
+		len(result.Unsent) != sessions-fdpass.BatchSize {
+		t.Fatalf("got %d clients lost, %d sessions unsent, %v, %v",
+			result.LostClients, len(result.Unsent), result.Err, err)
+	}
+	got, r, err := receiver(time.Hour).receive(p.message(t))
+	defer got.close()
+	if r.Clients != 2 || r.Sessions != fdpass.BatchSize || r.Lost != 0 || err != nil ||
+		got.Counts.Lost != int64(clientsPerBatch+len(result.Unsent)) {
+		t.Errorf("got %+v, %v, and %d lost", r, err, got.Counts.Lost)
 	}
 }
