@@ -299,6 +299,10 @@ func (d *doctor) checkLimits() {
 		"(systemd: LimitNOFILE of the service), " +
 		"or lower connection_cache_session_limit if it is meant"
 	switch {
+	case s.EvictedForMemory > 0:
+		d.note("limits", "raise connection_cache_memory_limit, if clients are to be trusted",
+			"%d sessions and bindings had to make room for others in the memory of the cache: "+
+				"%d of %d bytes are in use", s.EvictedForMemory, s.Memory, s.MemoryLimit)
 	case s.Evicted > 0:
 		d.note("limits", do,
 			"%d sessions had to make room for others: %d fit at present, with %d clients",

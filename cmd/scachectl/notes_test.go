@@ -36,6 +36,9 @@ func TestDoctor_notesOfCounts(t *testing.T) {
 		{stats.Values{SessionLimit: 1000, Evicted: 1, Clients: 7},
 			[]string{"note limits 1 sessions had to make room .* 1000 fit .* 7 clients",
 				"ok rates "}},
+		{stats.Values{SessionLimit: 1000, Evicted: 3, EvictedForMemory: 5, MemoryLimit: 800},
+			[]string{"note limits 5 sessions and bindings .* memory .* 800 .* " +
+				"raise connection_cache_memory_limit", "ok rates "}},
 		{stats.Values{SessionLimit: 1000, Refused: 1},
 			[]string{"ok limits ", "note limits 1 clients of other users were refused",
 				"ok rates "}},

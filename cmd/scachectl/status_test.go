@@ -81,6 +81,7 @@ func TestStatus_textHasEachNumber(t *testing.T) {
       endpoints   102    105        
    destinations   103    106        
         clients   119               
+          bytes   124            125
 
        lookups   hits   misses   hit rate   per second
    destination    108      109        49%          3.6
@@ -91,6 +92,7 @@ closed:   114 expired, 115 dead, 116 evicted, 117 flushed
 bindings: 118 evicted
 clients:  120 connections, 121 refused
 lost:     122 sessions and clients at reloads, 123 log lines
+memory:   126 sessions and bindings evicted
 times:    ` + times + `
 settings: ttl limit 2s, client timeout 0s, liveness check off, goodbye off, announcement off
 `

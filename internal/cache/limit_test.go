@@ -138,7 +138,7 @@ func TestMemoryLimit_evictsNearestToItsEndOfBothKinds(t *testing.T) {
 	if memory.Used > memory.Limit || memory.Used < memory.Limit/2 {
 		t.Errorf("got %+v, want the limit nearly used", memory)
 	}
-	if memory.Evicted != 3 || totals.EvictedBindings != 2 || totals.Ended[Evicted] != 1 {
+	if totals.EvictedForMemory != 3 || totals.EvictedBindings != 2 || totals.Ended[Evicted] != 1 {
 		t.Errorf("got %+v, %+v, want 2 bindings and a session evicted", memory, totals)
 	}
 	w.Clear()
@@ -159,7 +159,7 @@ func TestMemoryLimit_keepsTheEntryJustSaved(t *testing.T) {
 	w.wantClosed(t, a, b)
 	w.wantSize(t, 1, 0, 0)
 	w.binding(time.Hour, "d", "p", "f") // a restart takes no room
-	if got := w.Memory().Evicted; got != 3 {
+	if got := w.Totals().EvictedForMemory; got != 3 {
 		t.Errorf("got %d evicted, want 3", got)
 	}
 }
@@ -188,8 +188,10 @@ func TestMemoryLimit_isExact(t *testing.T) {
 		for limit, want := range map[int64]int64{total: 0, total - 1: 1} {
 			w := newWorldWith(Config{MemoryLimit: limit})
 			save(w)
-			if got := w.Memory(); got.Evicted != want || got.Used > limit {
-				t.Errorf("%s that need %d: got %+v, want %d evicted", name, total, got, want)
+			evicted, memory := w.Totals().EvictedForMemory, w.Memory()
+			if evicted != want || memory.Used > limit {
+				t.Errorf("%s that need %d: got %+v, %d evicted, want %d",
+					name, total, memory, evicted, want)
 			}
 		}
 	}

@@ -32,15 +32,13 @@ func stringCost(n int) int64 { return (int64(n) + 15) &^ 15 }
 type Memory struct {
 	Used  int64
 	Limit int64 // or zero
-
-	Evicted int64 // number of entries that were evicted because of the limit
 }
 
 // Memory returns the memory that the entries use now.
 func (c *Cache) Memory() Memory {
 	c.lock()
 	defer c.unlock()
-	return Memory{c.memory, c.config.MemoryLimit, c.totals.EvictedForMemory}
+	return Memory{c.memory, c.config.MemoryLimit}
 }
 
 // SetLimit sets the bound of the number of sessions to the result of limit, or to one if

@@ -39,7 +39,7 @@ func (c *conversation) tellStatus(list attr.List) {
 // status returns the state of the server.
 func (s *Server) status() control.Status {
 	size, totals := s.Cache.Size(), s.Cache.Totals()
-	limit := s.Cache.Limit()
+	limit, memory := s.Cache.Limit(), s.Cache.Memory()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	v := s.values(totals)
@@ -51,6 +51,7 @@ func (s *Server) status() control.Status {
 	v.PeakEndpoints = max(v.PeakEndpoints, v.Endpoints)
 	v.PeakDestinations = max(v.PeakDestinations, v.Destinations)
 	v.SessionLimit = int64(limit)
+	v.Memory, v.MemoryLimit = memory.Used, memory.Limit
 	return control.Status{
 		Version: s.Version,
 		PID:     int64(os.Getpid()),

@@ -71,14 +71,14 @@ func TestStatus(t *testing.T) {
 		t.Fatal(err)
 	}
 	if time.Duration(got.Uptime) < time.Hour || got.Counted < got.Uptime || got.PID == 0 ||
-		got.SessionLimit == 0 {
+		got.SessionLimit == 0 || got.Memory < 200 || got.Memory > 2000 {
 		t.Errorf("%+v", got)
 	}
 	if got.Waited.Count() != 1 || got.Took.Count() != 4 {
 		t.Errorf("%d waited, %d took", got.Waited.Count(), got.Took.Count())
 	}
-	got.Uptime, got.Counted, got.PID, got.SessionLimit, got.Waited, got.Took = 0, 0, 0, 0,
-		histogram.Values{}, histogram.Values{}
+	got.Uptime, got.Counted, got.PID, got.SessionLimit, got.Memory = 0, 0, 0, 0, 0
+	got.Waited, got.Took = histogram.Values{}, histogram.Values{}
 	want := control.Status{
 		Version: "1.2",
 		Values: stats.Values{
@@ -90,6 +90,32 @@ func TestStatus(t *testing.T) {
 	}
 	if got != want {
 		t.Errorf("got %+v\nwant %+v", got, want)
+	}
+}
+
+// TestStatus_memory has a cache whose memory is enough for one entry.
+func TestStatus_memory(t *testing.T) {
+	t.Parallel()
+	const limit = 1
+	w := newWorldWith(t, func(w *world) {
+		w.Started = time.Now()
+		w.Cache = cache.New(cache.Config{
+			MemoryLimit: limit,
+			Now:         func() time.Duration { return 0 },
+			Alarm:       func(time.Duration) {},
+			Release:     func([]cache.Ended) {},
+		})
+	})
+	c := w.operator(t)
+	for i := range 3 {
+		if status, err := c.SaveDestination(100, fmt.Sprint("d", i), "p", "e"); status != client.OK {
+			t.Errorf("got status %d, %v", status, err)
+		}
+	}
+	got, err := c.Status()
+	if err != nil || got.EvictedForMemory != 2 || got.EvictedBindings != 2 || got.Evicted != 0 ||
+		got.Memory < limit || got.MemoryLimit != limit {
+		t.Errorf("got %+v, %v, want 2 bindings evicted", got, err)
 	}
 }
 

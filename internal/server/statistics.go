@@ -33,6 +33,8 @@ func (s *Server) values(totals cache.Totals) stats.Values {
 		Flushed:         totals.Ended[cache.Flushed],
 		EvictedBindings: totals.EvictedBindings,
 
+		EvictedForMemory: totals.EvictedForMemory,
+
 		Waited: totals.Waited,
 		Took:   s.took(),
 	}

@@ -34,10 +34,12 @@ type Values struct {
 
 	Sessions, Endpoints, Destinations, SessionLimit int64
 	PeakSessions, PeakEndpoints, PeakDestinations   int64
+	Memory, MemoryLimit                             int64
 
 	DestinationHits, DestinationMisses, EndpointHits, EndpointMisses int64
 
 	Saved, TakenOver, Expired, Dead, Evicted, Flushed, EvictedBindings int64
+	EvictedForMemory                                                   int64
 
 	Waited, Took histogram.Values
 }
@@ -154,6 +156,17 @@ var Numbers = []Number{
 	{"lost_lines", Counter, "log_lines_lost_total", nil, Place{Events, "lost", "log lines"},
 		"Log lines that were dropped because the log receiver was too slow.",
 		func(v *Values) *int64 { return &v.LostLines }},
+
+	{"memory", Gauge, "memory_bytes", nil, Place{Sizes, "bytes", "now"},
+		"About how many bytes of memory sessions and bindings take.",
+		func(v *Values) *int64 { return &v.Memory }},
+	{"memory_limit", Gauge, "memory_limit_bytes", nil, Place{Sizes, "bytes", "limit"},
+		"How many bytes sessions and bindings may take; 0 is no limit.",
+		func(v *Values) *int64 { return &v.MemoryLimit }},
+	{"evicted_for_memory", Counter, "evicted_for_memory_total", nil,
+		Place{Events, "memory", "sessions and bindings evicted"},
+		"Those of the evicted sessions and bindings that the limit of memory has cost.",
+		func(v *Values) *int64 { return &v.EvictedForMemory }},
 }
 
 // Durations declare one distribution of times.
