@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -39,6 +40,39 @@ func TestManualPagesAreWellFormed(t *testing.T) {
 		case strings.Contains(line, "input text line longer than 80 bytes"): // one sentence a line
 		default:
 			t.Error(strings.TrimSpace(line))
+		}
+	}
+}
+
+// sentenceEnd matches the end of a line of text that another one may follow.
+var sentenceEnd = regexp.MustCompile(`[.:?!]\)?$`)
+
+// TestManual_oneSentenceALine finds sentences that continue on the next line, and lines with two
+// of them. Macros take lines of their own.
+func TestManual_oneSentenceALine(t *testing.T) {
+	t.Parallel()
+	two := regexp.MustCompile(`[a-z0-9)]\. [A-Z]`)
+	for _, file := range manuals {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before, literal := "", false
+		for line := range strings.Lines(string(data)) {
+			line = strings.TrimSuffix(line, "\n")
+			switch {
+			case strings.HasPrefix(line, ".Bd -literal"):
+				literal = true
+			case strings.HasPrefix(line, ".Ed"):
+				literal = false
+			}
+			isText := !literal && line != "" && line[0] != '.' && !strings.Contains(line, "\t")
+			if isText && (before != "" && !sentenceEnd.MatchString(before) || two.MatchString(line)) {
+				t.Errorf("%s: not one sentence a line: %q", file, line)
+			}
+			if before = line; !isText {
+				before = ""
+			}
 		}
 	}
 }
