@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -34,6 +35,7 @@ import (
 type claims struct {
 	mu      sync.Mutex
 	sockets map[string]int // by receiver
+	number  atomic.Int64   // of sockets
 }
 
 func newClaims() *claims { return &claims{sockets: map[string]int{}} }
@@ -66,6 +68,7 @@ func (c *claims) adopt(claim *handover.Claim) {
 		return
 	}
 	c.sockets[claim.Receiver] = claim.FD
+	c.number.Store(int64(len(c.sockets)))
 }
 
 // claim claims receivers, and returns the names of those that this server has.
@@ -86,6 +89,7 @@ func (c *claims) claim(all []receivers.Shared) map[string]bool {
 		}
 		claimed[r.Name] = true
 	}
+	c.number.Store(int64(len(c.sockets)))
 	return claimed
 }
 
@@ -103,6 +107,7 @@ func (c *claims) release(all []receivers.Shared) {
 			delete(c.sockets, name)
 		}
 	}
+	c.number.Store(int64(len(c.sockets)))
 }
 
 func claimName(receiver string) string {

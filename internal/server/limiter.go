@@ -33,10 +33,10 @@ type limiter struct {
 	cache *cache.Cache
 	loop  *eventloop.Loop // watches processes
 
-	// watchers is the number of descriptors of processes, and countWatcher is called when it
-	// has changed: sessions leave room for them.
-	watchers     atomic.Int64
-	countWatcher func()
+	// watchers is the number of descriptors of processes. Sessions leave room for them and for
+	// those of claims: limitSessions is called when the numbers have changed.
+	watchers      atomic.Int64
+	limitSessions func()
 
 	// settle returns when the loops have read what has arrived.
 	settle func()
@@ -65,7 +65,7 @@ func newLimiter(s *Server, clock func() time.Duration) *limiter {
 		Set: s.Receivers, clock: clock, count: s.CountConnections, log: s.Log, cache: s.Cache,
 		loop: s.workers[0].loop, stopping: make(chan struct{}),
 		restored: make(chan struct{}, 1), counts: make(chan struct{}, 1), closes: make(chan struct{}, 1),
-		watched: map[int]*processWatch{}, claims: newClaims(), countWatcher: s.limitSessions,
+		watched: map[int]*processWatch{}, claims: newClaims(), limitSessions: s.limitSessions,
 		settle:      func() { s.all(func(*worker) {}) },
 		openProcess: func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 	}
@@ -241,6 +241,12 @@ func (l *limiter) awaitState() bool {
 
 // countOnce counts connections, and reports whether it makes sense to count again.
 func (l *limiter) countOnce() bool {
+	before := l.claims.number.Load()
+	defer func() {
+		if l.claims.number.Load() != before {
+			l.limitSessions()
+		}
+	}()
 	claimed := l.claims.claim(l.Shared(l.clock()))
 	snapshot := l.NewSnapshot(l.clock())
 	snapshot.Claimed = claimed
@@ -318,7 +324,12 @@ func (p *processWatch) Ready() {
 
 func (l *limiter) addWatcher(n int64) {
 	l.watchers.Add(n)
-	l.countWatcher()
+	l.limitSessions()
+}
+
+// descriptors returns how many descriptors the limiter has that may be many.
+func (l *limiter) descriptors() int {
+	return int(l.watchers.Load()) + int(l.claims.number.Load())
 }
 
 // TimedOut is called by the loop, and never: there is no timeout.

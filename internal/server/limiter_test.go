@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -323,6 +324,36 @@ func TestLimiter_stopsWhileItWatches(t *testing.T) {
 func isOpen(fd int, inode uint64) bool {
 	var s unix.Stat_t
 	return unix.Fstat(fd, &s) == nil && s.Ino == inode
+}
+
+// TestLimiter_claimsTakeRoom has a claim take a descriptor from sessions, and give it back.
+func TestLimiter_claimsTakeRoom(t *testing.T) {
+	t.Parallel()
+	const files = 10
+	k := &kernel{}
+	k.set(nil)
+	var most atomic.Int64
+	w := newWorldWith(t, func(w *world) {
+		rules, err := receivers.Parse("{ " + t.Name() + ", 192.0.2.7, connections=1 }")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Receivers = receivers.New(receivers.Config{Rules: rules, Wait: time.Minute, Shared: true})
+		w.CountConnections = k.count
+		w.SessionLimit = func(_, others int) int {
+			most.Store(max(most.Load(), int64(others)))
+			return files - others
+		}
+	})
+	w.ready()
+	p := w.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	p.hear(`status\02\0property\0\0\0`)
+	// The claim stays until the connection is seen.
+	testenv.Eventually(t, "the claim is counted", func() bool { return most.Load() == 1 })
+	k.set(nil, "192.0.2.7:25")
+	testenv.Eventually(t, "its descriptor is given back",
+		func() bool { return w.Cache.Limit() == files })
 }
 
 // TestClaims_oneServerAtATime has two servers that claim the same receivers.

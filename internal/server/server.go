@@ -313,7 +313,7 @@ func (s *Server) limitSessions() {
 	s.Cache.SetLimit(func() int {
 		others := 0
 		if s.limiter != nil {
-			others = int(s.limiter.watchers.Load())
+			others = s.limiter.descriptors()
 		}
 		return s.SessionLimit(int(s.clients.Load()), others)
 	})
