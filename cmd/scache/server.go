@@ -34,6 +34,7 @@ func newServer(
 		Receivers:        newReceivers(params),
 		CountConnections: countConnections(),
 		Discard:          closer.Discard,
+		Waiting:          closer.Waiting,
 	}
 	closer.Ended = s.SessionEnded
 	p.MakeRoom = func() {

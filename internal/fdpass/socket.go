@@ -55,13 +55,19 @@ func (s *Socket) FD() int { return s.fd }
 
 // Receive reads once, and keeps a descriptor that comes with the bytes. The
 // error is io.EOF at the end of the stream, or ErrAgain.
-func (s *Socket) Receive(p []byte) (int, error) {
+func (s *Socket) Receive(p []byte) (int, error) { return s.receive(p, controlSize) }
+
+// ReceiveBytes is Receive, except that descriptors are left to the kernel: they never belong to
+// this process, so it need not close them. Take then returns ErrLost.
+func (s *Socket) ReceiveBytes(p []byte) (int, error) { return s.receive(p, 0) }
+
+func (s *Socket) receive(p []byte, size int) (int, error) {
 	var control control
 	iov := unix.Iovec{Base: unsafe.SliceData(p)}
 	iov.SetLen(len(p))
 	msg := unix.Msghdr{Iov: &iov, Control: &control.bytes()[0]}
 	msg.SetIovlen(1)
-	msg.SetControllen(controlSize)
+	msg.SetControllen(size)
 	n, err := s.call(unix.SYS_RECVMSG, &msg, unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC)
 	switch {
 	case err != 0:

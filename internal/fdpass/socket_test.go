@@ -210,3 +210,35 @@ func connect(path string) (*Socket, error) {
 	}
 	return s, err
 }
+
+// TestReceiveBytes_leavesDescriptorsToTheKernel receives the byte of a descriptor alone, and then
+// another descriptor.
+func TestReceiveBytes_leavesDescriptorsToTheKernel(t *testing.T) {
+	t.Parallel()
+	a, b := socketPair(t)
+	r, w := testenv.Pipe(t)
+	if err := a.SendDescriptor(w); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(w)
+	buf := make([]byte, 10)
+	if n, err := b.ReceiveBytes(buf); n != 1 || err != nil {
+		t.Errorf("got %d, %v, want one byte", n, err)
+	}
+	testenv.WantClosed(t, r)
+	if fd, err := b.Take(); err != ErrLost {
+		t.Errorf("got %d, %v, want %v", fd, err, ErrLost)
+	}
+	_, w = testenv.Pipe(t)
+	if err := a.SendDescriptor(w); err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(w)
+	if n, err := b.Receive(buf); n != 1 || err != nil {
+		t.Errorf("got %d, %v, want one byte", n, err)
+	}
+	fd, err := b.Take()
+	if err != nil || unix.Close(fd) != nil {
+		t.Errorf("got %d, %v, want the next descriptor", fd, err)
+	}
+}

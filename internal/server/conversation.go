@@ -107,7 +107,7 @@ func (c *conversation) read() error {
 		return nil // the input that has arrived is processed first
 	}
 	in := c.worker.in[:]
-	n, err := c.socket.Receive(in)
+	n, err := c.receive(in)
 	switch {
 	case err == fdpass.ErrAgain:
 		return nil
@@ -124,6 +124,15 @@ func (c *conversation) read() error {
 		c.unread = in[:n:n] // storeUnread copies it
 	}
 	return nil
+}
+
+// receive reads once. While too many descriptors wait to be closed, it takes no more: a client
+// that saves a session then hears that this has failed.
+func (c *conversation) receive(in []byte) (n int, err error) {
+	if c.worker.waitingToClose() > maxWaiting {
+		return c.socket.ReceiveBytes(in)
+	}
+	return c.socket.Receive(in)
 }
 
 // advance processes input as far as possible. It never waits. These are the phases, and what

@@ -83,6 +83,10 @@ type Server struct {
 	// Discard closes sessions that are not to be cached.
 	Discard func([]cache.Ended)
 
+	// Waiting returns how many descriptors of sessions wait for a close(2) that may block, if
+	// not nil.
+	Waiting func() int
+
 	workers    []*worker
 	receptions receptions
 	limiter    *limiter     // nil without Receivers
@@ -317,6 +321,15 @@ func (s *Server) limitSessions() {
 		}
 		return s.SessionLimit(int(s.clients.Load()), others)
 	})
+}
+
+// waitingToClose returns how many descriptors wait for a close(2) that may block.
+func (s *Server) waitingToClose() int {
+	n := int(s.copies.waiting.Load())
+	if s.Waiting != nil {
+		n += s.Waiting()
+	}
+	return n
 }
 
 // Clients returns how many clients are connected.

@@ -4,6 +4,7 @@ package server
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -71,7 +72,7 @@ func (c *Closer) Discard(all []cache.Ended) {
 	for _, e := range all {
 		c.Hits.ended(e)
 	}
-	if len(all) <= maxInlineClose && c.sockets.length() > maxInlineClose {
+	if len(all) <= maxInlineClose && c.sockets.waiting.Load() > maxInlineClose {
 		for _, e := range all {
 			c.close(e)
 		}
@@ -110,6 +111,13 @@ func (c *Closer) Wait(limit time.Duration) {
 	}
 }
 
+// Waiting returns how many descriptors wait for a close(2) that may block.
+func (c *Closer) Waiting() int { return int(c.others.waiting.Load()) }
+
+// maxWaiting is how many descriptors may wait for a close(2) that may block. Where a file system
+// does not answer, more would use up the descriptors that clients need.
+const maxWaiting = 100
+
 // A closeQueue is a queue of descriptors and the goroutines that close them. A
 // goroutine ends when the queue is empty. The zero value is ready for use.
 type closeQueue struct {
@@ -117,6 +125,7 @@ type closeQueue struct {
 	pending []closeJob
 	workers int
 	idle    chan struct{} // closed when all is done; nil if there is nothing to do
+	waiting atomic.Int32  // the length of pending
 }
 
 // A closeJob is a descriptor and the function that closes it.
@@ -162,6 +171,7 @@ func (q *closeQueue) add(all []cache.Ended, max int, closeOne func(cache.Ended))
 	for _, e := range all {
 		q.pending = append(q.pending, closeJob{e, closeOne})
 	}
+	q.waiting.Store(int32(len(q.pending)))
 	if q.idle == nil && len(all) > 0 {
 		q.idle = make(chan struct{})
 	}
@@ -183,6 +193,7 @@ func (q *closeQueue) next() (job closeJob, ok bool) {
 	defer q.mu.Unlock()
 	if len(q.pending) > 0 {
 		job, q.pending = q.pending[0], q.pending[1:]
+		q.waiting.Store(int32(len(q.pending)))
 		return job, true
 	}
 	q.pending = nil
@@ -191,13 +202,6 @@ func (q *closeQueue) next() (job closeJob, ok bool) {
 		q.idle = nil
 	}
 	return job, false
-}
-
-// length returns how many descriptors are waiting to be closed.
-func (q *closeQueue) length() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.pending)
 }
 
 // whenIdle returns a channel that is closed when all descriptors are closed.

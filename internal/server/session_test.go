@@ -14,6 +14,7 @@ import (
 	"scache/internal/cache"
 	"scache/internal/client"
 	"scache/internal/maillog"
+	"scache/internal/testenv"
 )
 
 func newCloser(goodbye string) *Closer {
@@ -173,6 +174,56 @@ func TestCloser_isNotHeldUpByAFile(t *testing.T) {
 	c.Wait(time.Minute)
 	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("got %d, %v, want the end of the pipe", n, err)
+	}
+}
+
+// TestSave_whileManyWaitToBeClosed has files whose close(2) blocks, and more of them than may
+// wait: no descriptor is received, so descriptors do not run out. Other requests are answered,
+// and sessions are saved again when the file system answers.
+func TestSave_whileManyWaitToBeClosed(t *testing.T) {
+	t.Parallel()
+	c := newCloser("")
+	for name, test := range map[string]struct{ copies, sessions int }{
+		"copies":   {maxWaiting + 1, 0},
+		"sessions": {0, maxWaiting + 1},
+		"both":     {maxWaiting/2 + 1, maxWaiting / 2},
+	} {
+		w := newWorld(t)
+		w.Waiting = c.Waiting
+		p := w.connect(t)
+		_, kept := testenv.Pipe(t)
+		p.save("kept", kept)
+		unix.Close(kept)
+		blocked := make(chan struct{})
+		for q, n := range map[*closeQueue]int{&w.copies: test.copies, &c.others: test.sessions} {
+			if n > 0 {
+				q.add(make([]cache.Ended, n+maxCloseWorkers), maxCloseWorkers,
+					func(cache.Ended) { <-blocked })
+			}
+		}
+		testenv.Eventually(t, "all workers are busy", func() bool {
+			return w.waitingToClose() == test.copies+test.sessions
+		})
+		r, fd := testenv.Pipe(t)
+		p.say(`request\0save_endp\0ttl\02\0label\0e\0property\0\0\0`)
+		p.hear(`dummy\0\0\0`)
+		p.say(`\0`, fd)
+		p.hear(`status\02\0\0`)
+		unix.Close(fd)
+		testenv.WantClosed(t, r)
+		p.say(`request\0find_endp\0label\0kept\0\0`)
+		p.hear(`status\00\0property\0of kept\0\0`)
+		close(blocked)
+		testenv.Eventually(t, "nothing waits", func() bool { return w.waitingToClose() == 0 })
+		p.say(`dummy\0\0\0`)
+		p.hear(`\0`)
+		if fd, err := p.Take(); err != nil || unix.Close(fd) != nil {
+			t.Errorf("%s: got %v, want the session", name, err)
+		}
+		p.say(`dummy\0\0\0`)
+		_, fd = testenv.Pipe(t)
+		p.save("again", fd)
+		unix.Close(fd)
 	}
 }
 
