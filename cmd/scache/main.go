@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"scache/internal/handover"
@@ -123,7 +124,7 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	start := time.Now()
 	clock := func() time.Duration { return time.Since(start) }
 	s, closer := newServer(p, params, start, clock, alive)
-	s.Announce = announce(p.Log)
+	s.Announce = sync.OnceValue(func() bool { return announce(p.Log) })
 	var sender *handover.Sender
 	if p.Options.Listen == "" && !p.Options.StandAlone {
 		s.Restart = func() { p.End(master.Restart) }

@@ -96,6 +96,33 @@ func TestAnnouncement_byUnknownVersionOfPostfix(t *testing.T) {
 	})
 }
 
+// TestAnnouncement_doesNotDelayReload reloads while postconf hangs: the state is received before
+// the version of Postfix is known.
+func TestAnnouncement_doesNotDelayReload(t *testing.T) {
+	testenv.SkipShort(t)
+	t.Parallel()
+	hold := filepath.Join(t.TempDir(), "hold")
+	directory := fakePostconf(t, fmt.Sprintf("test -e '%s' && exec sleep 90; echo 3.6.0", hold))
+	m := newMaster(t, "command_directory = "+directory)
+	c := startWithClient(t, m)
+	wantAnswer(t, c)
+	if err := os.WriteFile(hold, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.HangUp(); err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
+	start(t, m)
+	wantAnswer(t, c)
+	wantAnswer(t, talk(t, connect(t, m.Socket), true))
+	texts := m.Texts()
+	unknown := func(text string) bool { return strings.Contains(text, "the version of Postfix is unknown") }
+	received := func(text string) bool { return strings.HasPrefix(text, "takeover: ") }
+	if r, u := slices.IndexFunc(texts, received), slices.IndexFunc(texts, unknown); r < 0 || u < r {
+		t.Errorf("got\n%s\nwant the state before the version", strings.Join(texts, "\n"))
+	}
+}
+
 // hangInChild hangs, and has a child that holds its standard output.
 const hangInChild = `sleep 90 & echo $! > "$0.pid"; wait; echo 2.0`
 

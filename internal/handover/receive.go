@@ -4,6 +4,7 @@ package handover
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -25,6 +26,15 @@ type Receiver struct {
 	Stop         <-chan struct{}      // closed when the process is about to end
 	Overtime     <-chan struct{}      // closed when it must end
 	MakeRoom     func()               // gives up descriptors that clients need more, or nil
+}
+
+// Requested reports whether the other end of a connection has sent the request to receive a
+// state, and nothing else.
+func Requested(fd int) bool {
+	want := request()
+	got := make([]byte, len(want)+1)
+	n, _, err := unix.Recvfrom(fd, got, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	return err == nil && bytes.Equal(got[:n], want)
 }
 
 // Received counts what has arrived. Lost counts the sessions and clients that were announced

@@ -102,7 +102,7 @@ func (s *Server) receive(fd int) {
 	stop, overtime := s.receptions.stop, s.receptions.overtime
 	s.receptions.mu.Unlock()
 	r := handover.Receiver{
-		Now: BootTime, Announcement: announcement, MakeRoom: s.MakeRoom, Stop: stop, Overtime: overtime,
+		Now: bootClock(), Announcement: announcement, MakeRoom: s.MakeRoom, Stop: stop, Overtime: overtime,
 	}.Receive(fd)
 	for entry := range r.Entries() {
 		switch e := entry.(type) {
@@ -384,6 +384,12 @@ func (s *Server) closeSessions(all, unsent []cache.SavedSession) {
 			s.copies.closeFD(session.FD)
 		}
 	}
+}
+
+// bootClock returns a function that returns BootTime without a system call.
+func bootClock() func() time.Duration {
+	now, start := BootTime(), time.Now()
+	return func() time.Duration { return now + time.Since(start) }
 }
 
 // BootTime returns the time since the machine was started, by the clock that all processes

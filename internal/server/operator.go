@@ -64,7 +64,7 @@ func (s *Server) status() control.Status {
 		ClientTimeout: control.Seconds(s.Timeout),
 		LivenessCheck: s.LivenessCheck,
 		Goodbye:       s.Goodbye != "",
-		Announces:     s.Announce,
+		Announces:     s.announceKnown.Load() && s.Announce(), // without waiting
 	}
 }
 

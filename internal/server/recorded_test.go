@@ -50,7 +50,7 @@ func TestConversation_asRecorded(t *testing.T) {
 				t.Fatal(err)
 			}
 			w := newWorld(t)
-			w.Announce = major > 3 || major == 3 && minor >= 6
+			w.Announce = func() bool { return major > 3 || major == 3 && minor >= 6 }
 			worker := stillWorker(t, w)
 			longest := 0
 			for cut := 0; cut <= longest; cut++ {

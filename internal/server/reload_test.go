@@ -42,7 +42,8 @@ func TestHandOver_timeoutContinues(t *testing.T) {
 func TestHandOver_queuedClientsHearTheAnnouncement(t *testing.T) {
 	t.Parallel()
 	from, to := newWorld(t), newWorld(t)
-	from.Announce, to.Announce = true, true
+	from.Announce = func() bool { return true }
+	to.Announce = from.Announce
 	r := newRelay(t)
 	queued, theirs := newPeer(t)
 	defer queued.Close()

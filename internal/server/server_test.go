@@ -193,7 +193,7 @@ func TestConversation_repliesToTheByte(t *testing.T) {
 			false: "",
 		} {
 			w := newWorld(t)
-			w.Announce = announce
+			w.Announce = func() bool { return announce }
 			p := w.connect(t)
 			p.hear(announcement)
 			p.play(fullConversation, fd, everything, piece, true)
