@@ -69,7 +69,7 @@ previous one. With --print, it only writes the changed master.cf to standard out
 }
 
 func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cobra.Command {
-	s := switcher{site: c, use: use}
+	s := switcher{site: c, use: use, patience: patience{10 * time.Second, 20 * time.Second}}
 	all := false
 	cmd := terse(use, short, func(cmd *cobra.Command) error {
 		s.out, s.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
@@ -96,6 +96,9 @@ type switcher struct {
 	out, errOut   io.Writer
 	restored      bool            // master.cf was restored, and Postfix has not read it yet
 	interrupted   <-chan struct{} // closed after a signal
+	signal        context.Context // done after a signal, also during a rollback
+	former        int64           // pid of our server that answered before the reload, or 0
+	patience      patience
 }
 
 // in runs a command for the mail system of a directory, if the caller may change it. First it
@@ -124,7 +127,7 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), interruptions...)
 	defer stop()
-	one.interrupted = ctx.Done()
+	one.interrupted, one.signal = ctx.Done(), ctx
 	return do(&one)
 }
 
@@ -364,7 +367,12 @@ const promptly = 3 * time.Second
 // reload makes Postfix read master.cf again, and waits until the right server
 // answers.
 func (s *switcher) reload(command string) error {
-	err := s.step("postfix -c "+s.system.Directory+" reload", s.system.Reload)
+	s.former = 0
+	if !postfix.IsOurs(command) && command != postfix.StockCommand && !s.dryRun {
+		s.former = s.pid()
+	}
+	reload := func() error { return s.wait(s.system.Reload) }
+	err := s.step("postfix -c "+s.system.Directory+" reload", reload)
 	if err != nil || s.dryRun || s.waitFor(command, promptly) {
 		return err
 	}
@@ -373,7 +381,7 @@ func (s *switcher) reload(command string) error {
 	}
 	s.say("no answer yet; master(8) may be throttling the service after a failed start. " +
 		"Clearing the throttle and retrying.")
-	if err := s.system.ClearThrottle(); err != nil {
+	if err := s.wait(s.system.ClearThrottle); err != nil {
 		return err
 	}
 	if s.waitFor(command, timeout) {
@@ -382,6 +390,50 @@ func (s *switcher) reload(command string) error {
 	_, err = s.site.status()
 	return fmt.Errorf("after the reload, %w: see the mail log (%s was asked for its status: %v)",
 		errSilent, command, err)
+}
+
+// A patience says how long to wait for a command of Postfix.
+type patience struct {
+	note        time.Duration // until a message says that it takes long, again and again
+	afterSignal time.Duration // until the command is killed after a signal
+}
+
+// wait runs a command of Postfix, which has no time limit. After a signal, it is killed if it
+// does not end soon.
+func (s *switcher) wait(do func(context.Context) error) error {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	limit := s.patience.afterSignal
+	stop := context.AfterFunc(s.signal, func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(limit):
+			cancel()
+		}
+	})
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- do(ctx) }()
+	note := time.NewTicker(s.patience.note)
+	defer note.Stop()
+	for start := time.Now(); ; {
+		select {
+		case err := <-done:
+			return err
+		case <-note.C:
+			fmt.Fprintf(s.errOut, "Postfix has taken %v so far; an interrupt ends this\n",
+				time.Since(start).Round(time.Second))
+		}
+	}
+}
+
+// pid returns the pid of our server that answers, or 0.
+func (s *switcher) pid() int64 {
+	status, err := s.site.statusWithin(promptly)
+	if err != nil {
+		return 0
+	}
+	return status.PID
 }
 
 // waitFor waits until the server of this command answers, and reports whether it does within
@@ -400,14 +452,15 @@ func (s *switcher) waitFor(command string, limit time.Duration) bool {
 
 // answers reports whether a server answers within the limit, and is the one of this command.
 func (s *switcher) answers(command string, limit time.Duration) bool {
-	_, err := s.site.statusWithin(limit)
+	status, err := s.site.statusWithin(limit)
 	switch {
 	case postfix.IsOurs(command):
 		return err == nil
 	case command == postfix.StockCommand:
 		return errors.Is(err, client.ErrStock)
 	}
-	return err == nil || errors.Is(err, client.ErrStock)
+	// The command may be a path of the stock server, or another name of this one.
+	return err == nil && status.PID != s.former || errors.Is(err, client.ErrStock)
 }
 
 // findServer returns this server's command for master.cf, and its path: in libexec, or else

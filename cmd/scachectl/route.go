@@ -7,13 +7,13 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"path/filepath"
 	"strings"
 	"time"
 
 	"scache/attr"
 	"scache/internal/control"
+	"scache/internal/fdpass"
 	"scache/internal/postfix"
 )
 
@@ -46,7 +46,7 @@ func askRewrite(system *postfix.System, recipient string) (r route, err error) {
 	if err != nil {
 		return r, err
 	}
-	conn, err := net.DialTimeout("unix", filepath.Join(queue, "private", "rewrite"), routeLimit)
+	conn, err := fdpass.Dial(filepath.Join(queue, "private", "rewrite"), routeLimit)
 	if err != nil {
 		return r, err
 	}

@@ -7,7 +7,6 @@ package client
 import (
 	"fmt"
 	"io"
-	"net"
 	"time"
 
 	"scache/attr"
@@ -48,11 +47,11 @@ type Client struct {
 // Ask connects to the server at a path, and calls question with the client. limit is for
 // everything, including the connection.
 func Ask(path string, limit time.Duration, question func(*Client) error) error {
-	conn, err := (&net.Dialer{Timeout: limit}).Dial("unix", path)
+	conn, err := fdpass.Dial(path, limit)
 	if err != nil {
 		return err
 	}
-	c := Detect(fdpass.New(conn.(*net.UnixConn)))
+	c := Detect(fdpass.New(conn))
 	defer c.Close()
 	c.extend = func() { conn.SetDeadline(time.Now().Add(limit)) }
 	c.extend()

@@ -262,6 +262,9 @@ func (s *System) CheckEntry(e Entry) error {
 	if err != nil {
 		return err
 	}
+	if err := s.checkDisabled(e); err != nil {
+		return err
+	}
 	if !c.Private {
 		err = errors.Join(err, s.badColumn(e, "private", e.Private,
 			"y or -, as clients connect to private/"+s.Service))
@@ -277,6 +280,27 @@ func (s *System) CheckEntry(e Entry) error {
 			"1, as this service requires a process limit of 1"))
 	}
 	return err
+}
+
+// checkDisabled returns an error if master_service_disable in main.cf has master(8) ignore an
+// entry. Up to Postfix 2.10, a service is named "name.type" there, and "name/type" since then.
+func (s *System) checkDisabled(e Entry) error {
+	value, err := s.Config.String("master_service_disable")
+	if err != nil {
+		return err
+	}
+	for _, pattern := range mailconf.Fields(value) {
+		name, excluded := strings.CutPrefix(pattern, "!")
+		switch strings.ToLower(name) {
+		case e.Type, strings.ToLower(e.Name) + "/" + e.Type, strings.ToLower(e.Name) + "." + e.Type:
+			if excluded {
+				return nil
+			}
+			return s.atLine(e.Line, fmt.Errorf("master(8) ignores %s %s, as master_service_disable is %q",
+				e.Name, e.Type, value))
+		}
+	}
+	return nil
 }
 
 // DaemonArguments returns the arguments that master(8) gives to the server of this entry,

@@ -170,21 +170,13 @@ func (s *System) MasterPID() (pid int, running bool) {
 }
 
 // Reload makes Postfix read its files again.
-func (s *System) Reload() error { return s.Postfix("reload") }
-
-// commandLimit is how long a command of postfix(1) may take. The command reads the active
-// queue, which can be large. It may wait forever for a postlogd(8) that cannot start.
-const commandLimit = 5 * time.Minute
+func (s *System) Reload(ctx context.Context) error { return s.Postfix(ctx, "reload") }
 
 // Postfix runs postfix(1) with a command. An error contains the reasons that the command has
-// written to its standard error or to the log.
-func (s *System) Postfix(command string) error { return s.PostfixWithin(commandLimit, command) }
-
-// PostfixWithin is Postfix with another time limit. At the limit, the command and all processes
-// that it has started are killed, except daemons.
-func (s *System) PostfixWithin(limit time.Duration, command string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
+// written to its standard error or to the log. The command has no time limit of its own: it may
+// look at a large queue, or wait for a postlogd(8) that cannot start. When ctx is done, it is
+// killed, with all processes that it has started except daemons.
+func (s *System) Postfix(ctx context.Context, command string) error {
 	log := s.logPosition()
 	var stderr *os.File
 	terminal, noTerminal := openTerminal()
@@ -200,7 +192,7 @@ func (s *System) PostfixWithin(limit time.Duration, command string) error {
 		return nil
 	}
 	if ctx.Err() != nil {
-		reasons = append(reasons, fmt.Sprintf("it did not end within %v", limit))
+		reasons = append(reasons, "it did not end, and was killed")
 	}
 	if reasons == nil {
 		reasons = log.linesOf("postfix", "postfix-script", "postsuper", "postlog", "master")

@@ -3,6 +3,7 @@
 package postfix_test
 
 import (
+	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -90,7 +91,7 @@ func TestAStoppedPostfixDoesNotRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantRunning(true)
-	if err := s.Postfix("stop"); err != nil {
+	if err := s.Postfix(t.Context(), "stop"); err != nil {
 		t.Fatal(err)
 	}
 	wantRunning(false)
@@ -112,10 +113,10 @@ func TestFactsOfAnInstallation(t *testing.T) {
 	if owner, err := s.Owner(); owner != "postfix" || err != nil {
 		t.Errorf("%s, %v", owner, err)
 	}
-	if err := s.Postfix("check"); err != nil {
+	if err := s.Postfix(t.Context(), "check"); err != nil {
 		t.Error(err)
 	}
-	err = s.Postfix("nonsense")
+	err = s.Postfix(t.Context(), "nonsense")
 	if err == nil || !strings.Contains(err.Error(), "postfix -c "+s.Directory+" nonsense: ") {
 		t.Errorf("%v", err)
 	}
@@ -135,8 +136,8 @@ func TestFactsOfAnInstallation(t *testing.T) {
 	}
 }
 
-// TestPostfixWithin ends a command that hangs, and what that has started.
-func TestPostfixWithin(t *testing.T) {
+// TestPostfix_canceled ends a command that hangs, and what that has started.
+func TestPostfix_canceled(t *testing.T) {
 	t.Parallel()
 	i, s := newInstance(t, "")
 	bin := filepath.Join(i.Dir, "bin")
@@ -154,8 +155,10 @@ func TestPostfixWithin(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = s.PostfixWithin(time.Second, "reload")
-	if err == nil || !strings.Contains(err.Error(), "did not end within 1s") {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	err = s.Postfix(ctx, "reload")
+	if err == nil || !strings.Contains(err.Error(), "it did not end, and was killed") {
 		t.Errorf("got %v", err)
 	}
 	pid, err := os.ReadFile(filepath.Join(bin, "pid"))
@@ -200,7 +203,7 @@ exit 1`: "exit status 1\nfatal: in the log",
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := s.Reload(); err == nil || !strings.HasSuffix(err.Error(), want) {
+		if err := s.Reload(t.Context()); err == nil || !strings.HasSuffix(err.Error(), want) {
 			t.Errorf("%s: got %v", script, err)
 		}
 	}

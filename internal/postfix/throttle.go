@@ -4,19 +4,21 @@ package postfix
 
 import (
 	"bytes"
+	"context"
 	"errors"
-	"net"
 	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
 )
 
 // ClearThrottle ends the pause of a minute that master(8) makes after a failed start. master
 // ends it early only if the entry disappears and comes back. So Postfix is reloaded twice:
 // without the entry, and with it. Afterwards the file has not changed, byte for byte. If this
 // is interrupted, Restore finds the backup.
-func (s *System) ClearThrottle() error {
+func (s *System) ClearThrottle(ctx context.Context) error {
 	text, err := os.ReadFile(s.masterCF())
 	if err != nil {
 		return err
@@ -27,13 +29,13 @@ func (s *System) ClearThrottle() error {
 	if err := s.replaceOrOverwrite(s.withoutEntry(text)); err != nil {
 		return errors.Join(err, remove(s.backupPath()))
 	}
-	if err = s.Reload(); err == nil {
+	if err = s.Reload(ctx); err == nil {
 		s.waitUntilClosed()
 	}
 	if _, restored := s.Restore(); restored != nil {
 		return errors.Join(err, restored)
 	}
-	return errors.Join(err, s.Reload())
+	return errors.Join(err, s.Reload(ctx))
 }
 
 // closeLimit is how long master(8) may take to read its file.
@@ -48,7 +50,7 @@ func (s *System) waitUntilClosed() {
 		return
 	}
 	for end := time.Now().Add(closeLimit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		conn, err := net.Dial("unix", socket)
+		conn, err := fdpass.Dial(socket, closeLimit)
 		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
 			return
 		}

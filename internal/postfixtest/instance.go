@@ -232,7 +232,10 @@ const commandLimit = 30 * time.Second
 func (i *Instance) Command(command string) error {
 	system, err := postfix.Open(i.path("etc"))
 	if err == nil {
-		err = system.PostfixWithin(commandLimit, command) // it waits for ever if postlogd fails
+		// It waits for ever if postlogd fails.
+		ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+		defer cancel()
+		err = system.Postfix(ctx, command)
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, i.tail())
