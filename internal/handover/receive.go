@@ -271,7 +271,7 @@ func (r *Reception) descriptor(kind string) (int, error) {
 		if len(r.sources) == 0 {
 			return fdpass.None, io.ErrUnexpectedEOF
 		}
-		fds, n, err := r.receiveBatch(r.sources[0], kind == kindClient)
+		fds, n, err := r.receiveBatch(r.sources[0], kind != kindSession)
 		if err == io.EOF {
 			r.sources[0].Close()
 			r.sources = r.sources[1:]

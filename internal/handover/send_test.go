@@ -296,15 +296,20 @@ func TestSend_withoutDescriptorsLeft(t *testing.T) {
 func TestAcquire_inAdvance(t *testing.T) {
 	before := testenv.OpenDescriptors(t)
 	sender := newPlace(t).sender(t)
-	const few = 1 + 1 + 2*5 // memory file, connection, pipes
-	for _, step := range []struct{ queues, want int }{{0, few}, {0, few}, {2, few + 4}, {1, few + 4}} {
-		if err := sender.Acquire(step.queues * batchesPerPipe * fdpass.BatchSize); err != nil {
+	acquire := func(queues int) {
+		t.Helper()
+		if err := sender.Acquire(queues * batchesPerPipe * fdpass.BatchSize); err != nil {
 			t.Fatal(err)
 		}
-		before.WantMore(t, 1+step.want, fmt.Sprintf("for %d queues", step.queues)) // the listener
+	}
+	acquire(0)
+	few := testenv.OpenDescriptors(t)
+	for _, step := range []struct{ queues, more int }{{0, 0}, {2, 4}, {1, 4}} {
+		acquire(step.queues)
+		few.WantMore(t, step.more, fmt.Sprintf("for %d queues", step.queues))
 	}
 	sender.Close()
-	before.WantMore(t, 1, "after Close")
+	before.WantMore(t, 1, "after Close") // the listener
 }
 
 // TestSend_triesAgain has no descriptor for a client in the accept queue at first, or never.
