@@ -134,7 +134,7 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 		"problem +log .*fatal: bad value of parameter connection_cache_status_update_time")
 	s.edit("main.cf", "connection_cache_status_update_time = soon", "")
 	want(t, must(t, "-c", s.etc, "enable"), "Clearing the throttle", "already enabled")
-	s.doctor(true, "ok +answer", "note +log .*nothing, if that is over|note +log .*fatal")
+	s.doctor(true, "ok +answer", `note +log .*fatal.*\n +→ nothing, if that is over`)
 }
 
 // TestAnotherBinaryIsInstalled has an upgrade that is not in use yet.

@@ -216,8 +216,7 @@ func (e *explanation) caching() bool {
 
 // isListed reports whether a list of names, files and tables contains a name.
 func (e *explanation) isListed(list, name string) bool {
-	for _, word := range strings.FieldsFunc(list,
-		func(r rune) bool { return strings.ContainsRune(", \t", r) }) {
+	for _, word := range mailconf.Fields(list) {
 		if strings.EqualFold(word, name) {
 			return true
 		}

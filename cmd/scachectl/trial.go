@@ -38,9 +38,9 @@ func (c *trialClient) before(t postfix.Trial) error {
 	if _, err := cl.Status(); err != nil {
 		return err
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	pair, err := fdpass.Pair()
 	if err != nil {
-		return os.NewSyscallError("socketpair", err)
+		return err
 	}
 	c.saved, c.peer = pair[0], pair[1]
 	if err := c.save(cl, t); err != nil {

@@ -88,13 +88,22 @@ func (s *Socket) recvmsg(p, oob []byte, flags int) (n, oobn, flagsOut int, err e
 	return n, oobn, flagsOut, nil
 }
 
-// SocketPair returns the two ends of a new connection.
-func SocketPair() (a, b *Socket, err error) {
-	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+// Pair returns the descriptors of the two ends of a new connection.
+func Pair() (fds [2]int, err error) {
+	fds, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, os.NewSyscallError("socketpair", err)
+		return [2]int{None, None}, os.NewSyscallError("socketpair", err)
 	}
 	trace(fds[0])
 	trace(fds[1])
+	return fds, nil
+}
+
+// SocketPair returns the two ends of a new connection.
+func SocketPair() (a, b *Socket, err error) {
+	fds, err := Pair()
+	if err != nil {
+		return nil, nil, err
+	}
 	return NewSocket(fds[0]), NewSocket(fds[1]), nil
 }

@@ -25,7 +25,7 @@ const (
 
 // Parameters is the table of all parameters that the daemon reads, by their
 // names in postconf(5). Those that postconf(5) does not know are explained in
-// scache(8).
+// scache-go(8).
 var Parameters = []Parameter{
 	{"command_directory", String, "/usr/sbin", 0},
 	{"config_directory", ReadOnly, "/etc/postfix", 0},

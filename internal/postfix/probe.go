@@ -14,7 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"scache/internal/fdpass"
 )
 
 // probeLimit is how long a trial may take, from the first process to the last.
@@ -110,9 +110,9 @@ type trialProcess struct {
 }
 
 func (m *trialMaster) start(cmd *exec.Cmd) (*trialProcess, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	pair, err := fdpass.Pair()
 	if err != nil {
-		return nil, os.NewSyscallError("socketpair", err)
+		return nil, err
 	}
 	p := &trialProcess{
 		cmd: cmd, status: os.NewFile(uintptr(pair[0]), "status channel"), ended: make(chan struct{}),

@@ -119,9 +119,9 @@ func (in *Injector) Disarm() (counts map[string]int, hit *Hit) {
 // Start starts a command under the filter. It replaces the method of exec.Cmd, for
 // [Master.Launch].
 func (in *Injector) Start(cmd *exec.Cmd) error {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	pair, err := fdpass.Pair()
 	if err != nil {
-		return os.NewSyscallError("socketpair", err)
+		return err
 	}
 	defer unix.Close(pair[0])
 	theirs := os.NewFile(uintptr(pair[1]), "launcher")

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/fdpass"
 )
 
 // A Master runs one scache binary, ours or another, as master(8) does. It reads
@@ -166,9 +168,9 @@ func (m *Master) readStatus(f *os.File, end chan<- struct{}) {
 
 // Start starts a child.
 func (m *Master) Start() error {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	pair, err := fdpass.Pair()
 	if err != nil {
-		return os.NewSyscallError("socketpair", err)
+		return err
 	}
 	unix.SetNonblock(pair[0], true)
 	m.status = os.NewFile(uintptr(pair[0]), "status channel")
