@@ -102,6 +102,7 @@ type Server struct {
 	mu      sync.Mutex
 	counts  stats.Values // of previous processes, and of this one without its cache and loops
 	since   time.Time    // when counting began; zero if it began with this process
+	warned  time.Time    // when a client could not be watched, and that was logged
 }
 
 // A worker serves its share of the clients, in an event loop.
@@ -244,10 +245,12 @@ func (w *worker) begin(c *conversation) {
 	defer c.endOnPanic()
 	w.clients[c] = struct{}{}
 	c.beginClient()
-	err := w.loop.Add(&c.watch, c.socket.FD(), c)
-	if err == nil {
-		err = c.check()
+	if err := w.loop.Add(&c.watch, c.socket.FD(), c); err != nil {
+		w.warnUnwatched(err)
+		c.end(nil)
+		return
 	}
+	err := c.check()
 	if err == nil {
 		err = c.resumeWait()
 	}
@@ -259,6 +262,17 @@ func (w *worker) begin(c *conversation) {
 		c.end(err)
 	case c.timeout != 0 && c.inRequest():
 		c.watch.SetTimeout(max(c.timeout, 1)) // the time may be over already
+	}
+}
+
+// warnUnwatched logs that a client had to be disconnected, once a minute: at this limit, all
+// clients that connect are.
+func (s *Server) warnUnwatched(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
+		s.warned = now
+		s.Log.Warning("watch connection: %v; closing it (such a warning comes once a minute)", err)
 	}
 }
 

@@ -8,6 +8,7 @@ package server
 import (
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -323,5 +324,37 @@ func TestPipelinedRequests_doNotStall(t *testing.T) {
 		testenv.Eventually(t, fmt.Sprintf("%d requests are processed", requests), func() bool {
 			return w.Cache.Totals().Destination.Misses == int64(requests)
 		})
+	}
+}
+
+// TestWorker_cannotWatch serves clients that epoll(7) refuses, as it does at a limit: each is
+// disconnected, and one warning says so.
+func TestWorker_cannotWatch(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	worker := stillWorker(t, w)
+	gone := 0
+	for range 3 {
+		file, err := os.Open(os.DevNull) // may not be watched
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+		c := newConversation(fd)
+		c.onClose = func(bool) { gone++ }
+		worker.count.Add(1)
+		w.register()
+		worker.begin(c)
+	}
+	if gone != 3 || len(worker.clients) != 0 {
+		t.Errorf("got %d of 3 clients disconnected, %d still served", gone, len(worker.clients))
+	}
+	w.wantWarning(t, "watch connection: ")
+	if lines := w.logged(); len(lines) != 1 {
+		t.Errorf("got %q, want one line", lines)
 	}
 }
