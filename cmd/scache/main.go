@@ -44,19 +44,19 @@ it says all that is wrong with them and main.cf, and serves no client.
 func main() {
 	debug.SetGCPercent(50) // the heap is small: collecting it costs little
 	p, err := master.Start(os.Args, os.Getenv)
-	switch {
-	case p.Options.Check:
+	if p.Options.Mode == master.Checking {
 		os.Exit(check(p, err))
-	case err != nil:
-	case p.Options.Help:
-		fmt.Print(usage, p.Options.Usage())
-		return
-	case p.Options.Version:
-		fmt.Println("scache", version)
-		return
-	default:
-		defer p.Log.ExitOnPanic()
-		err = run(p, server.Alive)
+	}
+	if err == nil {
+		switch p.Options.Mode {
+		case master.ShowingHelp:
+			fmt.Print(usage, p.Options.Usage())
+		case master.ShowingVersion:
+			fmt.Println("scache", version)
+		default:
+			defer p.Log.ExitOnPanic()
+			err = run(p, server.Alive)
+		}
 	}
 	if err != nil {
 		p.Fatal(err)
@@ -126,7 +126,7 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	s, closer := newServer(p, params, start, clock, alive)
 	s.Announce = sync.OnceValue(func() bool { return announce(p.Log) })
 	var sender *handover.Sender
-	if p.Options.Listen == "" && !p.Options.StandAlone {
+	if p.Options.Mode == master.UnderMaster {
 		s.Restart = func() { p.End(master.Restart) }
 		if sender, err = newSender(p, s); err != nil {
 			return err

@@ -42,7 +42,7 @@ func newServer(
 		closer.Wait(closeLimit)
 	}
 	s.MakeRoom, s.OnPanic = p.MakeRoom, func() { endAfterPanic(p, start) }
-	if !p.Options.StandAlone {
+	if p.Options.Mode != master.StandAlone {
 		s.Connected = p.ClientCame
 	}
 	return s, closer

@@ -13,9 +13,22 @@ import (
 	"scache/internal/mailconf"
 )
 
+// A Mode is how a process runs. The options decide it.
+type Mode int
+
+const (
+	UnderMaster    Mode = iota // as a child of master(8)
+	StandAlone                 // -S: serve one client on standard input
+	Listening                  // --listen: serve without Postfix, on a socket of its own
+	Checking                   // --check: say what is wrong with the configuration
+	ShowingHelp                // --help
+	ShowingVersion             // --version
+)
+
 // Options are the generic options of a Postfix daemon, as master(8) gives them
 // from the master.cf entry of the service, and those for use without it.
 type Options struct {
+	Mode         Mode
 	Chroot       bool     // -c
 	Debugger     bool     // -D
 	MaxIdle      string   // -i
@@ -23,16 +36,12 @@ type Options struct {
 	ServiceName  string   // -n
 	Overrides    []string // -o
 	Sockets      int      // -s
-	StandAlone   bool     // -S
 	Transport    string   // -t
 	Unprivileged bool     // -u: the user is mail_owner
 	Verbose      int      // -v
 	Stderr       bool     // -V
 
-	Listen  string // --listen: a socket of our own, without Postfix
-	Check   bool   // --check: check the configuration, and serve no client
-	Help    bool
-	Version bool
+	Listen string // --listen: a socket of our own, without Postfix
 
 	usage string
 }
@@ -46,9 +55,9 @@ func parseOptions(args []string) (*Options, error) {
 	f.SetInterspersed(false)
 	f.SortFlags = false
 	f.StringVar(&o.Listen, "listen", "", "serve without Postfix, on a socket at this `path`")
-	f.BoolVar(&o.Check, "check", false, "say all that is wrong with options and main.cf, and exit")
-	f.BoolVarP(&o.Help, "help", "h", false, "show this text")
-	f.BoolVar(&o.Version, "version", false, "show the version")
+	check := f.Bool("check", false, "say all that is wrong with options and main.cf, and exit")
+	help := f.BoolP("help", "h", false, "show this text")
+	version := f.Bool("version", false, "show the version")
 	f.StringArrayVarP(&o.Overrides, "override", "o", nil, "override a main.cf parameter: `name=value`")
 	f.StringVarP(&o.MaxIdle, "max-idle", "i", "", "override max_idle, a `time`")
 	f.CountVarP(&o.Verbose, "verbose", "v", "log more; may be repeated")
@@ -59,34 +68,52 @@ func parseOptions(args []string) (*Options, error) {
 	f.StringVarP(&o.Transport, "transport", "t", "", "the transport `type` of the service")
 	f.IntVarP(&o.Sockets, "sockets", "s", 1, "the `number` of listening sockets")
 	f.BoolVarP(&o.OneProcess, "one-process", "l", false, "the process limit of the service is 1")
-	f.BoolVarP(&o.StandAlone, "stand-alone", "S", false,
-		"serve one client on standard input, and exit")
+	standAlone := f.BoolP("stand-alone", "S", false, "serve one client on standard input, and exit")
 	f.BoolVarP(&o.Debugger, "debugger", "D", false, "run debugger_command")
 	f.BoolP("foreground", "d", false, "no effect")
 	f.IntP("max-use", "m", 0, "no effect")
 	f.BoolP("no-limit", "z", false, "no effect")
 	o.usage = f.FlagUsages()
-	if err := f.Parse(args); err != nil {
+	err := f.Parse(args)
+	switch {
+	case *help:
+		o.Mode = ShowingHelp
+	case *version:
+		o.Mode = ShowingVersion
+	case o.Listen != "":
+		o.Mode = Listening
+	case *check:
+		o.Mode = Checking
+	case *standAlone:
+		o.Mode = StandAlone
+	}
+	if err != nil {
 		return o, err
 	}
 	var problems []error
 	if f.NArg() > 0 {
 		problems = append(problems, fmt.Errorf("unexpected command-line argument: %s", f.Arg(0)))
 	}
-	if o.Help || o.Version || o.Listen != "" {
-		o.Check = false
+	switch o.Mode {
+	case ShowingHelp, ShowingVersion, Listening:
 		return o, errors.Join(problems...)
 	}
-	if !o.StandAlone && !o.OneProcess {
+	return o, errors.Join(append(problems, o.checkEntry(*standAlone))...)
+}
+
+// checkEntry returns what is wrong with the entry in master.cf that the options are of.
+func (o *Options) checkEntry(standAlone bool) error {
+	var problems []error
+	if !standAlone && !o.OneProcess {
 		problems = append(problems, errors.New(
 			"this service requires a process limit of 1: "+
 				"set the maxproc column of its master.cf entry to 1"))
 	}
 	switch {
-	case !o.StandAlone && o.Transport == "":
+	case !standAlone && o.Transport == "":
 		problems = append(problems, errors.New(
 			"no transport type specified: master(8) gives it with -t; to run without Postfix, use --listen"))
-	case !o.StandAlone && o.Transport != "unix":
+	case !standAlone && o.Transport != "unix":
 		problems = append(problems, fmt.Errorf(
 			"transport %s cannot pass file descriptors: set the type column of the master.cf entry to unix",
 			o.Transport))
@@ -94,7 +121,7 @@ func parseOptions(args []string) (*Options, error) {
 	if o.Sockets < 1 {
 		problems = append(problems, fmt.Errorf("bad number of sockets: %d", o.Sockets))
 	}
-	return o, errors.Join(problems...)
+	return errors.Join(problems...)
 }
 
 // Usage describes the options, a line each.

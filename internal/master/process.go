@@ -77,30 +77,33 @@ func Start(args []string, env func(string) string) (*Process, error) {
 	p.Options.Debugger = p.Options.Debugger || env("MAIL_DEBUG") != ""
 	hostname, _ := os.Hostname()
 	p.Config = mailconf.New(hostname)
-	if p.Options.Help || p.Options.Version {
+	switch p.Options.Mode {
+	case ShowingHelp, ShowingVersion:
 		return p, err
-	}
-	if p.Options.Listen != "" || p.Options.Check {
+	case Listening, Checking:
 		p.Log = maillog.New(maillog.Stream(os.Stderr, p.name))
-		p.Log.SetVerbose(p.Options.Verbose)
-		if p.Options.Check {
-			return p, errors.Join(err, p.configure())
-		}
-		return p, errors.Join(err, p.Options.apply(p.Config))
+	default:
+		p.Log = maillog.New(p.earlySinks()...)
 	}
-	p.Log = maillog.New(p.earlySinks()...)
 	p.Log.SetVerbose(p.Options.Verbose)
-	if err != nil {
+	switch {
+	case p.Options.Mode == Listening:
+		return p, errors.Join(err, p.Options.apply(p.Config))
+	case p.Options.Mode == Checking:
+		return p, errors.Join(err, p.configure())
+	case err != nil:
 		return p, err
 	}
 	return p, p.start()
 }
 
+// start is Start for a process that serves a mail system.
 func (p *Process) start() error {
 	for fd := flowReadFD; fd < listenFD+p.Options.Sockets; fd++ {
 		syscall.CloseOnExec(fd) // for commands that this process runs
 	}
-	if _, err := unix.IoctlGetTermios(0, unix.TCGETS); err == nil && !p.Options.StandAlone {
+	_, err := unix.IoctlGetTermios(0, unix.TCGETS)
+	if onTerminal := err == nil; onTerminal && p.Options.Mode == UnderMaster {
 		return errors.New(
 			"do not run this command by hand: name it in master.cf, or use --listen (see --help)")
 	}
@@ -186,12 +189,12 @@ func (p *Process) runDebugger() error {
 // options say: the file system outside queue_directory, and the privileges of root.
 // Without Postfix it only opens the socket.
 func (p *Process) EnterJail() error {
-	if p.Options.Listen != "" {
+	if p.Options.Mode == Listening {
 		l, err := listen(p.Options.Listen)
 		p.listeners = []*os.File{l}
 		return err
 	}
-	if !p.Options.StandAlone {
+	if p.Options.Mode == UnderMaster {
 		if err := p.inherit(); err != nil {
 			return err
 		}
@@ -207,7 +210,7 @@ func (p *Process) EnterJail() error {
 	} else if uid, _, err := lookup(owner); err == nil {
 		p.owner = uid // this user may connect; this process does not become it
 	}
-	if !p.Options.StandAlone {
+	if p.Options.Mode == UnderMaster {
 		uid := -1
 		if j.owner != "" {
 			if uid, _, err := lookup(j.owner); err == nil {
@@ -217,7 +220,7 @@ func (p *Process) EnterJail() error {
 			p.recordCrashes(data, uid)
 		}
 	}
-	if err := j.enter(); err != nil || p.Options.StandAlone {
+	if err := j.enter(); err != nil || p.Options.Mode != UnderMaster {
 		return err
 	}
 	return noNewPrivileges()
@@ -281,7 +284,8 @@ func (p *Process) Socket() string {
 	if own, err := unix.Getsockname(p.Listener()); err == nil {
 		path = own.(*unix.SockaddrUnix).Name
 	}
-	if queue, err := p.Config.String("queue_directory"); err == nil && p.Options.Listen == "" {
+	queue, err := p.Config.String("queue_directory")
+	if err == nil && p.Options.Mode != Listening {
 		if relative, found := strings.CutPrefix(path, queue+"/"); found {
 			return relative
 		}
@@ -329,7 +333,6 @@ func (p *Process) Check() (err error) {
 	if err == nil {
 		_, err = p.sinks()
 	}
-	p.Options.StandAlone = true // it has no sockets
 	return errors.Join(err, p.EnterJail())
 }
 
@@ -337,11 +340,11 @@ func (p *Process) Check() (err error) {
 // the log does.
 func (p *Process) Fatal(err error) {
 	err = errors.New(strings.ReplaceAll(err.Error(), "\n", "; "))
-	if p.Log != nil && p.Options.Listen == "" {
+	if p.Log != nil && p.Options.Mode != Listening {
 		p.Log.LogFatal("%v", err)
 		p.Log.Flush(time.Second)
 	}
-	if !p.Options.Stderr || p.Options.Listen != "" {
+	if !p.Options.Stderr || p.Options.Mode == Listening {
 		fmt.Fprintf(os.Stderr, "%s: fatal: %v\n", p.name, err)
 	}
 }

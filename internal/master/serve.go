@@ -43,12 +43,12 @@ const grace = 200 * time.Millisecond
 // Reload and Restart, clients are still accepted until StopAccepting. After other reasons they
 // are not. Serve does not disconnect clients.
 func (p *Process) Serve(handle Handler) (Reason, error) {
-	if p.Options.StandAlone {
+	if p.Options.Mode == StandAlone {
 		return p.serveStandardInput(handle)
 	}
 	s := &service{Process: p, handle: handle, reasons: make(chan Reason, 4)}
 	p.service = s
-	if p.Options.Listen == "" {
+	if p.Options.Mode == UnderMaster {
 		s.since = time.Now()
 		s.idle = time.AfterFunc(p.maxIdle, func() { s.end(Idle) })
 		go func() {
@@ -57,7 +57,7 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 			s.end(Reload)
 		}()
 	}
-	if p.Options.Listen != "" {
+	if p.Options.Mode == Listening {
 		defer os.Remove(p.Options.Listen)
 	}
 	signal.Notify(p.signals, syscall.SIGTERM, syscall.SIGINT)
