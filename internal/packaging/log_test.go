@@ -94,8 +94,8 @@ func TestLogRules_realLines(t *testing.T) {
 		}
 	})
 	t.Run("mtail", func(t *testing.T) {
-		out := run(t, exec.Command("mtail", "--one_shot", "--one_shot_format=prometheus",
-			"--progs", "log/scache.mtail", "--logs", file))
+		out := run(t, exec.Command("mtail", "--log_dir", t.TempDir(),
+			"--one_shot", "--one_shot_format=prometheus", "--progs", "log/scache.mtail", "--logs", file))
 		const name = `postfix_instance="postfix",prog="scache.mtail"`
 		for _, want := range []string{
 			`scache_log_lookups_total{level="domain",` + name + `,result="hit"} [1-9]`,
