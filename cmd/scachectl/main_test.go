@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 	version, libexec = "test", "/nonexistent" // no server that is installed on this machine
 	testscript.Main(mainOnce{m}, map[string]func(){
 		"scachectl": func() { os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr)) },
+		"denier":    denier,
 	})
 }
 

@@ -4,8 +4,13 @@ package main
 
 import (
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"scache/internal/postfixtest"
 )
 
 // installLimited installs a server that passes the check of its configuration, and serves in
@@ -45,6 +50,69 @@ func TestEnable_trial(t *testing.T) {
 		t.Logf("with %d files: %s", limit, errOut)
 	}
 	t.Logf("%d limits keep a descriptor from the server", refused)
+	if got := s.masterCF(); got != before {
+		t.Errorf("master.cf: %s", got)
+	}
+}
+
+// denier runs a server that the kernel lets receive no descriptor. It is a command of its own:
+//
+//	denier LAUNCHER SERVER [ARG…]
+func denier() {
+	cmd := postfixtest.Command(os.Args[2], os.Args[3:]...)
+	cmd.Args[0] = "scache"
+	cmd.Stderr = os.Stderr
+	for fd := uintptr(3); fd <= 6; fd++ { // those that master(8) passes
+		cmd.ExtraFiles = append(cmd.ExtraFiles, os.NewFile(fd, "from master"))
+	}
+	in := postfixtest.NewInjector(os.Args[1])
+	in.Deny()
+	err := in.Start(cmd)
+	if err == nil {
+		err = cmd.Wait()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "denier:", err)
+		os.Exit(1)
+	}
+}
+
+// TestEnable_trialDenied has descriptors kept from the server, or from the tool, as mandatory
+// access control does.
+func TestEnable_trialDenied(t *testing.T) {
+	t.Parallel()
+	s := newFixture(t)
+	before := s.masterCF()
+	launcher := filepath.Join(t.TempDir(), "launcher")
+	if err := postfixtest.Build(launcher, "scache/internal/postfixtest/launcher"); err != nil {
+		t.Fatal(err)
+	}
+	wantDenial := func(errOut, who string) {
+		t.Helper()
+		want(t, errOut, who+" did not receive a descriptor, although it has only",
+			"mandatory access control", "ausearch", "nothing was changed")
+	}
+
+	in := postfixtest.NewInjector(launcher)
+	in.Deny()
+	var errOut strings.Builder
+	cmd := exec.Command(tool, "-c", s.etc, "enable")
+	cmd.Stderr = &errOut
+	if err := in.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Error("enable succeeds without a descriptor for the tool")
+	}
+	wantDenial(errOut.String(), "scachectl")
+
+	s.installScript("case \"$*\" in --check*) exec " + server + " \"$@\" ;; esac\n" +
+		"exec " + filepath.Join(filepath.Dir(tool), "denier") + " " + launcher + " " + server + " \"$@\"")
+	_, text, ok := ctl(t, "-c", s.etc, "enable")
+	if ok {
+		t.Error("enable succeeds without a descriptor for the server")
+	}
+	wantDenial(text, "the server")
 	if got := s.masterCF(); got != before {
 		t.Errorf("master.cf: %s", got)
 	}

@@ -27,6 +27,7 @@ type Injector struct {
 
 	mu     sync.Mutex
 	armed  bool
+	denies bool
 	fault  Fault
 	counts map[string]int
 	hit    *Hit
@@ -116,6 +117,14 @@ func (in *Injector) Disarm() (counts map[string]int, hit *Hit) {
 	return counts, in.hit
 }
 
+// Deny keeps all descriptors from the processes that receive one, as mandatory access control
+// does: they get the bytes, without a descriptor, and with MSG_CTRUNC.
+func (in *Injector) Deny() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.denies = true
+}
+
 // Start starts a command under the filter. It replaces the method of exec.Cmd, for
 // [Master.Launch].
 func (in *Injector) Start(cmd *exec.Cmd) error {
@@ -157,6 +166,12 @@ func (in *Injector) isArmed() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.armed
+}
+
+func (in *Injector) isDenying() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.denies
 }
 
 func receiveDescriptor(socket int) (int, error) {
@@ -261,6 +276,8 @@ func (t *tracee) serve() {
 		answer := response{id: call.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 		if errno := t.judge(&call); errno != 0 {
 			answer.flags, answer.errno = 0, -int32(errno)
+		} else if n := t.denied(&call); n > 0 {
+			answer.flags, answer.value = 0, int64(n)
 		}
 		t.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&answer))
 	}
@@ -310,12 +327,90 @@ func (t *tracee) kindOf(call *notification) string {
 
 // hasControl reports whether the struct msghdr at this address has control data.
 func (t *tracee) hasControl(address uint64) bool {
-	var header unix.Msghdr
-	local := unix.Iovec{Base: (*byte)(unsafe.Pointer(&header))}
-	local.SetLen(int(unsafe.Sizeof(header)))
-	remote := unix.RemoteIovec{Base: uintptr(address), Len: int(unsafe.Sizeof(header))}
-	_, err := unix.ProcessVMReadv(t.pid, []unix.Iovec{local}, []unix.RemoteIovec{remote}, 0)
+	header, err := read[unix.Msghdr](t, uintptr(address))
 	return err == nil && header.Controllen > 0
+}
+
+// read reads a value from the memory of the process.
+func read[T any](t *tracee, address uintptr) (value T, err error) {
+	local, remote := iovecs(&value, address)
+	_, err = unix.ProcessVMReadv(t.pid, local, remote, 0)
+	return value, err
+}
+
+// write writes a value to the memory of the process.
+func write[T any](t *tracee, address uintptr, value T) error {
+	local, remote := iovecs(&value, address)
+	_, err := unix.ProcessVMWritev(t.pid, local, remote, 0)
+	return err
+}
+
+func iovecs[T any](value *T, address uintptr) ([]unix.Iovec, []unix.RemoteIovec) {
+	size := int(unsafe.Sizeof(*value))
+	local := unix.Iovec{Base: (*byte)(unsafe.Pointer(value))}
+	local.SetLen(size)
+	return []unix.Iovec{local}, []unix.RemoteIovec{{Base: address, Len: size}}
+}
+
+// denied receives in place of the process, if it is to be kept from a descriptor that comes
+// with the next byte. It returns 1 if it did, and otherwise 0.
+func (t *tracee) denied(call *notification) int {
+	if call.number != unix.SYS_RECVMSG || !t.isDenying() || !t.isOurs(call.pid) {
+		return 0
+	}
+	header, err := read[unix.Msghdr](t, uintptr(call.args[1]))
+	if err != nil || header.Iov == nil {
+		return 0
+	}
+	buffer, err := read[unix.Iovec](t, uintptr(unsafe.Pointer(header.Iov)))
+	if err != nil || buffer.Len == 0 {
+		return 0
+	}
+	socket, err := t.duplicate(int(call.args[0]))
+	if err != nil {
+		return 0
+	}
+	defer unix.Close(socket)
+	data, oob := make([]byte, 1), make([]byte, unix.CmsgSpace(4))
+	flags := unix.MSG_PEEK | unix.MSG_DONTWAIT | unix.MSG_CMSG_CLOEXEC
+	_, n, _, _, err := unix.Recvmsg(socket, data, oob, flags)
+	if err != nil || n == 0 {
+		return 0
+	}
+	closeAll(oob[:n])
+	// Without room for a descriptor, the kernel drops it.
+	if _, _, _, _, err := unix.Recvmsg(socket, data, nil, unix.MSG_DONTWAIT); err != nil {
+		return 0
+	}
+	header.SetControllen(0)
+	header.Flags = unix.MSG_CTRUNC
+	err = errors.Join(write(t, uintptr(unsafe.Pointer(buffer.Base)), data[0]),
+		write(t, uintptr(call.args[1]), header))
+	if err != nil {
+		return 0
+	}
+	return 1
+}
+
+// duplicate returns a copy of a descriptor of the process.
+func (t *tracee) duplicate(fd int) (int, error) {
+	process, err := unix.PidfdOpen(t.pid, 0)
+	if err != nil {
+		return fdpass.None, err
+	}
+	defer unix.Close(process)
+	return unix.PidfdGetfd(process, fd, 0)
+}
+
+// closeAll closes the descriptors in control data.
+func closeAll(oob []byte) {
+	messages, _ := unix.ParseSocketControlMessage(oob)
+	for _, message := range messages {
+		fds, _ := unix.ParseUnixRights(&message)
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}
 }
 
 func (t *tracee) file(fd uint64) string {
