@@ -2,8 +2,7 @@
 
 // Survivors of "make mutants PKG=internal/cache" that are equal in behaviour:
 //
-//   - Bounds of what is kept for reuse, of tables that are made anew, and of memory that makes a
-//     call of Freed: one entry or byte more or less.
+//   - Bounds of what is kept for reuse, and of tables that are made anew: one entry more or less.
 //   - A binding without sessions in the heap of its destination: a lookup moves it.
 //   - Comparisons of sequence numbers, which are never equal; the same alarm once more.
 //   - A step of a flush that looks at one more slot, of which it then drops nothing.

@@ -189,6 +189,10 @@ func (t *transfer) send() error {
 	if err := t.Acquire(len(t.state.Sessions)); err != nil {
 		return err
 	}
+	if unsent := t.state.fit(maxSize-reservedBytes, maxEntries-reservedEntries); len(unsent) > 0 {
+		t.result.Unsent = unsent
+		t.lose(errTooLong, len(unsent), 0)
+	}
 	steps := []func() error{t.sendClaims, t.sendClients, t.sendSessions, t.connect, t.sendMessage}
 	for _, step := range steps {
 		if err := step(); err != nil {
