@@ -116,7 +116,9 @@ func TestAnnouncement_doesNotDelayReload(t *testing.T) {
 	wantAnswer(t, c)
 	wantAnswer(t, talk(t, connect(t, m.Socket), true))
 	texts := m.Texts()
-	unknown := func(text string) bool { return strings.Contains(text, "the version of Postfix is unknown") }
+	unknown := func(text string) bool {
+		return strings.Contains(text, "the version of Postfix is unknown")
+	}
 	received := func(text string) bool { return strings.HasPrefix(text, "takeover: ") }
 	if r, u := slices.IndexFunc(texts, received), slices.IndexFunc(texts, unknown); r < 0 || u < r {
 		t.Errorf("got\n%s\nwant the state before the version", strings.Join(texts, "\n"))

@@ -69,7 +69,8 @@ type Reception struct {
 
 // Receive returns the entries of a state, whose first descriptor has come with the request:
 // *Counts, *receivers.State (a part of it), *Claim, *Client, *cache.SavedBinding,
-// *cache.SavedSession, *Hits. Their descriptors belong to the caller. Descriptors of all else are closed.
+// *cache.SavedSession, *Hits. Their descriptors belong to the caller. Descriptors of all else are
+// closed.
 //
 // When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
 // is closed.

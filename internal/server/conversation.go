@@ -73,9 +73,9 @@ func (c *conversation) TimedOut() {
 // endOnPanic is deferred while a conversation is served: a panic ends only this conversation.
 func (c *conversation) endOnPanic() {
 	if reason := recover(); reason != nil {
-		c.worker.Log.Panic(reason)
+		c.server().Log.Panic(reason)
 		c.end(nil)
-		c.worker.OnPanic()
+		c.server().OnPanic()
 	}
 }
 
@@ -85,6 +85,8 @@ var (
 		"(see ipc_timeout); connection closed")
 	errCutOff = errors.New("the client has closed the connection in the middle of a request")
 )
+
+func (c *conversation) server() *Server { return c.worker.server }
 
 // turn reads once, processes the input, and writes once. While output is pending, nothing is
 // read from the client.
@@ -129,7 +131,7 @@ func (c *conversation) read() error {
 // receive reads once. While too many descriptors wait to be closed, it takes no more: a client
 // that saves a session then hears that this has failed.
 func (c *conversation) receive(in []byte) (n int, err error) {
-	if c.worker.waitingToClose() > maxWaiting {
+	if c.server().waitingToClose() > maxWaiting {
 		return c.socket.ReceiveBytes(in)
 	}
 	return c.socket.Receive(in)
@@ -282,7 +284,7 @@ func (c *conversation) next() (list attr.List, size int, tooLong bool) {
 	size = c.scan.Size(c.unread)
 	switch {
 	case size == 0 &&
-		(len(c.unread) > maxRequest || c.tooLong || c.worker.pending.Load() > maxPending):
+		(len(c.unread) > maxRequest || c.tooLong || c.server().pending.Load() > maxPending):
 		c.tooLong = c.tooLong || len(c.unread) > len(c.worker.in)
 		if c.tooLong {
 			c.unread = c.scan.Discard(c.unread)
@@ -333,7 +335,7 @@ func (c *conversation) storeUnread() {
 // account updates the server's sum of the buffers of all conversations.
 func (c *conversation) account() {
 	if now := cap(c.buffer); now != c.accounted {
-		c.worker.pending.Add(int64(now - c.accounted))
+		c.server().pending.Add(int64(now - c.accounted))
 		c.accounted = now
 	}
 }
@@ -376,7 +378,7 @@ func (c *conversation) flush() error {
 // client that has begun a request.
 func (c *conversation) wait() error {
 	if c.inRequest() && c.phase != waitsForConnection {
-		c.watch.SetTimeout(c.worker.Timeout)
+		c.watch.SetTimeout(c.server().Timeout)
 	} else {
 		c.watch.ClearTimeout()
 	}
@@ -395,7 +397,7 @@ func (c *conversation) inRequest() bool {
 // drop closes the session that the client has not received.
 func (c *conversation) drop() {
 	if c.session != fdpass.None {
-		c.worker.copies.closeFD(c.session)
+		c.server().copies.closeFD(c.session)
 		c.session = fdpass.None
 	}
 }
@@ -430,7 +432,7 @@ func (w *worker) remove(c *conversation) {
 	c.watch.Remove()
 	delete(w.clients, c)
 	w.count.Add(-1)
-	w.unregister()
+	w.server.unregister()
 }
 
 // deservesWarning reports whether to log why a conversation has ended. A client may close the
@@ -442,4 +444,4 @@ func deservesWarning(err error) bool {
 
 // warn logs an error of this client. The line has no name of the client: its socket
 // has none.
-func (c *conversation) warn(err error) { c.worker.Log.Warning("scache client: %v", err) }
+func (c *conversation) warn(err error) { c.server().Log.Warning("scache client: %v", err) }

@@ -24,7 +24,7 @@ import (
 // takeOver begins to receive a state from the previous process, and reports whether it did.
 // That process has exited, so there is no reply.
 func (c *conversation) takeOver(list attr.List) (begun bool) {
-	s := c.worker.Server
+	s := c.server()
 	fd, err := c.socket.Take()
 	begun = err == nil && s.Connected != nil && len(list) == 0 &&
 		s.receptions.begin(func() { s.receive(fd) })
@@ -102,7 +102,8 @@ func (s *Server) receive(fd int) {
 	stop, overtime := s.receptions.stop, s.receptions.overtime
 	s.receptions.mu.Unlock()
 	r := handover.Receiver{
-		Now: bootClock(), Announcement: announcement, MakeRoom: s.MakeRoom, Stop: stop, Overtime: overtime,
+		Now: bootClock(), Announcement: announcement, MakeRoom: s.MakeRoom,
+		Stop: stop, Overtime: overtime,
 	}.Receive(fd)
 	for entry := range r.Entries() {
 		switch e := entry.(type) {

@@ -92,23 +92,23 @@ func (c *conversation) tellHits(list attr.List) {
 	var table *topk.Table
 	err := list.Expect("level")
 	if err == nil {
-		table = c.worker.Hits.table(string(list[0].Value))
+		table = c.server().Hits.table(string(list[0].Value))
 	}
 	if table == nil {
 		c.refuse(control.RequestHits, err)
 		return
 	}
-	c.listing = &listing{hits: table.Entries(), byEndpoint: table == c.worker.Hits.endpoints}
+	c.listing = &listing{hits: table.Entries(), byEndpoint: table == c.server().Hits.endpoints}
 	c.reply(control.OK)
 }
 
 // listHits encodes some of the counts.
 func (w *worker) listHits(all []topk.Entry, byEndpoint bool) {
-	now := w.Hits.now()
+	now := w.server.Hits.now()
 	for _, e := range all {
 		receiver := ""
 		if byEndpoint {
-			receiver = w.receiverOf(e.Label)
+			receiver = w.server.receiverOf(e.Label)
 		}
 		control.EncodeEntry(w.encode, control.Hits{
 			Label:    e.Label,

@@ -60,7 +60,7 @@ func (c *conversation) continueListing() error {
 
 // listBindings lists some bindings and reports whether there are more.
 func (w *worker) listBindings(at *cache.BindingCursor) bool {
-	list, more := w.Cache.Bindings(at, listingStep)
+	list, more := w.server.Cache.Bindings(at, listingStep)
 	for _, b := range list {
 		control.EncodeEntry(w.encode, control.Binding{
 			Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property,
@@ -73,11 +73,11 @@ func (w *worker) listBindings(at *cache.BindingCursor) bool {
 
 // listSessions lists some sessions and reports whether there are more.
 func (w *worker) listSessions(at *cache.SessionCursor) bool {
-	list, more := w.Cache.Sessions(at, listingStep, remoteAddress)
+	list, more := w.server.Cache.Sessions(at, listingStep, remoteAddress)
 	for _, s := range list {
 		control.EncodeEntry(w.encode, control.Session{
 			Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description,
-			Receiver: w.receiverOf(s.Endpoint),
+			Receiver: w.server.receiverOf(s.Endpoint),
 			Age:      control.Seconds(s.Age), Left: control.Seconds(s.Left),
 		})
 		w.encode.End()

@@ -32,7 +32,7 @@ func (c *conversation) tellStatus(list attr.List) {
 	}
 	out := c.worker.encode
 	out.Int("status", int32(control.OK))
-	control.Encode(out, c.worker.status())
+	control.Encode(out, c.server().status())
 	out.End()
 }
 
@@ -97,11 +97,11 @@ func (c *conversation) flushCache(list attr.List) {
 	}
 	var sessions, bindings int
 	if len(labels) == 0 {
-		sessions, bindings = c.worker.Cache.Clear()
+		sessions, bindings = c.server().Cache.Clear()
 	} else {
-		sessions, bindings = c.worker.Cache.Flush(labels)
+		sessions, bindings = c.server().Cache.Flush(labels)
 	}
-	c.worker.Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
+	c.server().Log.Info("flush: sessions=%d bindings=%d", sessions, bindings)
 	out := c.worker.encode
 	out.Int("status", int32(control.OK))
 	control.Encode(out, control.Flushed{Sessions: int64(sessions), Bindings: int64(bindings)})
@@ -111,13 +111,13 @@ func (c *conversation) flushCache(list attr.List) {
 // restart answers the request restart: this process hands everything over to a new one,
 // including this client.
 func (c *conversation) restart(list attr.List) {
-	if err := list.Expect(); err != nil || c.worker.Restart == nil {
+	if err := list.Expect(); err != nil || c.server().Restart == nil {
 		c.refuse(control.RequestRestart, err)
 		return
 	}
-	c.worker.Log.Info("restart: asked for by an operator")
+	c.server().Log.Info("restart: asked for by an operator")
 	c.reply(control.OK)
-	c.worker.Restart()
+	c.server().Restart()
 }
 
 // refuse answers a request of an operator that is malformed or cannot be served.

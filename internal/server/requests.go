@@ -31,8 +31,8 @@ func (c *conversation) answer(list attr.List) error {
 		return nil
 	}
 	request, list := list[0].Value, list[1:]
-	if c.worker.Log.Verbose() {
-		c.worker.Log.Debug("request %s", request)
+	if c.server().Log.Verbose() {
+		c.server().Log.Debug("request %s", request)
 	}
 	switch string(request) {
 	case control.RequestSaveEndpoint:
@@ -59,7 +59,7 @@ func (c *conversation) answer(list attr.List) error {
 			answer(c, list)
 			return nil
 		}
-		c.worker.Log.Warning("unrecognized request: \"%.100s\", ignored", request)
+		c.server().Log.Warning("unrecognized request: \"%.100s\", ignored", request)
 		c.reply(control.Bad)
 	}
 	return nil
@@ -83,18 +83,18 @@ func (c *conversation) save(list attr.List) {
 	c.worker.answered++
 	fd, err := c.socket.Take()
 	if err != nil {
-		c.worker.Log.Warning("scache_save_endp_service: unable to receive file descriptor: %v", err)
+		c.server().Log.Warning("scache_save_endp_service: unable to receive file descriptor: %v", err)
 		c.reply(control.NotFound)
 		return
 	}
 	ttl, err := expectSave(list, "ttl", "label", "property")
 	if err != nil { // in a request that the previous process has received
-		c.worker.copies.closeFD(fd)
+		c.server().copies.closeFD(fd)
 		c.reply(control.Bad)
 		return
 	}
 	c.saveSession(ttl, list[1].Value, list[2].Value, fd)
-	c.worker.Hits.endpoints.Count(list[1].Value, topk.Save)
+	c.server().Hits.endpoints.Count(list[1].Value, topk.Save)
 	c.reply(control.OK)
 }
 
@@ -105,9 +105,9 @@ func (c *conversation) saveDestination(list attr.List) {
 		c.reply(control.Bad)
 		return
 	}
-	c.worker.Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
+	c.server().Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
 	c.savedBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
-	c.worker.Hits.destinations.Count(list[1].Value, topk.Save)
+	c.server().Hits.destinations.Count(list[1].Value, topk.Save)
 	c.reply(control.OK)
 }
 
@@ -151,7 +151,7 @@ type question struct {
 // find looks into the cache and answers, unless the client has to wait.
 func (c *conversation) find(q question) {
 	s, found, waits := cache.Session{}, false, false
-	if c.worker.limiter == nil {
+	if c.server().limiter == nil {
 		s, found = c.worker.lookUp(q)
 	} else {
 		s, found, waits = c.findLimited(q)
@@ -165,13 +165,13 @@ func (c *conversation) find(q question) {
 
 func (w *worker) lookUp(q question) (s cache.Session, found bool) {
 	if q.byDestination {
-		return w.Cache.FindDestination(q.label)
+		return w.server.Cache.FindDestination(q.label)
 	}
-	return w.Cache.FindEndpoint(q.label)
+	return w.server.Cache.FindEndpoint(q.label)
 }
 
 func (c *conversation) answerFind(q question, s cache.Session, found bool) {
-	hits := c.worker.Hits
+	hits := c.server().Hits
 	table := hits.endpoints
 	if q.byDestination {
 		table = hits.destinations
@@ -225,7 +225,7 @@ func (c *conversation) refuseDescriptor() {
 		return
 	}
 	if err == nil {
-		c.worker.copies.closeFD(fd)
+		c.server().copies.closeFD(fd)
 	}
 	c.warn(errors.New("unexpected file descriptor, closed"))
 }
@@ -234,5 +234,5 @@ func (c *conversation) refuseDescriptor() {
 // logs for any such request.
 func (c *conversation) warnParameter(service string, err error) {
 	c.warn(err)
-	c.worker.Log.Warning("%s: bad or missing request parameter", service)
+	c.server().Log.Warning("%s: bad or missing request parameter", service)
 }

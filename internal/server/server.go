@@ -107,7 +107,7 @@ type Server struct {
 
 // A worker serves its share of the clients, in an event loop.
 type worker struct {
-	*Server
+	server  *Server
 	loop    *eventloop.Loop
 	ended   chan struct{} // closed when the loop has
 	clients map[*conversation]struct{}
@@ -157,7 +157,7 @@ func newLoop(clock func() time.Duration) (loop *eventloop.Loop, err error) {
 
 func newWorker(s *Server, loop *eventloop.Loop) *worker {
 	w := &worker{
-		Server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{},
+		server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{},
 	}
 	w.encode = attr.NewEncoder(w)
 	w.encode.SetMaxSize(3 * maxRequest) // two properties of any length that a request can have
@@ -165,7 +165,7 @@ func newWorker(s *Server, loop *eventloop.Loop) *worker {
 }
 
 func (w *worker) run() {
-	defer w.Log.ExitOnPanic()
+	defer w.server.Log.ExitOnPanic()
 	defer close(w.ended)
 	if err := w.loop.Run(); err != nil {
 		panic(err) // epoll_wait(2) fails: no client of this loop can be served any more
@@ -246,7 +246,7 @@ func (w *worker) begin(c *conversation) {
 	w.clients[c] = struct{}{}
 	c.beginClient()
 	if err := w.loop.Add(&c.watch, c.socket.FD(), c); err != nil {
-		w.warnUnwatched(err)
+		w.server.warnUnwatched(err)
 		c.end(nil)
 		return
 	}

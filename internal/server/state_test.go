@@ -52,7 +52,7 @@ func stillWorker(t testing.TB, w *world) *worker {
 func (w *worker) meetStill(t testing.TB) (c *conversation, p *peer) {
 	t.Helper()
 	p, fd := newPeer(t)
-	c = w.greet(fd)
+	c = w.server.greet(fd)
 	w.beginStill(c, p)
 	return c, p
 }
@@ -61,7 +61,7 @@ func (w *worker) meetStill(t testing.TB) (c *conversation, p *peer) {
 func (w *worker) beginStill(c *conversation, p *peer) {
 	c.onClose = func(bool) { close(p.gone) }
 	w.count.Add(1)
-	w.register()
+	w.server.register()
 	w.begin(c)
 }
 

@@ -25,7 +25,7 @@ const waitsForConnection handover.Phase = "waits_for_connection"
 
 // beginClient prepares a conversation for the limiter.
 func (c *conversation) beginClient() {
-	if c.worker.limiter == nil {
+	if c.server().limiter == nil {
 		return
 	}
 	c.client = &receivers.Client{Owner: c}
@@ -36,14 +36,14 @@ func (c *conversation) beginClient() {
 
 // endClient tells the limiter that the client is gone.
 func (c *conversation) endClient() {
-	if l := c.worker.limiter; l != nil && c.client != nil {
+	if l := c.server().limiter; l != nil && c.client != nil {
 		l.carryOut(l.Gone(c.client, l.clock()))
 	}
 }
 
 // findLimited looks into the cache, and asks the limiter about it.
 func (c *conversation) findLimited(q question) (s cache.Session, found, waits bool) {
-	l := c.worker.limiter
+	l := c.server().limiter
 	if q.byDestination {
 		l.carryOut(l.Begin(c.client, l.clock()))
 	}
@@ -70,7 +70,7 @@ func (c *conversation) findLimited(q question) (s cache.Session, found, waits bo
 func (c *conversation) follow(
 	verdict receivers.Verdict, q question,
 ) (s cache.Session, found, waits bool) {
-	l := c.worker.limiter
+	l := c.server().limiter
 	for verdict == receivers.Take {
 		if q.byDestination {
 			s, found = l.cache.FindBound(q.label, c.client.Given())
@@ -152,7 +152,7 @@ func (c *conversation) checkWait() error {
 
 // resumeWait goes on where the limiter of another process has stopped.
 func (c *conversation) resumeWait() error {
-	l, saved := c.worker.limiter, c.waited
+	l, saved := c.server().limiter, c.waited
 	c.waited = nil
 	if l == nil || saved == nil {
 		return nil
@@ -179,7 +179,7 @@ func (c *conversation) resumeWait() error {
 
 // savedWait returns what the next process needs of the limiter, or nil.
 func (c *conversation) savedWait() *handover.Wait {
-	l := c.worker.limiter
+	l := c.server().limiter
 	if l == nil {
 		return nil
 	}
@@ -192,7 +192,7 @@ func (c *conversation) savedWait() *handover.Wait {
 
 // savedBinding tells the limiter that a client has saved a binding.
 func (c *conversation) savedBinding(ttl time.Duration, label, property, endpoint []byte) {
-	if l := c.worker.limiter; l != nil {
+	if l := c.server().limiter; l != nil {
 		if limit := l.cache.TTLLimit(); limit > 0 {
 			ttl = min(ttl, limit)
 		}
@@ -202,21 +202,21 @@ func (c *conversation) savedBinding(ttl time.Duration, label, property, endpoint
 
 // saveSession puts a session into the cache, unless its receiver has had enough of it.
 func (c *conversation) saveSession(ttl time.Duration, label, property []byte, fd int) {
-	l := c.worker.limiter
+	l := c.server().limiter
 	if l == nil {
-		c.worker.Cache.SaveSession(ttl, label, property, fd)
+		c.server().Cache.SaveSession(ttl, label, property, fd)
 		return
 	}
 	keep, limit, d := l.Save(c.client, l.clock(), label, property)
 	l.carryOut(d)
 	if !keep {
-		c.worker.Discard([]cache.Ended{{FD: fd, Why: cache.Evicted, Endpoint: string(label)}})
+		c.server().Discard([]cache.Ended{{FD: fd, Why: cache.Evicted, Endpoint: string(label)}})
 		return
 	}
 	if limit > 0 {
 		ttl = min(ttl, limit)
 	}
-	c.worker.Cache.SaveSession(ttl, label, property, fd)
+	c.server().Cache.SaveSession(ttl, label, property, fd)
 	l.carryOut(l.Saved(c.client, l.clock(), string(label)))
 }
 
@@ -275,7 +275,7 @@ func (c *conversation) tellReceivers(list attr.List) {
 		return
 	}
 	c.reply(control.OK)
-	if l := c.worker.limiter; l != nil {
+	if l := c.server().limiter; l != nil {
 		for _, r := range l.Stats(l.clock()) {
 			control.EncodeEntry(c.worker.encode, control.Receiver{
 				Name: r.Name, Limits: r.Limits.String(), Estimate: r.Estimate,
