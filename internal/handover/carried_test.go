@@ -150,6 +150,9 @@ func TestReceive_receivers(t *testing.T) {
 		Begun: []receivers.KnownBegun{
 			{Receiver: "one", Age: time.Second}, {Receiver: "any", Address: address, Age: time.Minute},
 		},
+		Holds: []receivers.KnownHold{
+			{Receiver: "one", PID: 7}, {Receiver: "any", Address: address, PID: 8},
+		},
 		Totals: []receivers.Total{{Receiver: "one", Counts: receivers.Counts{
 			New: 1, Given: 2, Overflows: 3, Refused: 4, Closed: 5}, Waited: waited}},
 	}

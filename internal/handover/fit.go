@@ -26,9 +26,10 @@ func (s *State) fit(bytes, entries int) (unsent []cache.SavedSession) {
 		bytes -= maxEntryCost + len(d.Label) + len(d.Endpoint)
 	}
 	others := len(s.Clients) + len(s.Claims) + len(s.Hits) + len(s.Receivers.Names) +
-		len(s.Receivers.Destinations) + len(s.Receivers.Begun) + len(s.Receivers.Totals)
+		len(s.Receivers.Destinations) + len(s.Receivers.Begun) + len(s.Receivers.Holds) +
+		len(s.Receivers.Totals)
 	bytes -= maxEntryCost * (len(s.Claims) + len(s.Receivers.Names) + len(s.Receivers.Begun) +
-		len(s.Receivers.Totals))
+		len(s.Receivers.Holds) + len(s.Receivers.Totals))
 	r := room{bytes, entries - others}
 	n := 0
 	for n < len(s.Sessions) && r.take(len(s.Sessions[n].Label)+len(s.Sessions[n].Property)) {

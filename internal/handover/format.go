@@ -37,6 +37,7 @@ const (
 	kindReceiverName        = "receiver_name"
 	kindReceiverDestination = "receiver_destination"
 	kindReceiverBegun       = "receiver_begun"
+	kindReceiverHold        = "receiver_hold"
 	kindReceiverTotal       = "receiver_total"
 	kindReceiverClaim       = "receiver_claim"
 )
@@ -76,10 +77,10 @@ func writeState(w io.Writer, s *State, queued []Client, now time.Duration) error
 	if err := e.receivers(&s.Receivers); err != nil {
 		return err
 	}
-	if err := writeEach(s.Claims, e.receiverClaim); err != nil {
+	if err := writeEach(s.Clients, e.client); err != nil {
 		return err
 	}
-	if err := writeEach(s.Clients, e.client); err != nil {
+	if err := writeEach(s.Claims, e.receiverClaim); err != nil {
 		return err
 	}
 	if err := writeEach(s.Bindings, e.binding); err != nil {

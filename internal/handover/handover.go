@@ -42,8 +42,8 @@ const Request = "take_over"
 type State struct {
 	Counts    Counts
 	Receivers receivers.State
-	Claims    []Claim
 	Clients   []Client
+	Claims    []Claim
 	Bindings  []cache.SavedBinding
 	Sessions  []cache.SavedSession
 	Hits      []Hits

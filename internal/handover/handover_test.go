@@ -154,9 +154,6 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 	s.Counts.Took.Counts[3], s.Counts.Took.Sum = 5, time.Second
 	s.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n",
 		Counts: topk.Counts{1, 2, 3, 4, 5, 6, 7}, Error: 7}, Age: 30 * time.Minute}}
-	for i := range 2 {
-		s.Claims = append(s.Claims, Claim{fmt.Sprint("receiver", i), next()})
-	}
 	for i := range clients {
 		c := Client{FD: next(), Phase: BetweenRequests, Session: fdpass.None, AckDue: i%2 == 1,
 			Unread: fmt.Appendf(nil, "req\x00%d", i)}
@@ -164,6 +161,9 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 			c.Phase, c.Session, c.Unwritten, c.Timeout = DummyDue, next(), []byte("reply\x00"), time.Second
 		}
 		s.Clients = append(s.Clients, c)
+	}
+	for i := range 2 {
+		s.Claims = append(s.Claims, Claim{fmt.Sprint("receiver", i), next()})
 	}
 	s.Bindings = []cache.SavedBinding{{Age: time.Second, TTL: time.Minute, Label: "d\n", Property: "p",
 		Endpoint: "e\n"}}
@@ -176,13 +176,13 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 
 // inodes returns those of all descriptors of a state, in order.
 func (s *State) inodes(t testing.TB) (all []uint64) {
-	for _, c := range s.Claims {
-		all = append(all, testenv.Inode(t, c.FD))
-	}
 	for _, c := range s.Clients {
 		for _, fd := range c.descriptors() {
 			all = append(all, testenv.Inode(t, fd))
 		}
+	}
+	for _, c := range s.Claims {
+		all = append(all, testenv.Inode(t, c.FD))
 	}
 	for _, session := range s.Sessions {
 		all = append(all, testenv.Inode(t, session.FD))
@@ -232,6 +232,7 @@ func (r Receiver) receive(fd int) (*State, Received, error) {
 			all.Names = append(all.Names, e.Names...)
 			all.Destinations = append(all.Destinations, e.Destinations...)
 			all.Begun = append(all.Begun, e.Begun...)
+			all.Holds = append(all.Holds, e.Holds...)
 			all.Totals = append(all.Totals, e.Totals...)
 		}
 	}

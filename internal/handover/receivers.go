@@ -10,7 +10,8 @@ import (
 )
 
 // receivers writes what is known of receivers: an entry for each name of an address, each
-// destination, each connection that has begun lately, and the counts of each receiver.
+// destination, each connection that has begun lately, each process with a connection that the
+// kernel does not show, and the counts of each receiver.
 func (e entryWriter) receivers(s *receivers.State) error {
 	if err := writeEach(s.Names, e.receiverName); err != nil {
 		return err
@@ -19,6 +20,9 @@ func (e entryWriter) receivers(s *receivers.State) error {
 		return err
 	}
 	if err := writeEach(s.Begun, e.receiverBegun); err != nil {
+		return err
+	}
+	if err := writeEach(s.Holds, e.receiverHold); err != nil {
 		return err
 	}
 	return writeEach(s.Totals, e.receiverTotal)
@@ -48,6 +52,16 @@ func (e entryWriter) receiverBegun(b *receivers.KnownBegun) error {
 		e.String("address", b.Address.String())
 	}
 	e.time("since", e.now-b.Age)
+	return e.End()
+}
+
+func (e entryWriter) receiverHold(h *receivers.KnownHold) error {
+	e.begin(kindReceiverHold, 0)
+	e.String("receiver", h.Receiver)
+	if h.Address.IsValid() {
+		e.String("address", h.Address.String())
+	}
+	e.Int("pid", int32(h.PID))
 	return e.End()
 }
 
@@ -85,6 +99,10 @@ func readReceivers(kind string, f fields) (*receivers.State, error) {
 	case kindReceiverBegun:
 		s.Begun = []receivers.KnownBegun{{
 			Receiver: f.string("receiver"), Address: f.address("address"), Age: f.since("since"),
+		}}
+	case kindReceiverHold:
+		s.Holds = []receivers.KnownHold{{
+			Receiver: f.string("receiver"), Address: f.address("address"), PID: int(f.int("pid", 0)),
 		}}
 	case kindReceiverTotal:
 		s.Totals = []receivers.Total{{

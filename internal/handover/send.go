@@ -92,7 +92,7 @@ func (s *Sender) acquire(sessions int) error {
 		}
 		s.first = p
 	}
-	// For claims, for clients, for those in the accept queue, and to make room for the latter.
+	// For clients, for claims, for those in the accept queue, and to make room for the latter.
 	const others = 4
 	for len(s.spare) < others+1+sessions/(batchesPerPipe*fdpass.BatchSize) {
 		p, err := newPipe()
@@ -193,7 +193,7 @@ func (t *transfer) send() error {
 		t.result.Unsent = unsent
 		t.lose(errTooLong, len(unsent), 0)
 	}
-	steps := []func() error{t.sendClaims, t.sendClients, t.sendSessions, t.connect, t.sendMessage}
+	steps := []func() error{t.sendClients, t.sendClaims, t.sendSessions, t.connect, t.sendMessage}
 	for _, step := range steps {
 		if err := step(); err != nil {
 			return err

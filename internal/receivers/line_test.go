@@ -762,6 +762,27 @@ func TestExport_promiseOfAClientThatIsGone(t *testing.T) {
 	other.wantVerdict("in the next process", other.ask(other.client(), label("192.0.2.1")), Wait)
 }
 
+// TestExport_holds has a process with a connection that the kernel does not show.
+func TestExport_holds(t *testing.T) {
+	t.Parallel()
+	const rules = "{ slow, /private/lmtp, connections=1 }"
+	const local = "lmtp\n/private/lmtp\n"
+	b := newBench(t, rules)
+	c := b.client()
+	b.ask(c, local)
+	b.wantAnswers("first", b.count(), Answer{Client: c})
+	other := newBench(t, rules)
+	d := other.set.Restore(other.now, b.set.Export(b.now))
+	if !slices.Equal(d.Watch, []int{c.PID}) {
+		t.Errorf("got processes %v to be watched, want %d", d.Watch, c.PID)
+	}
+	second := other.client()
+	other.ask(second, local)
+	other.wantAnswers("in use", other.count())
+	other.wantAnswers("the process ends", other.set.ProcessEnded(other.now, c.PID),
+		Answer{Client: second})
+}
+
 // TestHold has the state of another process come: until all of it is there, no client is told
 // to connect.
 func TestHold(t *testing.T) {

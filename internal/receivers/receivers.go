@@ -942,14 +942,19 @@ func (s *Set) hold(c *Client, r *receiver, hidden bool, d *Decisions) {
 		s.serial++
 		c.serial = s.serial
 	}
-	s.release(c.holder())
-	s.holds[c.holder()] = r
-	s.held.Add(1)
-	r.holds++
+	s.addHold(c.holder(), r)
 	c.active = true
 	if c.PID != 0 {
 		d.Watch = append(d.Watch, c.PID)
 	}
+}
+
+// addHold notes that a process has such a connection, and no other one.
+func (s *Set) addHold(holder int, r *receiver) {
+	s.release(holder)
+	s.holds[holder] = r
+	s.held.Add(1)
+	r.holds++
 }
 
 // release notes that a process has no such connection any more.

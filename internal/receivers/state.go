@@ -16,6 +16,7 @@ type State struct {
 	Names        []KnownName
 	Destinations []KnownDestination
 	Begun        []KnownBegun
+	Holds        []KnownHold
 	Totals       []Total
 }
 
@@ -38,6 +39,13 @@ type KnownBegun struct {
 	Receiver string
 	Address  netip.Addr // for the receivers of Any
 	Age      time.Duration
+}
+
+// A KnownHold is a process that has a connection that the kernel does not show.
+type KnownHold struct {
+	Receiver string
+	Address  netip.Addr // for the receivers of Any
+	PID      int
 }
 
 // A Total is what a receiver has counted.
@@ -81,6 +89,11 @@ func (s *Set) Export(now time.Duration) (state State) {
 			state.Begun = append(state.Begun, KnownBegun{s.name(r), r.address, now - at})
 		}
 	}
+	for pid, r := range s.holds {
+		if pid > 0 { // or the process is unknown, and does not continue as the same
+			state.Holds = append(state.Holds, KnownHold{s.name(r), r.address, pid})
+		}
+	}
 	for i := range s.rules {
 		rule := &s.rules[i]
 		state.Totals = append(state.Totals,
@@ -119,9 +132,9 @@ func (s *Set) Release(now time.Duration) (d Decisions) {
 
 // Restore takes over what another Set has exported, as far as the rules still have it. It
 // comes before clients and sessions.
-func (s *Set) Restore(now time.Duration, state State) {
+func (s *Set) Restore(now time.Duration, state State) (d Decisions) {
 	if s == nil {
-		return
+		return d
 	}
 	for _, n := range state.Names {
 		if rule := s.matcher.host(n.Name); rule != none {
@@ -147,12 +160,19 @@ func (s *Set) Restore(now time.Duration, state State) {
 			slices.Sort(r.begun)
 		}
 	}
+	for _, h := range state.Holds {
+		if i := s.rule(h.Receiver); i >= 0 && h.PID > 0 {
+			s.addHold(h.PID, s.receiver(s.key(i, h.Address)))
+			d.Watch = append(d.Watch, h.PID)
+		}
+	}
 	for _, t := range state.Totals {
 		if i := s.rule(t.Receiver); i >= 0 {
 			s.rules[i].counts.add(t.Counts)
 			s.rules[i].waited.Add(t.Waited)
 		}
 	}
+	return d
 }
 
 func (c *Counts) add(other Counts) {

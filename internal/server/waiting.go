@@ -255,7 +255,7 @@ func (s *Server) restoreClaim(c *handover.Claim) {
 // restoreReceivers takes over what the limiter of another process knew.
 func (s *Server) restoreReceivers(state *receivers.State) {
 	if l := s.limiter; l != nil {
-		l.Restore(l.clock(), *state)
+		l.carryOut(l.Restore(l.clock(), *state))
 	}
 }
 
