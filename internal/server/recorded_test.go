@@ -119,8 +119,9 @@ func (r *replay) play(lines []postfixtest.Line) {
 		if pipe.w != fdpass.None {
 			unix.Close(pipe.w)
 		}
-		if n, err := unix.Read(pipe.r, make([]byte, 1)); n != 0 || err != nil {
-			r.fatalf("descriptor %s is still open", name)
+		// The server may close its copy a moment after the client is gone.
+		if testenv.WantClosed(r.t, pipe.r); r.t.Failed() {
+			r.fatalf("this was descriptor %s", name)
 		}
 		unix.Close(pipe.r)
 	}
