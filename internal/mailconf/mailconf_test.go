@@ -133,7 +133,7 @@ func TestErrors_nameTheLine(t *testing.T) {
 }
 
 func FuzzParse(f *testing.F) {
-	for _, e := range expressions {
+	for e := range expressions {
 		f.Add("mydestination = " + e + "\n")
 	}
 	f.Add("a = b\n  c\n# d\n\n e\n")

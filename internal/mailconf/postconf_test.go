@@ -72,65 +72,107 @@ func sameWords(a, b string) bool {
 	return slices.Equal(strings.Fields(a), strings.Fields(b))
 }
 
-// expressions are forms worth trying, good and bad.
-var expressions = strings.Split(strings.TrimSpace(`
-$mail_name
-a${mail_name}b$(mail_name)c
-${ mail_name }
-${mail_name?yes}${relay_domains?yes}
-${mail_name?{ yes }}
-${mail_name ? yes }
-${mail_name? {yes} }
-${relay_domains:no}${relay_domains:{no}}
-${myorigin?set}${mydestination?set}${mydestination:empty}
-${mail_name?{a}:{b}}${relay_domains?{a} : b }
-${mail_name?a:b}
-${mail_name?a{b}c}
-${mail_name?a}b}
-$(mail_name?(a}b))
-$(mail_name?{a}:{b})
-$$mail_name$$$mail_name
-$undefined${undefined?a}${undefined:b}
-$mail_name.$mail_name-x
-${mail_name?$$}
-${mail_name?{$mail_name${relay_domains:{z}}}}
-${?a}${:b}${ }
-${mail_name?}${mail_name:}${mail_name??b}${mail_name?:b}${relay_domains::b}
-${{a} == {a}}${{a}=={b}}
-${{a}!={b}?{y}:{n}}${{a} == {b} ? y : n}
-${{a} == {b} : n}
-${{10}<{9}?{y}:{n}}${{10x}<{9}?{y}:{n}}${{-1}<{1}?{y}:{n}}
-${{0010} == {10}}${{ a } == {a}}${{1 } == { 1}}
-${{} == {}}${{} < {1}}${{3} <= {3}}${{b} >= {a}}${{b} > {a}}
-${{3.6} <=level {3.10}}${{3.6} >level {3.10}}${{5} ==level {5.0.0}}${{ 3.6} !=level {3.10}}
-${{$mail_name} == {$myorigin} ? {$mail_name}}
-${mail_name?{a}:{$}}
-${ {a} != {b} }
-$({a} != {b})
-$
-a$.b
-$-mail_name
-${}
-${mail_name
-$(mail_name}
-${mail_name?{a}
-${mail_name?{a}b}
-${mail_name?{a}:{b}c}
-${mail_name:{a}?{b}}
-${mail_name x}
-${mail-name}
-${$mail_name}
-${{a}}
-${{a} ~ {b}}
-${{a} == b}
-${{a} <= level {b}}
-${{a}=={b}x}
-${{$}=={a}}
-${{x} <level {3}}
-${{3.6.1.2} <level {3}}
-${{99999999999999999999} > {1}}
-$mydestination
-`), "\n")
+// expressions are forms worth trying, good and bad, and what Postfix 3.7 makes of them in
+// brackets; an empty text is an error. They are written with mail_name = F, and with
+// relay_domains empty.
+var expressions = recorded(`
+$mail_name => [F]
+a${mail_name}b$(mail_name)c => [aFbFc]
+${ mail_name } => [F]
+${mail_name?yes}${relay_domains?yes} => [yes]
+${mail_name?{ yes }} => [ yes ]
+${mail_name ? yes } => [ yes ]
+${mail_name? {yes} } => [yes]
+${relay_domains:no}${relay_domains:{no}} => [nono]
+${myorigin?set}${mydestination?set}${mydestination:empty} => [setset]
+${mail_name?{a}:{b}}${relay_domains?{a} : b } => [a b ]
+${mail_name?a:b} => [a:b]
+${mail_name?a{b}c} => [a{b}c]
+${mail_name?a}b} => [ab}]
+$(mail_name?(a}b)) => [(a}b)]
+$(mail_name?{a}:{b}) => [a]
+$$mail_name$$$mail_name => [$mail_name$F]
+$undefined${undefined?a}${undefined:b} => [b]
+$mail_name.$mail_name-x => [F.F-x]
+${mail_name?$$} => [$]
+${mail_name?{$mail_name${relay_domains:{z}}}} => [Fz]
+${?a}${:b}${ } => [b]
+${mail_name?}${mail_name:}${mail_name??b}${mail_name?:b}${relay_domains::b} => [?b:b:b]
+${{a} == {a}}${{a}=={b}} => [true]
+${{a}!={b}?{y}:{n}}${{a} == {b} ? y : n} => [y]
+${{a} == {b} : n} => [ n]
+${{10}<{9}?{y}:{n}}${{10x}<{9}?{y}:{n}}${{-1}<{1}?{y}:{n}} => [nyy]
+${{0010} == {10}}${{ a } == {a}}${{1 } == { 1}} => [true]
+${{} == {}}${{} < {1}}${{3} <= {3}}${{b} >= {a}}${{b} > {a}} => [truetruetruetruetrue]
+${{3.6} <=level {3.10}}${{3.6} >level {3.10}} => [true]
+${{5} ==level {5.0.0}}${{ 3.6} !=level {3.10}} => [truetrue]
+${{$mail_name} == {$myorigin} ? {$mail_name}} => []
+${mail_name?{a}:{$}} => [a]
+${ {a} != {b} } => [true]
+$({a} != {b}) => [true]
+$ => error
+a$.b => error
+$-mail_name => error
+${} => error
+${mail_name => error
+$(mail_name} => error
+${mail_name?{a} => error
+${mail_name?{a}b} => error
+${mail_name?{a}:{b}c} => error
+${mail_name:{a}?{b}} => error
+${mail_name x} => error
+${mail-name} => error
+${$mail_name} => error
+${{a}} => error
+${{a} ~ {b}} => error
+${{a} == b} => error
+${{a} <= level {b}} => error
+${{a}=={b}x} => error
+${{$}=={a}} => error
+${{x} <level {3}} => error
+${{3.6.1.2} <level {3}} => error
+${{99999999999999999999} > {1}} => error
+$mydestination => error
+${{1}=={2}?{y}:{n}}${{2}=={2}?{y}:{n}}${{3}=={2}?{y}:{n}} => [nyn]
+${{3.5.25}==level{3.6}?{y}:{n}} => [n]
+${{3.6}==level{3.6}?{y}:{n}} => [y]
+${{3.6.1}==level{3.6}?{y}:{n}} => [n]
+${{1}!={2}?{y}:{n}}${{2}!={2}?{y}:{n}}${{3}!={2}?{y}:{n}} => [yny]
+${{3.5.25}!=level{3.6}?{y}:{n}} => [y]
+${{3.6}!=level{3.6}?{y}:{n}} => [n]
+${{3.6.1}!=level{3.6}?{y}:{n}} => [y]
+${{1}<{2}?{y}:{n}}${{2}<{2}?{y}:{n}}${{3}<{2}?{y}:{n}} => [ynn]
+${{3.5.25}<level{3.6}?{y}:{n}} => [y]
+${{3.6}<level{3.6}?{y}:{n}} => [n]
+${{3.6.1}<level{3.6}?{y}:{n}} => [n]
+${{1}<={2}?{y}:{n}}${{2}<={2}?{y}:{n}}${{3}<={2}?{y}:{n}} => [yyn]
+${{3.5.25}<=level{3.6}?{y}:{n}} => [y]
+${{3.6}<=level{3.6}?{y}:{n}} => [y]
+${{3.6.1}<=level{3.6}?{y}:{n}} => [n]
+${{1}>{2}?{y}:{n}}${{2}>{2}?{y}:{n}}${{3}>{2}?{y}:{n}} => [nny]
+${{3.5.25}>level{3.6}?{y}:{n}} => [n]
+${{3.6}>level{3.6}?{y}:{n}} => [n]
+${{3.6.1}>level{3.6}?{y}:{n}} => [y]
+${{1}>={2}?{y}:{n}}${{2}>={2}?{y}:{n}}${{3}>={2}?{y}:{n}} => [nyy]
+${{3.5.25}>=level{3.6}?{y}:{n}} => [n]
+${{3.6}>=level{3.6}?{y}:{n}} => [y]
+${{3.6.1}>=level{3.6}?{y}:{n}} => [y]
+${{99999999999999999999} >level {1}} => error
+${{1} <level {2.x}} => error
+${{b}<{a}?{y}:{n}}${{10}<{9x}?{y}:{n}} => [ny]
+`)
+
+func recorded(text string) map[string]string {
+	all := map[string]string{}
+	for line := range strings.Lines(strings.TrimSpace(text)) {
+		e, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " => ")
+		if value == "error" {
+			value = ""
+		}
+		all[e] = value
+	}
+	return all
+}
 
 // since reports whether the Postfix that is installed is of this version or a later
 // one.
@@ -151,14 +193,46 @@ func TestExpand_asPostconf(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	levels := since(t, "3.6")
-	for i, e := range expressions {
-		if strings.Contains(e, "level ") && !levels {
+	for i, e := range slices.Sorted(maps.Keys(expressions)) {
+		if strings.Contains(e, "level") && !levels {
 			continue // this Postfix does not know that
 		}
 		t.Run(fmt.Sprint(i), func(t *testing.T) {
 			t.Parallel() // postconf waits a second before it dies
-			compare(t, t.TempDir(), "mail_name = F\nmyorigin = $relay_domains\nmydestination = ["+e+"]\n")
+			compare(t, t.TempDir(), withExpression(e))
 		})
+	}
+}
+
+// withExpression returns a main.cf with one of expressions.
+func withExpression(e string) string {
+	return "mail_name = F\nmyorigin = $relay_domains\nmydestination = [" + e + "]\n"
+}
+
+// TestExpand_asRecorded needs no Postfix.
+func TestExpand_asRecorded(t *testing.T) {
+	t.Parallel()
+	for e, want := range expressions {
+		c := parsed(t, "relay_domains =\n"+withExpression(e))
+		got, err := c.String("mydestination")
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s is %q, %v, want %q", e, got, err, want)
+		}
+	}
+}
+
+// TestExpand_endsLoops has values that refer to themselves in every way.
+func TestExpand_endsLoops(t *testing.T) {
+	t.Parallel()
+	for _, e := range []string{
+		"$x", "${x}", "$(x)", "${x?$x}", "${x?{$x}:{a}}", "${none:$x}", "${none?{a}:{$x}}",
+		"${{$x}=={a}}", "${{a}=={$x}}", "${{a}=={a}?$x}", "${domain_to_utf8{$x}}", "$y",
+	} {
+		c := parsed(t, "x = "+e+"\ny = $x\n")
+		_, err := c.String("x")
+		if err == nil || !strings.Contains(err.Error(), "unreasonable nesting") {
+			t.Errorf("x = %s: got %v, want an error", e, err)
+		}
 	}
 }
 
