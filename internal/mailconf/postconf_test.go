@@ -276,6 +276,7 @@ var domains = map[string]string{
 	"${domain_to_utf8 x}":                     "",
 	"${nosuch{a}}${mail_name{a}}":             "",
 	"${domain_to_utf8{${domain_to_ascii{}}}}": "",
+	"${domain_to_ascii{a\u0080b.example}}":    "",
 }
 
 func TestExpand_functions(t *testing.T) {
@@ -284,6 +285,21 @@ func TestExpand_functions(t *testing.T) {
 		c := parsed(t, "relay_domains = STRAßE.de\nmydestination = "+e+"\n")
 		if got, err := c.String("mydestination"); got != want || (err == nil) != (want != "") {
 			t.Errorf("%s is %q, %v, want %q", e, got, err, want)
+		}
+	}
+}
+
+// TestExpand_lengthsOfDomains has labels and names that are as long as they may be, and longer.
+func TestExpand_lengthsOfDomains(t *testing.T) {
+	t.Parallel()
+	label := strings.Repeat("x", 63)
+	longest := strings.Repeat(label+".", 3) + label // 255 bytes
+	for domain, valid := range map[string]bool{
+		label: true, label + "x": false, longest: true, longest[:254] + ".x": false,
+	} {
+		c := parsed(t, "mydestination = ${domain_to_utf8{"+domain+"}}\n")
+		if got, err := c.String("mydestination"); (err == nil) != valid || valid && got != domain {
+			t.Errorf("%d bytes: got %q, %v, valid %v", len(domain), got, err, valid)
 		}
 	}
 }
