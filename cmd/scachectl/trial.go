@@ -86,7 +86,8 @@ func (c *trialClient) save(cl *client.Client, t postfix.Trial) error {
 func (c *trialClient) find(cl *client.Client, otherwise error) error {
 	found, err := cl.FindEndpoint(trialLabel)
 	switch {
-	case errors.Is(err, fdpass.ErrLost), errors.Is(err, fdpass.ErrNone):
+	case errors.Is(err, fdpass.ErrLost), errors.Is(err, fdpass.ErrDenied),
+		errors.Is(err, fdpass.ErrNone):
 		return descriptorError("scachectl did not receive a descriptor", os.Getpid())
 	case err != nil:
 		return err

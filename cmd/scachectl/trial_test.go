@@ -113,6 +113,7 @@ func TestEnable_trialDenied(t *testing.T) {
 		t.Error("enable succeeds without a descriptor for the server")
 	}
 	wantDenial(text, "the server")
+	want(t, text, "unable to receive file descriptor: a file descriptor was sent and did not arrive")
 	if got := s.masterCF(); got != before {
 		t.Errorf("master.cf: %s", got)
 	}

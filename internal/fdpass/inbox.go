@@ -14,6 +14,8 @@ var (
 	ErrNone    = errors.New("no file descriptor was sent")
 	ErrCompany = errors.New("more than one file descriptor was sent")
 	ErrLost    = errors.New("a file descriptor was sent, but this process has too many open files")
+	ErrDenied  = errors.New("a file descriptor was sent and did not arrive: " +
+		"mandatory access control (SELinux, AppArmor) seems to deny it")
 )
 
 // An inbox keeps the descriptor that arrives on a stream until it is taken.
@@ -33,6 +35,9 @@ var controlSize = unix.CmsgSpace(2 * 4)
 func (b *inbox) store(oob []byte, flags int) {
 	if flags&unix.MSG_CTRUNC != 0 && b.refusal == nil {
 		b.refusal = ErrLost
+		if len(oob) == 0 && mayOpen() {
+			b.refusal = ErrDenied
+		}
 	}
 	eachDescriptor(oob, func(fd int, passed bool) {
 		if passed {
@@ -41,6 +46,15 @@ func (b *inbox) store(oob []byte, flags int) {
 			unix.Close(fd)
 		}
 	})
+}
+
+// mayOpen reports whether this process may have another open file.
+func mayOpen() bool {
+	fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return !Shortage(err)
 }
 
 // eachDescriptor calls f with each descriptor in control data. passed is true if the sender has

@@ -74,6 +74,8 @@ func (s *Socket) receive(p []byte, size int) (int, error) {
 		return 0, failed("recvmsg", err)
 	case n == 0:
 		return 0, io.EOF
+	case size == 0 && msg.Flags&unix.MSG_CTRUNC != 0:
+		s.refusal = ErrLost
 	case msg.Controllen > 0 || msg.Flags&unix.MSG_CTRUNC != 0:
 		s.store(control.bytes()[:msg.Controllen], int(msg.Flags))
 	}

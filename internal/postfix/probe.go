@@ -53,10 +53,7 @@ func (s *System) Probe(server string, e Entry, uses ...func(Trial) error) error 
 			return err
 		}
 		if err := m.serve(ctx, p, use); err != nil {
-			p.status.Close()
-			if p.cmd.Process.Kill() == nil {
-				p.wait()
-			}
+			p.stop()
 			return p.explain(err)
 		}
 		// As after a reload of master(8), the process hands over, and ends. The last state is
@@ -167,6 +164,23 @@ func (m *trialMaster) serve(ctx context.Context, p *trialProcess, use func(Trial
 		return clientError{err}
 	}
 	return nil
+}
+
+// stopLimit is how long a process may take to end by itself when its client has failed. It logs
+// its warnings then.
+const stopLimit = time.Second
+
+// stop ends a process.
+func (p *trialProcess) stop() {
+	p.status.Close()
+	select {
+	case <-p.ended:
+		return
+	case <-time.After(stopLimit):
+	}
+	if p.cmd.Process.Kill() == nil {
+		p.wait()
+	}
 }
 
 // wait waits until a process has ended, and returns its error.
