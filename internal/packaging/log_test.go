@@ -94,8 +94,7 @@ func TestLogRules_realLines(t *testing.T) {
 		}
 	})
 	t.Run("mtail", func(t *testing.T) {
-		out := run(t, exec.Command("mtail", "--log_dir", t.TempDir(),
-			"--one_shot", "--one_shot_format=prometheus", "--progs", "log/scache.mtail", "--logs", file))
+		out := mtail(t, file)
 		const name = `postfix_instance="postfix",prog="scache.mtail"`
 		for _, want := range []string{
 			`scache_log_lookups_total{level="domain",` + name + `,result="hit"} [1-9]`,
@@ -112,11 +111,13 @@ func TestLogRules_realLines(t *testing.T) {
 }
 
 // TestLogRules_eachLineOfTheSource makes an example of each format that the source of the
-// server logs: of those without a level, logcheck reports none.
+// server logs: of those without a level, logcheck reports none. grok has a pattern for each, and
+// mtail counts those with a level.
 func TestLogRules_eachLineOfTheSource(t *testing.T) {
 	t.Parallel()
-	need(t, "logcheck")
-	need(t, "setpriv")
+	for _, tool := range []string{"logcheck", "grok", "mtail", "setpriv"} {
+		need(t, tool)
+	}
 	var lines, want []string
 	for level, formats := range logFormats(t) {
 		for _, format := range formats {
@@ -133,6 +134,15 @@ func TestLogRules_eachLineOfTheSource(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "mail.log")
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o644); err != nil {
 		t.Fatal(err)
+	}
+	texts := make([]string, len(lines))
+	for i, line := range lines {
+		_, texts[i], _ = strings.Cut(line, "]: ")
+	}
+	grok(t, texts)
+	// A handover that lost something is counted by itself.
+	if got, want := problemsOfMtail(t, file), len(want)-1; got != want {
+		t.Errorf("log/scache.mtail: got %d problems, want %d", got, want)
 	}
 	reported := logcheck(t, file)
 	for _, line := range lines {
@@ -207,6 +217,28 @@ func example(format string) string {
 		return "text"
 	})
 	return strings.ReplaceAll(line, "%%", "%")
+}
+
+// mtail returns the metrics of a log.
+func mtail(t *testing.T, file string) string {
+	t.Helper()
+	return run(t, exec.Command("mtail", "--log_dir", t.TempDir(), "--one_shot",
+		"--one_shot_format=prometheus", "--progs", "log/scache.mtail", "--logs", file))
+}
+
+var problemMetric = regexp.MustCompile(`(?m)^scache_log_problems_total\{.*\} (\d+)$`)
+
+// problemsOfMtail returns the number of lines that mtail has counted as problems.
+func problemsOfMtail(t *testing.T, file string) (sum int) {
+	t.Helper()
+	for _, m := range problemMetric.FindAllStringSubmatch(mtail(t, file), -1) {
+		n, err := strconv.Atoi(m[1])
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += n
+	}
+	return sum
 }
 
 // logcheck returns the report of logcheck about a log, with our rules alone.
