@@ -75,8 +75,8 @@ fuzz:
 # The tests are those of the short mode. Example: make mutants PKG=internal/cache
 GREMLINS = github.com/go-gremlins/gremlins/cmd/gremlins@v0.6.0
 mutants:
-	GOFLAGS="$$(go env GOFLAGS) -short" nice go run $(GREMLINS) unleash --workers 1 --timeout-coefficient 10 \
-		--threshold-efficacy 90 ./$(PKG)
+	GOFLAGS="$$(go env GOFLAGS) -short" nice go run $(GREMLINS) unleash --workers 1 \
+		--timeout-coefficient 10 --threshold-efficacy 90 ./$(PKG)
 
 # The coverage of the tests, by package.
 cover:

@@ -31,9 +31,9 @@ const (
 )
 
 // A Handler begins to serve the client on this descriptor, and returns at once. When the client
-// is gone, gone must be called. counts is false for an operator: max_idle begins when the last
-// client that counts is gone.
-type Handler func(fd int, gone func(counts bool))
+// is gone, gone must be called. agent is false for an operator: max_idle begins when the last
+// delivery agent is gone.
+type Handler func(fd int, gone func(agent bool))
 
 // grace is how long a process continues to serve after master has closed the status channel. At
 // "postfix stop", and when the entry of the service is removed, a signal follows.
@@ -127,7 +127,7 @@ func (p *Process) End(reason Reason) { p.service.end(reason) }
 
 // ClientCame counts a client that another process has accepted. It returns the function to call
 // when the client is gone. It is for use while Serve runs and after it.
-func (p *Process) ClientCame() (gone func(counts bool)) {
+func (p *Process) ClientCame() (gone func(agent bool)) {
 	p.service.begin()
 	return p.service.gone
 }
@@ -188,7 +188,7 @@ type service struct {
 	mu        sync.Mutex
 	clients   int
 	idle      *time.Timer // nil if the process does not end by itself
-	since     time.Time   // when the last client that counts was gone
+	since     time.Time   // when the last delivery agent was gone
 	warned    time.Time   // when cannotAccept has logged a warning
 }
 
@@ -275,10 +275,10 @@ func (s *service) begin() {
 	}
 }
 
-func (s *service) gone(counts bool) {
+func (s *service) gone(agent bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if counts {
+	if agent {
 		s.since = time.Now()
 	}
 	if s.clients--; s.clients == 0 && s.idle != nil {

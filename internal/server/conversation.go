@@ -26,7 +26,7 @@ type conversation struct {
 	number  int64 // in the order of their beginnings
 	watch   eventloop.Watch
 	socket  *fdpass.Socket
-	onClose func(counts bool) // tells the process that the client is gone; nil after the call
+	onClose func(agent bool) // tells the process that the client is gone; nil after the call
 
 	phase     handover.Phase
 	session   int    // the descriptor that is being given to the client, or fdpass.None
@@ -91,7 +91,7 @@ func (c *conversation) server() *Server { return c.worker.server }
 // turn reads once, processes the input, and writes once. While output is pending, nothing is
 // read from the client.
 func (c *conversation) turn() error {
-	if err := c.flush(); err != nil || len(c.unwritten) > 0 {
+	if err := c.write(); err != nil || len(c.unwritten) > 0 {
 		return errors.Join(err, c.wait())
 	}
 	if err := c.read(); err != nil {
@@ -177,13 +177,13 @@ func (c *conversation) advance() (err error) {
 			more, err = false, c.checkWait()
 		}
 		if err == nil && len(c.worker.out) > maxOut {
-			err = c.flush()
+			err = c.write()
 		}
 		more = more && len(c.unwritten) == 0
 	}
 	c.morePending = served == requestsPerTurn
 	c.storeUnread()
-	if failed := c.flush(); err == nil {
+	if failed := c.write(); err == nil {
 		err = failed
 	}
 	c.worker.measure()
@@ -254,7 +254,7 @@ func (c *conversation) hearDummy() (more bool, err error) {
 
 // sendDescriptor sends the session to the client, after all output that comes before.
 func (c *conversation) sendDescriptor() (more bool, err error) {
-	if err := c.flush(); err != nil || len(c.unwritten) > 0 {
+	if err := c.write(); err != nil || len(c.unwritten) > 0 {
 		return false, err
 	}
 	switch err := c.socket.SendDescriptor(c.session); err {
@@ -340,8 +340,8 @@ func (c *conversation) account() {
 	}
 }
 
-// flush writes pending output, as far as there is room.
-func (c *conversation) flush() error {
+// write writes pending output, as far as there is room.
+func (c *conversation) write() error {
 	w := c.worker
 	out := w.out
 	if len(c.unwritten) > 0 {
@@ -419,10 +419,10 @@ func (c *conversation) end(err error) {
 }
 
 // uncount calls onClose, the first time. An operator is not counted as a client, although
-// its connection may stay open; then counts is false.
-func (c *conversation) uncount(counts bool) {
+// its connection may stay open: then agent is false.
+func (c *conversation) uncount(agent bool) {
 	if c.onClose != nil {
-		c.onClose(counts)
+		c.onClose(agent)
 		c.onClose = nil
 	}
 }

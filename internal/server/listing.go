@@ -92,7 +92,7 @@ const maxUnwritten = 4 << 20
 // the budget. It reports whether the budget was large enough.
 func (c *conversation) finishListing(budget *int) bool {
 	for before := len(c.unwritten); c.listing != nil; before = len(c.unwritten) {
-		if *budget <= 0 || c.continueListing() != nil || c.flush() != nil {
+		if *budget <= 0 || c.continueListing() != nil || c.write() != nil {
 			return false
 		}
 		*budget -= max(len(c.unwritten)-before, 0)

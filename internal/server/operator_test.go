@@ -270,8 +270,8 @@ func TestOperators_doNotCount(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	for name, test := range map[string]struct {
-		do     func(*client.Client)
-		counts bool
+		do    func(*client.Client)
+		agent bool
 	}{
 		"operator":  {func(c *client.Client) { c.Status() }, false},
 		"agent":     {func(c *client.Client) { c.FindEndpoint("x") }, true},
@@ -288,15 +288,15 @@ func TestOperators_doNotCount(t *testing.T) {
 			t.Fatal(err)
 		}
 		gone := make(chan bool, 2)
-		w.Accept(pair[0], func(counts bool) { gone <- counts })
+		w.Accept(pair[0], func(agent bool) { gone <- agent })
 		c := client.Detect(fdpass.New(testenv.UnixConn(t, pair[1])))
 		test.do(c)
-		if !test.counts && len(gone) != 1 {
+		if !test.agent && len(gone) != 1 {
 			t.Errorf("%s: counts while it is there", name)
 		}
 		c.Close()
-		if counts := <-gone; counts != test.counts {
-			t.Errorf("%s: %v", name, counts)
+		if agent := <-gone; agent != test.agent {
+			t.Errorf("%s: got an agent: %v, want %v", name, agent, test.agent)
 		}
 	}
 }

@@ -52,7 +52,7 @@ type Server struct {
 	// Connected tells the process about a client that another process has accepted. It
 	// returns the function to call when the client is gone. If Connected is nil, the server
 	// receives no state.
-	Connected func() (gone func(counts bool))
+	Connected func() (gone func(agent bool))
 
 	// MakeRoom gives up descriptors that clients need more, if not nil.
 	MakeRoom func()
@@ -181,7 +181,7 @@ func (w *worker) Write(p []byte) (int, error) {
 // Accept serves the client on this descriptor. It calls gone once: when the client is
 // gone, or when it makes a request that only operators make. The argument of gone is
 // that of master.Handler. Accept may be called from any goroutine.
-func (s *Server) Accept(fd int, gone func(counts bool)) {
+func (s *Server) Accept(fd int, gone func(agent bool)) {
 	c := s.greet(fd)
 	if c == nil {
 		gone(false)
