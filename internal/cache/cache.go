@@ -211,15 +211,21 @@ func (c *Cache) SaveSession(ttl time.Duration, label, property []byte, fd int) {
 	now := c.lock()
 	defer c.unlock()
 	c.totals.Saved++
-	c.addSession(now, now, ttl, label, property, fd)
+	c.evictForSession(len(label), len(property))
+	c.addSession(now, now, ttl, c.endpoint(label), string(property), fd)
 }
 
-func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte, fd int) {
+// evictForSession makes room for a session whose label and property have these lengths.
+func (c *Cache) evictForSession(label, property int) {
 	c.evictTo(c.limit - 1)
-	c.evictMemory(sessionCost(len(property)) + endpointCost(len(label)))
-	ep := c.endpoint(label)
+	c.evictMemory(sessionCost(property) + endpointCost(label))
+}
+
+func (c *Cache) addSession(
+	now, saved, ttl time.Duration, ep *endpoint, property string, fd int,
+) {
 	s := c.freeSessions.get()
-	s.cache, s.endpoint, s.property, s.fd = c, ep, string(property), fd
+	s.cache, s.endpoint, s.property, s.fd = c, ep, property, fd
 	s.link.entry, s.timer.Owner = s, s
 	c.sequence++
 	ep.sessions.append(&s.link, c.sequence)
@@ -236,13 +242,17 @@ func (c *Cache) addSession(now, saved, ttl time.Duration, label, property []byte
 // endpoint returns the endpoint with this label. If there was none, the caller must
 // give it a session or a binding.
 func (c *Cache) endpoint(label []byte) *endpoint {
-	ep := c.endpoints.byLabel[string(label)]
-	if ep == nil {
-		ep = c.freeEndpoints.get()
-		ep.label = string(label)
-		ep.slot = c.endpoints.add(ep.label, ep)
-		c.grow(endpointCost(len(label)))
+	if ep := c.endpoints.byLabel[string(label)]; ep != nil {
+		return ep
 	}
+	return c.newEndpoint(string(label))
+}
+
+func (c *Cache) newEndpoint(label string) *endpoint {
+	ep := c.freeEndpoints.get()
+	ep.label = label
+	ep.slot = c.endpoints.add(label, ep)
+	c.grow(endpointCost(len(label)))
 	return ep
 }
 

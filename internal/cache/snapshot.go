@@ -95,6 +95,19 @@ func (c *Cache) ReleaseSessions(sessions []SavedSession) {
 	}
 }
 
+// Expect prepares an empty cache for this number of sessions, which need not be true: then the
+// cache does not grow step by step while they are restored.
+func (c *Cache) Expect(sessions int) {
+	c.lock()
+	defer c.unlock()
+	if len(c.endpoints.byLabel) == 0 {
+		c.endpoints.byLabel = make(map[string]*endpoint, min(sessions, maxExpected))
+	}
+}
+
+// maxExpected bounds the memory that Expect takes.
+const maxExpected = 1 << 16
+
 // RestoreBinding saves a binding of an earlier cache, unless it has been saved here
 // meanwhile and lives longer.
 func (c *Cache) RestoreBinding(b SavedBinding) {
@@ -118,7 +131,12 @@ func (c *Cache) RestoreSession(s SavedSession) {
 	defer c.unlock()
 	c.totals.TakenOver++
 	if s.TTL > 0 {
-		c.addSession(now, now-s.Age, s.TTL, []byte(s.Label), []byte(s.Property), s.FD)
+		c.evictForSession(len(s.Label), len(s.Property))
+		ep := c.endpoints.byLabel[s.Label]
+		if ep == nil {
+			ep = c.newEndpoint(s.Label)
+		}
+		c.addSession(now, now-s.Age, s.TTL, ep, s.Property, s.FD)
 	} else {
 		c.release(Ended{FD: s.FD, Why: Expired, Endpoint: s.Label})
 	}

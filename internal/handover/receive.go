@@ -78,6 +78,9 @@ func (r Receiver) Receive(fd int) *Reception {
 	return &Reception{Receiver: r, control: fdpass.NewSocket(fd)}
 }
 
+// ExpectedSessions returns how many sessions are announced and have not arrived yet.
+func (r *Reception) ExpectedSessions() int { return r.entries.missing[kindSession] }
+
 // Entries yields the entries, once.
 func (r *Reception) Entries() iter.Seq[any] {
 	return func(yield func(any) bool) {

@@ -109,6 +109,7 @@ func (s *Server) receive(fd int) {
 		switch e := entry.(type) {
 		case *handover.Counts:
 			s.continueCounts(&e.Values, e.Age)
+			s.Cache.Expect(r.ExpectedSessions())
 		case *handover.Client:
 			h.add(e)
 		case *cache.SavedBinding:
