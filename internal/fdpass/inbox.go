@@ -22,6 +22,8 @@ var (
 type inbox struct {
 	fd      int   // the descriptor that arrived, or None
 	refusal error // why it cannot be taken, if not nil
+
+	closeFD func(fd int) // closes descriptors that are not taken; nil is close(2)
 }
 
 // None stands for no descriptor.
@@ -89,7 +91,7 @@ func (b *inbox) storeOne(fd int) {
 	if b.fd == None {
 		b.fd = fd
 	} else {
-		unix.Close(fd)
+		b.drop(fd)
 		b.refusal = ErrCompany
 	}
 }
@@ -113,7 +115,18 @@ func (b *inbox) Take() (int, error) {
 // discard closes the descriptor, if there is one.
 func (b *inbox) discard() {
 	if b.fd != None {
-		unix.Close(b.fd)
+		b.drop(b.fd)
 		b.fd = None
+	}
+}
+
+// CloseWith sets the function that closes descriptors that are not taken: close(2) may block.
+func (b *inbox) CloseWith(f func(fd int)) { b.closeFD = f }
+
+func (b *inbox) drop(fd int) {
+	if b.closeFD != nil {
+		b.closeFD(fd)
+	} else {
+		unix.Close(fd)
 	}
 }

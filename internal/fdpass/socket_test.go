@@ -242,3 +242,41 @@ func TestReceiveBytes_leavesDescriptorsToTheKernel(t *testing.T) {
 		t.Errorf("got %d, %v, want the next descriptor", fd, err)
 	}
 }
+
+// TestCloseWith_closesWhatIsNotTaken has two descriptors come at once, and one that is there
+// when the socket is closed.
+func TestCloseWith_closesWhatIsNotTaken(t *testing.T) {
+	t.Parallel()
+	a, b := socketPair(t)
+	var closed []int
+	b.CloseWith(func(fd int) {
+		closed = append(closed, fd)
+		unix.Close(fd)
+	})
+	receive := func(n int) {
+		t.Helper()
+		var fds []int
+		for range n {
+			_, w := testenv.Pipe(t)
+			fds = append(fds, w)
+		}
+		if err := a.SendBatch(fds); err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+		if _, err := b.Receive(make([]byte, 10)); err != nil {
+			t.Error(err)
+		}
+	}
+	receive(2)
+	if fd, err := b.Take(); err != ErrCompany || len(closed) != 2 {
+		t.Errorf("got %d, %v, %v closed, want both", fd, err, closed)
+	}
+	receive(1)
+	b.Close()
+	if len(closed) != 3 {
+		t.Errorf("got %v closed, want the last one, too", closed)
+	}
+}

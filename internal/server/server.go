@@ -111,6 +111,7 @@ type worker struct {
 	loop    *eventloop.Loop
 	ended   chan struct{} // closed when the loop has
 	clients map[*conversation]struct{}
+	closeFD func(fd int) // closes descriptors that clients have sent in vain
 	count   atomic.Int32 // number of clients, including those that are not in clients yet
 
 	took     histogram.Histogram // time of requests, from the start of the turn to the reply
@@ -159,6 +160,7 @@ func newWorker(s *Server, loop *eventloop.Loop) *worker {
 	w := &worker{
 		server: s, loop: loop, ended: make(chan struct{}), clients: map[*conversation]struct{}{},
 	}
+	w.closeFD = s.copies.closeFD
 	w.encode = attr.NewEncoder(w)
 	w.encode.SetMaxSize(3 * maxRequest) // two properties of any length that a request can have
 	return w
@@ -242,6 +244,7 @@ func (s *Server) serve(c *conversation) {
 
 func (w *worker) begin(c *conversation) {
 	c.worker = w
+	c.socket.CloseWith(w.closeFD)
 	defer c.endOnPanic()
 	w.clients[c] = struct{}{}
 	c.beginClient()

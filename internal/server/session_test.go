@@ -227,6 +227,35 @@ func TestSave_whileManyWaitToBeClosed(t *testing.T) {
 	}
 }
 
+// TestDescriptors_inVainBlockNoLoop has a client send descriptors that no request asks for, and
+// go. They are files, and those whose close(2) comes first block: the loop does not wait for it.
+func TestDescriptors_inVainBlockNoLoop(t *testing.T) {
+	t.Parallel()
+	for n := 1; n <= 2; n++ {
+		w := newWorld(t)
+		blocked := make(chan struct{})
+		w.copies.add(make([]cache.Ended, maxCloseWorkers), maxCloseWorkers,
+			func(cache.Ended) { <-blocked })
+		testenv.Eventually(t, "all workers are busy", func() bool { return w.waitingToClose() == 0 })
+		p := w.connect(t)
+		var fds []int
+		for range n {
+			fd, err := unix.MemfdCreate("file", unix.MFD_CLOEXEC)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(fd)
+			fds = append(fds, fd)
+		}
+		p.say(`request\0`, fds...)
+		p.leave()
+		if got := w.waitingToClose(); got != n {
+			t.Errorf("got %d descriptors that wait to be closed, want %d", got, n)
+		}
+		close(blocked)
+	}
+}
+
 // TestCloser_closesInlineWhenBehind has more connections waiting than the limit: the
 // caller then closes its own.
 func TestCloser_closesInlineWhenBehind(t *testing.T) {
