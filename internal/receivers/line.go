@@ -576,6 +576,9 @@ func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
 		s.interval = countInterval
 	}
 	s.minInterval = countShare * (now - n.begun)
+	for holder := range s.tentative {
+		s.release(holder)
+	}
 	s.applying = n
 	for r := range s.waiting {
 		s.serve(r, now, &d)
@@ -642,6 +645,7 @@ func (s *Set) Estimate(now time.Duration) (d Decisions) {
 	now = s.lock(now)
 	defer s.mu.Unlock()
 	s.estimate, s.counting = true, false
+	clear(s.tentative)
 	for _, r := range s.receivers {
 		for _, p := range slices.Concat(r.promises, r.kept) {
 			if c := p.client; c != nil && !p.done {

@@ -807,6 +807,29 @@ func TestHold(t *testing.T) {
 	}
 }
 
+// TestHold_session has a client find a session before it is known whether the kernel counts. It
+// is in use, and counts once either way.
+func TestHold_session(t *testing.T) {
+	t.Parallel()
+	for name, count := range map[string]func(b *bench) Decisions{
+		"estimate": func(b *bench) Decisions { return b.set.Estimate(b.now) },
+		"kernel":   func(b *bench) Decisions { b.open("192.0.2.1", 1); return b.count() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }")
+			b.set.Hold()
+			b.set.Saved(nil, b.now, label("192.0.2.1"))
+			b.set.Found(b.client(), b.now, label("192.0.2.1"))
+			first, second := b.client(), b.client()
+			b.ask(first, label("192.0.2.1"))
+			b.ask(second, label("192.0.2.1"))
+			b.set.Release(b.now)
+			b.wantAnswers("one is in use", count(b), Answer{Client: first})
+		})
+	}
+}
+
 func TestSet_nil(t *testing.T) {
 	t.Parallel()
 	set := New(Config{})

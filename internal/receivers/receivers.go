@@ -130,6 +130,7 @@ type Set struct {
 	place     uint64                 // of the last one who began to wait
 	serial    int                    // of the last client whose process is unknown
 	holds     map[int]*receiver      // by process: it has a connection that the kernel does not show
+	tentative map[int]struct{}       // of these, those that the kernel shows if it counts at all
 	prompts   []*Client              // in the order of their time
 
 	ports       []uint16
@@ -281,6 +282,7 @@ func New(config Config) *Set {
 		promising: map[*receiver]struct{}{},
 		sweepAt:   capacity,
 		holds:     map[int]*receiver{},
+		tentative: map[int]struct{}{},
 		interval:  countInterval,
 		ports:     []uint16{smtpPort},
 	}
@@ -935,7 +937,7 @@ func (c *Client) holder() int {
 
 // hold notes that a client has a connection that the kernel does not show.
 func (s *Set) hold(c *Client, r *receiver, hidden bool, d *Decisions) {
-	if !hidden && !s.estimate {
+	if !hidden && !s.estimate && !s.onHold { // on hold, it is unknown whether the kernel counts
 		return
 	}
 	if c.PID == 0 && c.serial == 0 {
@@ -943,6 +945,9 @@ func (s *Set) hold(c *Client, r *receiver, hidden bool, d *Decisions) {
 		c.serial = s.serial
 	}
 	s.addHold(c.holder(), r)
+	if !hidden && !s.estimate {
+		s.tentative[c.holder()] = struct{}{}
+	}
 	c.active = true
 	if c.PID != 0 {
 		d.Watch = append(d.Watch, c.PID)
@@ -964,6 +969,7 @@ func (s *Set) release(holder int) *receiver {
 		r.holds--
 		s.held.Add(-1)
 		delete(s.holds, holder)
+		delete(s.tentative, holder)
 	}
 	return r
 }
