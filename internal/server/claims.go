@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,9 @@ type claims struct {
 	sockets map[string]int // by receiver
 	number  atomic.Int64   // of sockets
 }
+
+// claimBacklog is how many other servers may look at a claim until its owner looks at them.
+const claimBacklog = 128
 
 func newClaims() *claims { return &claims{sockets: map[string]int{}} }
 
@@ -75,17 +79,18 @@ func (c *claims) adopt(claim *handover.Claim) {
 func (c *claims) claim(all []receivers.Shared) map[string]bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.showClaims()
 	claimed := map[string]bool{}
 	for _, r := range all {
 		if _, isOurs := c.sockets[r.Name]; !isOurs {
-			fd, err := bindName(claimName(r.Name))
-			switch {
-			case err == nil:
-				c.sockets[r.Name] = fd
-			case err == unix.EADDRINUSE && isServer(claimName(r.Name)):
+			fd, ofServer := take(claimName(r.Name))
+			if ofServer {
 				continue
 			}
 			// Where it cannot be claimed, a connection too many is better than none.
+			if fd != fdpass.None {
+				c.sockets[r.Name] = fd
+			}
 		}
 		claimed[r.Name] = true
 	}
@@ -97,6 +102,7 @@ func (c *claims) claim(all []receivers.Shared) map[string]bool {
 func (c *claims) release(all []receivers.Shared) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.showClaims()
 	promised := map[string]int{}
 	for _, r := range all {
 		promised[r.Name] = r.Promised
@@ -124,7 +130,7 @@ func bindName(name string) (fd int, err error) {
 		return fdpass.None, err
 	}
 	if err = unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err == nil {
-		err = unix.Listen(fd, 1)
+		err = unix.Listen(fd, claimBacklog)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -133,17 +139,55 @@ func bindName(name string) (fd int, err error) {
 	return fd, nil
 }
 
-// isServer reports whether it may be a server that has bound a name: root or this user.
-func isServer(name string) bool {
+// take binds a socket to a name. If it cannot, it returns no descriptor, and reports whether
+// another server has the name.
+func take(name string) (fd int, ofServer bool) {
+	for range 10 {
+		fd, err := bindName(name)
+		if err == nil {
+			return fd, false
+		}
+		if err != unix.EADDRINUSE {
+			break
+		}
+		if is, known := isServer(name); known {
+			return fdpass.None, is
+		}
+		time.Sleep(time.Millisecond) // the owner is about to listen, or gone
+	}
+	return fdpass.None, false
+}
+
+// isServer reports whether it may be a server that has bound a name: root or this user. A
+// process of another user can bind it, too, and then listen or not.
+func isServer(name string) (is, known bool) {
 	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)
 	if err != nil {
-		return true
+		return true, true
 	}
 	defer unix.Close(fd)
-	if unix.Connect(fd, &unix.SockaddrUnix{Name: name}) != nil {
-		return true // gone again, or another one is asking
+	switch err := unix.Connect(fd, &unix.SockaddrUnix{Name: name}); err {
+	case nil:
+	case unix.EAGAIN:
+		return false, true // its owner does not accept, as a server would
+	default:
+		return false, false
 	}
 	peer, err := fdpass.PeerOf(fd)
-	return err != nil || peer.UID == 0 || peer.UID == os.Geteuid()
+	return err != nil || peer.UID == 0 || peer.UID == os.Geteuid(), true
+}
+
+// showClaims makes room for other servers that look at the claims of this one. The caller
+// holds mu.
+func (c *claims) showClaims() {
+	for _, listener := range c.sockets {
+		for {
+			fd, err := fdpass.Accept(listener)
+			if err != nil {
+				break
+			}
+			unix.Close(fd)
+		}
+	}
 }

@@ -399,24 +399,63 @@ func TestClaims_ofAnotherUser(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	name := t.Name()
-	bound := make(chan error)
-	done := make(chan struct{})
-	defer close(done)
-	go asOtherUser(func() {
-		fd, err := bindName(claimName(name))
-		bound <- err
-		if err == nil {
-			<-done
-			unix.Close(fd)
+	for how, bind := range map[string]func(name string) (int, error){
+		"listens":         bindName,
+		"does not listen": bindOnly,
+		"listens for one client": func(name string) (fd int, err error) {
+			if fd, err = bindOnly(name); err == nil {
+				err = unix.Listen(fd, 0)
+			}
+			return fd, err
+		},
+	} {
+		bound := make(chan error)
+		done := make(chan struct{})
+		go asOtherUser(func() {
+			fd, err := bind(claimName(name + how))
+			bound <- err
+			if err == nil {
+				<-done
+				unix.Close(fd)
+			}
+		})
+		if err := <-bound; err != nil {
+			t.Fatal(err)
 		}
-	})
-	if err := <-bound; err != nil {
-		t.Fatal(err)
+		c := newClaims()
+		for range 2 * claimBacklog { // none of them is accepted
+			if got := c.claim([]receivers.Shared{{Name: name + how, Limit: 1}}); !got[name+how] {
+				t.Fatalf("another user has bound a name and %s: got no claim", how)
+			}
+		}
+		close(done)
+		c.release(nil)
 	}
-	c := newClaims()
-	defer c.release(nil)
-	if got := c.claim([]receivers.Shared{{Name: name, Limit: 1}}); !got[name] {
-		t.Error("a name that another user has bound stops connections to a receiver")
+}
+
+func bindOnly(name string) (fd int, err error) {
+	fd, err = unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrUnix{Name: name})
+	}
+	return fd, err
+}
+
+// TestClaims_areSeenAgainAndAgain has a server ask for a claim of another one more often than
+// connections find room that the other one does not accept.
+func TestClaims_areSeenAgainAndAgain(t *testing.T) {
+	t.Parallel()
+	a, b := newClaims(), newClaims()
+	defer a.release(nil)
+	all := []receivers.Shared{{Name: t.Name(), Limit: 1, Promised: 1}}
+	a.claim(all)
+	for i := range 5 * claimBacklog {
+		if got := b.claim(all); got[t.Name()] {
+			t.Fatalf("time %d: got a claim that another server has", i)
+		}
+		if i%(claimBacklog/2) == 0 { // at its next count
+			a.release(all)
+		}
 	}
 }
 
