@@ -449,15 +449,22 @@ func TestMail_cachePerDestination(t *testing.T) {
 	wantNoComplaints(t, i)
 }
 
+// newCertificate returns the path of a new file with a key and its certificate.
+func newCertificate(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(t.TempDir(), "certificate")
+	if err := postfixtest.NewCertificate(path); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 // TestMail_overTLS relays to a second Postfix, which wants TLS: what
 // is cached is the connection to tlsproxy(8), which keeps the TLS session.
 func TestMail_overTLS(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	certificate := filepath.Join(t.TempDir(), "certificate")
-	if err := postfixtest.NewCertificate(certificate); err != nil {
-		t.Fatal(err)
-	}
+	certificate := newCertificate(t)
 	sink := startSink(t)
 	remote := startInstance(t, postfixtest.Config{Main: map[string]string{
 		"relayhost":                    fmt.Sprintf("[127.0.0.1]:%d", sink.Port),

@@ -320,10 +320,7 @@ func TestReceivers_withoutKernel(t *testing.T) {
 func TestReceivers_realReceiver(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	certificate := filepath.Join(t.TempDir(), "certificate")
-	if err := postfixtest.NewCertificate(certificate); err != nil {
-		t.Fatal(err)
-	}
+	certificate := newCertificate(t)
 	sink := startSink(t)
 	remote := startInstance(t, postfixtest.Config{Main: map[string]string{
 		"relayhost":                           fmt.Sprintf("[127.0.0.1]:%d", sink.Port),

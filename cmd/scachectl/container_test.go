@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // boundingSet drops capabilities that containers often lack.
@@ -58,7 +59,7 @@ exec setpriv "$2" postfix -c "$1/etc" start-fg`
 		<-ended
 		os.Remove(filepath.Join(s.Dir, "queue/pid/master.pid")) // which names process 1
 	})
-	eventually(t, "Postfix accepts mail in the container", func() bool {
+	testenv.Eventually(t, "Postfix accepts mail in the container", func() bool {
 		select {
 		case err := <-ended:
 			ended <- err

@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"scache/internal/postfix"
+	"scache/internal/testenv"
 )
 
 // doctor runs it, and wants it to succeed or not.
@@ -112,7 +113,7 @@ func TestDoctor_agentsThatWait(t *testing.T) {
 		defer conn.Close()
 		fmt.Fprintf(conn, "request\x00find_endp\x00label\x00smtp\n127.0.0.12\n%s\n0\n\x00\x00", port)
 	}
-	eventually(t, "both wait", func() bool {
+	testenv.Eventually(t, "both wait", func() bool {
 		return strings.Contains(must(t, "-c", s.etc, "receivers", "--json"), `"waiting": 2`)
 	})
 	s.doctor(true, "note +receivers .*smtp: 2 agents wait .* process limit is 2")

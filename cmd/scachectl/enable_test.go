@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"scache/internal/postfix"
+	"scache/internal/testenv"
 )
 
 func TestEnableAndDisable(t *testing.T) {
@@ -125,7 +126,7 @@ func (s *fixture) interruptEnable(by syscall.Signal, options ...string) {
 	if by == syscall.SIGPIPE {
 		stdout.Close()
 	} else {
-		eventually(s.t, "the entry is the new one", func() bool {
+		testenv.Eventually(s.t, "the entry is the new one", func() bool {
 			return strings.Contains(s.masterCF(), postfix.OurName)
 		})
 		cmd.Process.Signal(by)

@@ -16,6 +16,7 @@ import (
 
 	"scache/internal/postfix"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // A fixture is a private Postfix with the stock cache, and ours beside it.
@@ -182,7 +183,7 @@ func (s *fixture) wantUntouched(before string) {
 // throttle has master(8) start a server that fails, and wait for a minute then.
 func (s *fixture) throttle() {
 	s.t.Helper()
-	eventually(s.t, "master waits", func() bool {
+	testenv.Eventually(s.t, "master waits", func() bool {
 		conn, err := net.Dial("unix", filepath.Join(s.Dir, "queue/private/scache"))
 		if err == nil {
 			conn.Close()

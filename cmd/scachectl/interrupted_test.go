@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"scache/internal/postfix"
+	"scache/internal/testenv"
 )
 
 // A gate is a place where something stops until a test lets it go on: two files.
@@ -32,7 +33,7 @@ func (g gate) script() string {
 
 func (g gate) wait(t *testing.T) {
 	t.Helper()
-	eventually(t, "the gate is reached", func() bool {
+	testenv.Eventually(t, "the gate is reached", func() bool {
 		_, err := os.Stat(g.reached)
 		return err == nil
 	})
@@ -111,10 +112,10 @@ func TestEnable_rollbackInterrupted(t *testing.T) {
 	before := s.masterCF()
 	s.installForTrials("exec sleep 100")
 	c := s.call("enable")
-	eventually(t, "the entry is the new one", func() bool {
+	testenv.Eventually(t, "the entry is the new one", func() bool {
 		return strings.Contains(s.masterCF(), postfix.OurName)
 	})
-	eventually(t, "the entry is the old one", func() bool {
+	testenv.Eventually(t, "the entry is the old one", func() bool {
 		c.Process.Signal(os.Interrupt)
 		return s.masterCF() == before
 	})

@@ -5,17 +5,16 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // server is the daemon, and tool is scachectl as a process of its own: this test binary
@@ -129,17 +128,9 @@ func saveConnection(t *testing.T, socket string) (remote string) {
 // saveConnectionOf is saveConnection with a destination of its own.
 func saveConnectionOf(t *testing.T, socket, destination string) (remote string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn, remote := testenv.TCPConn(t)
 	defer conn.Close()
-	f, err := conn.(*net.TCPConn).File()
+	f, err := conn.File()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,15 +143,5 @@ func saveConnectionOf(t *testing.T, socket, destination string) (remote string) 
 	}
 	must(t, "--socket", socket, "debug", "save", "destination", destination,
 		`smtp\n192.0.2.1\n25\n0\n`, "--ttl", "3000", "--property", "p")
-	return l.Addr().String()
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !condition(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("never: " + what)
-		}
-	}
+	return remote
 }

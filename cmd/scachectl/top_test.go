@@ -58,7 +58,7 @@ func (s *screen) text() string { return s.tmux("capture-pane", "-p") }
 // looked at.
 func (s *screen) waitFor(what string, right func(lines []string) bool) {
 	s.t.Helper()
-	eventually(s.t, what, func() bool {
+	testenv.Eventually(s.t, what, func() bool {
 		return right(strings.Split(strings.TrimRight(s.text(), "\n"),
 			"\n"))
 	})
@@ -67,7 +67,7 @@ func (s *screen) waitFor(what string, right func(lines []string) bool) {
 // wait waits until all texts are on the screen.
 func (s *screen) wait(texts ...string) {
 	s.t.Helper()
-	eventually(s.t, fmt.Sprintf("%q on the screen: %s", texts, s.text()), func() bool {
+	testenv.Eventually(s.t, fmt.Sprintf("%q on the screen: %s", texts, s.text()), func() bool {
 		now := s.text()
 		for _, text := range texts {
 			if !strings.Contains(now, text) {

@@ -4,7 +4,6 @@ package server
 
 import (
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -29,17 +28,9 @@ func (w *world) operator(t *testing.T) *client.Client {
 // save saves a binding d → e and a session of e: a connection over TCP.
 func (w *world) save(t *testing.T, c *client.Client) (remote string) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { l.Close() })
-	conn, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	conn, remote := testenv.TCPConn(t)
 	defer conn.Close()
-	raw, err := conn.(*net.TCPConn).SyscallConn()
+	raw, err := conn.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -53,7 +44,7 @@ func (w *world) save(t *testing.T, c *client.Client) (remote string) {
 		err != nil {
 		t.Errorf("status %d, %v", status, err)
 	}
-	return l.Addr().String()
+	return remote
 }
 
 func TestStatus(t *testing.T) {

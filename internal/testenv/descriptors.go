@@ -90,3 +90,20 @@ func ConnPair(t testing.TB) (a, b *net.UnixConn) {
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a, b
 }
+
+// TCPConn returns a connection over TCP, and the address of its other end. It is closed after the
+// test.
+func TCPConn(t testing.TB) (conn *net.TCPConn, remote string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		l.Close()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close(); l.Close() })
+	return c.(*net.TCPConn), l.Addr().String()
+}
