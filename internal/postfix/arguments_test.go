@@ -4,6 +4,7 @@ package postfix_test
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"os"
@@ -77,36 +78,58 @@ func recorded(
 	return all
 }
 
-// arguments are what may stand behind the command in master.cf.
-var arguments = []string{
-	``, `-v`, `-v -v`, " \t-v\t ", `-o a=b`, `-oa=b`, `-o a=b -o c=d`, `-vo a=b`, `-v -oa=`,
-	`-o { a = b }`, `-o {a=b}`, `-o { a = b c } -v`, `{ -v }`, `{-v}`, `{ -o a = b }`, `{ -oa=b c }`,
-	`-o a={b}`, `-o a={b c}`, `-o a={ b }`, `-o a=x{b c}y`, `-o a={b}{c d}`, `-o a=${b c}`,
-	`-o name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}}`,
-	`-o { name = ${{$compatibility_level} >=level {3.0} ? {5s} : {2s}} }`,
-	`-o a=${b?{c d}:{e f}} -v`, `-o a=$(b c)`, `-o { a = { b } c }`, `-o { a = {} }`,
-	`{}`, `{ }`, `{  } -v`, `-o a=b} -v`,
-	`a}b c`, `} x`, `x}{y z}`, `}}{ a }`, `a}{b}c d`, `-o a=}{ b }`,
-	`"a b"`, `'a b'`, `a\ b`, `-o a="b c"`, `-o a=b,c`, `-o a=b, c`,
-	`#`, `# x`, `-v #-v`, `-o a=#b`, `$x`, `$$`, `\`,
-	`{{a}}`, `{ { a } }`, `{{a} {b}}`, `{a b}`, `{ a  b }`, "{ a\tb }", "{\ta\t}",
-	`a{` + `}b`, `{a=b}`, `{ = }`,
-	"\n -v", "\n  -o\n  a=b", "\n -o { a =\n   b }", "-o { a\n# comment\n = b }",
-	"\n\n# c\n -v", "-o a={b\n c}", "-o { a = b\r\n }", "-v\r",
-	"-o a=b\vc", "-o a=b\fc", "\v-v", "{\v-v\v}", "{ a\vb }", "{\fa }",
-	"\n \v-v", "\n\v-v", "\n\f -v", "-o a=é", "-o a=\x80\xff",
-	`-- -v`, `- -v`, `-`, `--`, `-o`, `-o -v`, `x -o a=b`, `-c`, `-t unix`, `-s 3`,
-	`flags=DRhu user=x argv=/bin/y -f ${sender} -- ${recipient}`, `user=x argv={ /bin/y z }`,
-	"-o a=b\x00 -o c=d", "-v\x00", "\n -o a=b\n\x00-v\n -v",
-	`-o smtp_tls_policy_maps=inline:{{a.example = may}, {b.example = none}}`,
-	`-o { smtp_header_checks = pcre:{ { /^X-(.*)/ REPLACE Y: $1 } } }`,
+// arguments returns what may stand behind the command in master.cf, and what master(8) makes of
+// it: arguments, or nil where it takes the entry for an error.
+func arguments(t *testing.T) map[string][]string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/arguments")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string][]string{}
+	for line := range strings.Lines(string(text)) {
+		var words []string
+		rest := strings.TrimSpace(line)
+		for rest != "" && rest != "error" {
+			quoted, err := strconv.QuotedPrefix(rest)
+			if err != nil {
+				t.Fatalf("%s: %v", line, err)
+			}
+			word, _ := strconv.Unquote(quoted)
+			words = append(words, word)
+			rest = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(rest[len(quoted):]), "=>"))
+		}
+		all[words[0]] = words[1:]
+		if rest == "error" {
+			all[words[0]] = nil
+		}
+	}
+	return all
+}
+
+// TestEntries_asRecorded needs no Postfix.
+func TestEntries_asRecorded(t *testing.T) {
+	t.Parallel()
+	for text, want := range arguments(t) {
+		s := systemOf(t, "", "a unix - n n - 1 record "+text+"\n")
+		all, err := s.Entries()
+		if want == nil {
+			if err == nil {
+				t.Errorf("%q: got %+v, want an error", text, all)
+			}
+			continue
+		}
+		if err != nil || len(all) != 1 || !slices.Equal(all[0].Arguments, want) {
+			t.Errorf("%q: got %+v, %v, want %q", text, all, err, want)
+		}
+	}
 }
 
 // TestEntries_asMaster compares what this package and master(8) make of arguments.
 func TestEntries_asMaster(t *testing.T) {
 	t.Parallel()
 	g := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))
-	all := slices.Clone(arguments)
+	all := slices.Sorted(maps.Keys(arguments(t)))
 	pieces := []string{
 		"a", "-o ", "b=", " ", " ", "{", "}", "{ ", " }", "\n ", "\t", "$", "{a b}", "\n#c\n ",
 		"\r", "\v",

@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"scache/internal/testenv"
 )
 
 // systemWith returns a system with these files.
@@ -76,6 +74,8 @@ func TestOptions(t *testing.T) {
 			"name=${{$compatibility_level} >=level {3.0} ? {5s} : {2s}}", "x=y"},
 		"flags=R user=x argv=/bin/y -o a=b": nil,
 		"-v -- -o a=b":                      nil,
+		"-v -o":                             {""},
+		"-":                                 nil,
 		"":                                  nil,
 	} {
 		s := systemWith(t, "", "scache unix - - n - 1 scache "+arguments+"\n")
@@ -152,6 +152,43 @@ func TestTheCommandChangesInItsPlace(t *testing.T) {
 	}
 }
 
+// TestSavedCommand_isThatOfTheEntry has files that Save has not written, too.
+func TestSavedCommand_isThatOfTheEntry(t *testing.T) {
+	t.Parallel()
+	const entry = "scache unix - - y - 1 other"
+	for text, want := range map[string]string{
+		entry: "other", entry + " -v\n": "other", "": StockCommand, "# x\n": StockCommand,
+		"scache unix - - y - 1\n": StockCommand, entry + "\n" + entry + "\n": StockCommand,
+	} {
+		s := systemWith(t, "", odd)
+		if err := os.WriteFile(s.SavedPath(), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.SavedCommand(); got != want || err != nil {
+			t.Errorf("%q: got %q, %v, want %q", text, got, err, want)
+		}
+	}
+	s := systemWith(t, "", odd)
+	if err := os.MkdirAll(filepath.Join(s.SavedPath(), "directory"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if command, err := s.SavedCommand(); err == nil {
+		t.Errorf("got %q of a directory, want an error", command)
+	}
+	if err := s.DropSaved(); err == nil {
+		t.Error("got no error for a directory that is not empty, want one")
+	}
+}
+
+// TestEntry_badArguments has arguments that master(8) does not take.
+func TestEntry_badArguments(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", "x unix - - y - 1 x\nscache unix - - y - 1 scache {\n")
+	if e, err := s.Entry(); err == nil || !strings.Contains(err.Error(), "line 2: missing '}'") {
+		t.Errorf("got %+v, %v, want an error", e, err)
+	}
+}
+
 func TestALinkStays(t *testing.T) {
 	t.Parallel()
 	s := systemWith(t, "", odd)
@@ -216,7 +253,9 @@ func TestNoEntry(t *testing.T) {
 	t.Parallel()
 	for master, want := range map[string]string{
 		"":                                 "no entry of this service: scache unix",
-		"scache inet - - y - 1 scache\n":   "no entry",
+		"scache inet - - y - 1 scache\n":   "scache unix; the type column of this line is inet",
+		"scache\n":                         "no entry",
+		"x unix - - y - 1 scache\n":        "master.cf: there is no entry",
 		" scache unix - - y - 1 scache\n":  "no entry",
 		"#scache unix - - y - 1 scache\n":  "no entry",
 		"scache unix - - y - 1\n":          "lacks columns",
@@ -329,7 +368,6 @@ func TestRestore(t *testing.T) {
 
 // TestRestore_torn has master.cf written in place, and interrupted behind each byte.
 func TestRestore_torn(t *testing.T) {
-	testenv.SkipShort(t)
 	t.Parallel()
 	s := systemWith(t, "", odd)
 	e, err := s.findEntry([]byte(odd))
@@ -343,6 +381,10 @@ func TestRestore_torn(t *testing.T) {
 		"without entry": s.withoutEntry([]byte(odd)),
 	} {
 		for k := range len(updated) + 1 {
+			// In short mode, only what is at the command and its ends.
+			if testing.Short() && (k < e.words[6].start || k > e.words[7].end+50) && k < len(updated)-1 {
+				continue
+			}
 			torn := append(slices.Clone(updated[:k]), odd[min(k, len(odd)):]...)
 			if err := os.WriteFile(s.masterCF(), torn, 0o644); err != nil {
 				t.Fatal(err)
