@@ -55,11 +55,11 @@ const most = 1 << 53
 // Check returns an error if these counts cannot be true.
 func (e *Entry) Check() error {
 	if e.Error < 0 || e.Error > most {
-		return fmt.Errorf("label %.100q: an error of %d is out of range", e.Label, e.Error)
+		return fmt.Errorf("an error of %d in the counts of a label is out of range", e.Error)
 	}
 	for _, n := range e.Counts {
 		if n < 0 || n > most {
-			return fmt.Errorf("label %.100q: a count of %d is out of range", e.Label, n)
+			return fmt.Errorf("a count of %d of a label is out of range", n)
 		}
 	}
 	return nil
