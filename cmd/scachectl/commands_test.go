@@ -192,7 +192,7 @@ func TestMetrics(t *testing.T) {
 	want(t, must(t, "--socket", m.Socket, "metrics", "--output", "-"), "\nscache_sessions{")
 }
 
-func TestAgainstStock(t *testing.T) {
+func TestStatus_againstStock(t *testing.T) {
 	t.Parallel()
 	m := startServer(t, postfixtest.NeedPostfix(t))
 	for _, command := range []string{"status", "list", "flush --all"} {
@@ -224,7 +224,7 @@ func TestSaveAndFind(t *testing.T) {
 	wantError(t, []string{"--socket", m.Socket, "save", "endpoint", "x", "--ttl", "1y"}, "1y")
 }
 
-func TestErrorsOfConnecting(t *testing.T) {
+func TestStatus_errorsOfConnecting(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	wantError(t, []string{"--socket", filepath.Join(dir, "none"), "status"},

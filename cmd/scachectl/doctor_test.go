@@ -138,8 +138,8 @@ func TestDoctorSeesAThrottledServer(t *testing.T) {
 	s.doctor(true, "ok +answer", `note +log .*fatal.*\n +→ nothing, if that is over`)
 }
 
-// TestAnotherBinaryIsInstalled has an upgrade that is not in use yet.
-func TestAnotherBinaryIsInstalled(t *testing.T) {
+// TestStatus_anotherBinaryIsInstalled has an upgrade that is not in use yet.
+func TestStatus_anotherBinaryIsInstalled(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
 	must(t, "-c", s.etc, "enable")

@@ -243,8 +243,8 @@ func TestEnableWithoutAnEntry(t *testing.T) {
 	want(t, must(t, "-c", s.etc, "disable"), "not enabled")
 }
 
-// TestAnInterruptedCallIsPutRight finds master.cf without the entry.
-func TestAnInterruptedCallIsPutRight(t *testing.T) {
+// TestEnable_interruptedCallIsPutRight finds master.cf without the entry.
+func TestEnable_interruptedCallIsPutRight(t *testing.T) {
 	t.Parallel()
 	s := newRunningFixture(t)
 	before := s.masterCF()

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// TestThePathOfCron has none of the directories of Postfix's commands.
-func TestThePathOfCron(t *testing.T) {
+// TestConfig_pathOfCron has none of the directories of Postfix's commands.
+func TestConfig_pathOfCron(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	cmd := exec.Command(tool, "-c", s.etc, "config")
@@ -19,9 +19,9 @@ func TestThePathOfCron(t *testing.T) {
 	}
 }
 
-// TestPostfixWithoutNoise has a parameter that postconf does not know, and then an entry
+// TestPostfix_withoutNoise has a parameter that postconf does not know, and then an entry
 // that refers to it, as the manual page says.
-func TestPostfixWithoutNoise(t *testing.T) {
+func TestPostfix_withoutNoise(t *testing.T) {
 	t.Parallel()
 	s := newFixture(t)
 	s.configure(map[string]string{"connection_cache_goodbye": "QUIT",

@@ -119,7 +119,7 @@ func TestCheckEntry_namesTheColumn(t *testing.T) {
 	}
 }
 
-func TestTheCommandChangesInItsPlace(t *testing.T) {
+func TestSetCommand_changesInItsPlace(t *testing.T) {
 	t.Parallel()
 	s := systemWith(t, "", odd)
 	os.Chmod(s.masterCF(), 0o640)
@@ -189,7 +189,7 @@ func TestEntry_badArguments(t *testing.T) {
 	}
 }
 
-func TestALinkStays(t *testing.T) {
+func TestSetCommand_linkStays(t *testing.T) {
 	t.Parallel()
 	s := systemWith(t, "", odd)
 	real := filepath.Join(t.TempDir(), "real")
@@ -249,7 +249,7 @@ func TestAccessStays(t *testing.T) {
 	}
 }
 
-func TestNoEntry(t *testing.T) {
+func TestEntry_none(t *testing.T) {
 	t.Parallel()
 	for master, want := range map[string]string{
 		"":                                 "no entry of this service: scache unix",
@@ -271,7 +271,7 @@ func TestNoEntry(t *testing.T) {
 	}
 }
 
-func TestAnotherService(t *testing.T) {
+func TestEntry_anotherService(t *testing.T) {
 	t.Parallel()
 	s := systemWith(t, "connection_cache_service_name = other\n",
 		"scache unix - - y - 1 scache\nother unix - n - - - x\n")
@@ -311,8 +311,8 @@ func TestWithoutEntry(t *testing.T) {
 	}
 }
 
-// TestABinaryThatHangs does not delay the caller that asks for its version.
-func TestABinaryThatHangs(t *testing.T) {
+// TestInstalled_binaryThatHangs does not delay the caller that asks for its version.
+func TestInstalled_binaryThatHangs(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	s := systemWith(t, "daemon_directory = "+dir+"\n", "scache unix - - y - 1 "+OurName+"\n")

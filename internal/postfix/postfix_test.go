@@ -66,9 +66,9 @@ func TestEntryAsPostconfHasIt(t *testing.T) {
 	}
 }
 
-// TestAStoppedPostfixDoesNotRun although its pid file is there, with the pid of a
+// TestRunning_stoppedPostfix although its pid file is there, with the pid of a
 // process that is.
-func TestAStoppedPostfixDoesNotRun(t *testing.T) {
+func TestRunning_stoppedPostfix(t *testing.T) {
 	t.Parallel()
 	i, s := newInstance(t, "")
 	wantRunning := func(want bool) {
@@ -97,7 +97,7 @@ func TestAStoppedPostfixDoesNotRun(t *testing.T) {
 	wantRunning(false)
 }
 
-func TestFactsOfAnInstallation(t *testing.T) {
+func TestSystem_factsOfAnInstallation(t *testing.T) {
 	t.Parallel()
 	i, s := newInstance(t, "")
 	if dir, err := s.DaemonDirectory(); dir != filepath.Join(i.Dir, "libexec") || err != nil {
