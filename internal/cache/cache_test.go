@@ -327,8 +327,8 @@ func TestSaveBinding_manyOfOneDestination(t *testing.T) {
 	}
 }
 
-// TestSaveBinding_knowsTheOthersWhenManyEnd drops one of many bindings, so many that the cache
-// would give their memory back if none was left.
+// TestSaveBinding_knowsTheOthersWhenManyEnd drops one of many bindings. If none was left, the
+// cache would give their memory back.
 func TestSaveBinding_knowsTheOthersWhenManyEnd(t *testing.T) {
 	t.Parallel()
 	w := newWorld(0)
