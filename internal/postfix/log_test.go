@@ -3,6 +3,7 @@
 package postfix
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,8 +12,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"scache/internal/testenv"
 )
 
 func TestLog(t *testing.T) {
@@ -42,7 +41,10 @@ func TestLog(t *testing.T) {
 		"no host": {"postfix/scache[12]: fatal: x\n", []string{"fatal: x"}},
 		"brackets": {"Nov 05 10:00:00 [2001:db8::1] postfix/scache[12]: fatal: x\n",
 			[]string{"fatal: x"}},
-		"empty": {"", nil},
+		"more brackets": {"[x] a[[b]:  c[] postfix/scache[12]: fatal: x\n", []string{"fatal: x"}},
+		"no number":     {"postfix/scache[]: fatal: x\npostfix/scache[x]: fatal: x\n", nil},
+		"no tag":        {"[12]: fatal: x\n[12\n[\n", nil},
+		"empty":         {"", nil},
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "maillog")
@@ -134,7 +136,6 @@ func TestLog_rotated(t *testing.T) {
 
 // TestLog_journal has no log file, and a journalctl that answers, fails or hangs.
 func TestLog_journal(t *testing.T) {
-	testenv.SkipShort(t)
 	former := syslogFiles
 	syslogFiles = [][]string{{filepath.Join(t.TempDir(), "none")}}
 	t.Cleanup(func() { syslogFiles = former })
@@ -149,6 +150,9 @@ esac`
 		`echo "No journal files were found." >&2; exit 1`: "No journal files",
 		`sleep 100`: "no answer within 2s",
 	} {
+		if testing.Short() && strings.HasPrefix(script, "sleep") {
+			continue
+		}
 		err := os.WriteFile(filepath.Join(bin, "journalctl"), []byte("#!/bin/sh\n"+script+"\n"), 0o755)
 		if err != nil {
 			t.Fatal(err)
@@ -166,6 +170,49 @@ esac`
 	t.Setenv("PATH", t.TempDir())
 	if _, _, err := s.Log(false, "x"); err == nil || !strings.Contains(err.Error(), "no log file") {
 		t.Errorf("without journalctl: %v", err)
+	}
+}
+
+// TestLogPosition_linesSince has lines before a position and after it, in the same log or in one
+// that has taken its place.
+func TestLogPosition_linesSince(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "maillog")
+	line := func(text string) string {
+		return "Nov 05 10:00:00 host postfix/scache[1]: " + text + "\n"
+	}
+	old := line("fatal: old") + line("fatal: as old")
+	many := ""
+	var last []string
+	for i := range maxReasons + 2 {
+		many += line(fmt.Sprint("error: ", i))
+		if i >= 2 {
+			last = append(last, fmt.Sprint("error: ", i))
+		}
+	}
+	for name, test := range map[string]struct {
+		text string
+		want []string
+	}{
+		"nothing":   {old, nil},
+		"no reason": {old + line("warning: x"), nil},
+		"two": {old + line("fatal: x") + line("info") + line("panic: y"),
+			[]string{"fatal: x", "panic: y"}},
+		"other":      {old + strings.ReplaceAll(line("fatal: x"), "scache", "smtp"), nil},
+		"many":       {old + many, last},
+		"rotated":    {line("fatal: x"), []string{"fatal: x"}},
+		"incomplete": {old + line("fatal: x") + "Nov 05 host postfix/sca", []string{"fatal: x"}},
+	} {
+		if err := os.WriteFile(path, []byte(old), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		position := systemWith(t, "maillog_file = "+path+"\n", odd).logPosition()
+		if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := position.linesOf("scache"); !slices.Equal(got, test.want) {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
 	}
 }
 
