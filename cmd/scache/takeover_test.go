@@ -301,3 +301,67 @@ func TestTerminate_doesNotHandOver(t *testing.T) {
 		t.Error("another process has connected to the socket")
 	}
 }
+
+// TestReload_limits reloads again and again with limits and numbers as sites have them:
+// nothing is lost, and nothing leaks.
+func TestReload_limits(t *testing.T) {
+	testenv.SkipShort(t)
+	t.Parallel()
+	var highest unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &highest); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		files, sessions, clients, reloads int
+		room                              int // for this number of sessions
+	}{
+		"highest limit": {int(min(highest.Max, 1<<30)), 50, 5, 3, 50},
+		// 64 descriptors are for the process itself, and two for each client.
+		"tight limit":  {600, 400, 90, 20, 600 - 64 - 2*90},
+		"many reloads": {10000, 500, 5, 40, 500},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := startWithFiles(t, binary, test.files)
+			reloadAgainAndAgain(t, m, test.sessions, test.clients, test.reloads, test.room)
+		})
+	}
+}
+
+// reloadAgainAndAgain has a daemon keep the last sessions of those that are saved, as far as
+// there is room.
+func reloadAgainAndAgain(
+	t *testing.T, m *postfixtest.Master, sessions, clients, reloads, room int,
+) {
+	t.Helper()
+	var all []saved
+	idle := []*client.Client{dial(t, m)}
+	for i := range sessions {
+		all = append(all, saveSession(t, idle[0], 3600, fmt.Sprint("e", i), fmt.Sprint("p", i)))
+	}
+	for len(idle) < clients {
+		c := dial(t, m)
+		if f, err := c.FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+			t.Fatal(f, err)
+		}
+		idle = append(idle, c)
+	}
+	before, err := m.Descriptors()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := range reloads {
+		replace(t, m)
+		line := fmt.Sprintf("takeover: sessions=%d bindings=0 clients=%d lost=0", room, clients)
+		if !m.WaitForTexts(line, n+1) {
+			t.Fatalf("reload %d: %q", n, m.Texts())
+		}
+	}
+	if after, err := m.Descriptors(); err != nil || after != before {
+		t.Errorf("%d descriptors before, %d after: %v", before, after, err)
+	}
+	for i, s := range all[sessions-room:] {
+		s.want(t, idle[i%clients])
+	}
+	wantNoWarnings(t, m)
+}
