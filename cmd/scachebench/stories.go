@@ -50,8 +50,8 @@ var stories = []*story{
 	},
 	{
 		name:     "receivers",
-		title:    "300 messages to 20 domains of one receiver, which allows 4 connections",
-		messages: 300,
+		title:    "240 messages to 20 domains of one receiver, which allows 4 connections",
+		messages: 240,
 		domains:  20,
 		receiver: postfixtest.ReceiverConfig{
 			MaxConnections: allowedConnections,
@@ -63,7 +63,7 @@ var stories = []*story{
 			"connection_cache_protocol_timeout": "60s",
 		},
 		parameter: receiversParameter,
-		limit:     11 * time.Second,
+		limit:     12 * time.Second,
 		deliver:   deliverAtOnce,
 		measures:  []measure{delivered, deferred, refused, seconds},
 	},
