@@ -285,9 +285,17 @@ func TestPrompt(t *testing.T) {
 	c = waiter()
 	d = b.set.Saved(b.client(), b.now, label("192.0.2.2"))
 	b.wantAnswers("prompt", d, Answer{Client: c})
-	b.pass(promptTime)
-	b.set.Tick(b.now)
+	if want := b.now + promptTime; d.Wake != want {
+		t.Errorf("got wake %v, want %v", d.Wake, want)
+	}
 	r := b.set.receivers[key{rule: 0}]
+	before := len(r.promises)
+	b.pass(promptTime - 1)
+	if b.set.Tick(b.now); len(r.promises) != before {
+		t.Error("got a promise before the time to ask is over")
+	}
+	b.pass(1)
+	b.set.Tick(b.now)
 	if !slices.ContainsFunc(r.promises, func(p *promise) bool { return p.client == c }) {
 		t.Errorf("got no promise, want one, as it is likely to connect")
 	}
