@@ -33,7 +33,7 @@ type conversation struct {
 	ackDue    bool   // the client has yet to acknowledge a descriptor
 	unread    []byte // input that is not processed yet
 	buffer    []byte // the conversation's own memory, where unread is kept between turns
-	accounted int    // the size of buffer, as the server knows it
+	accounted int    // the size of buffer and unwritten, as the server knows it
 	unwritten []byte // output that there was no room for
 	scan      attr.Scanner
 	request   int      // the size of the request at the head of unread that waits for a descriptor
@@ -83,6 +83,8 @@ func (c *conversation) endOnPanic() {
 var (
 	errTimeout = errors.New("timeout: the client has stopped in the middle of a request " +
 		"(see ipc_timeout); connection closed")
+	errUnread = errors.New("too much output is pending, as the client does not read it; " +
+		"connection closed")
 	errCutOff = errors.New("the client has closed the connection in the middle of a request")
 )
 
@@ -273,8 +275,8 @@ const (
 	// maxRequest bounds the size of a request: the stock server takes properties of any size.
 	maxRequest = 1<<20 + 64<<10
 
-	// maxPending bounds the size of all incomplete requests together, except for the first
-	// bytes of each.
+	// maxPending bounds the size of all incomplete requests and of all output that clients do
+	// not read together, except for the first bytes of each.
 	maxPending = 64 << 20
 )
 
@@ -334,7 +336,7 @@ func (c *conversation) storeUnread() {
 
 // account updates the server's sum of the buffers of all conversations.
 func (c *conversation) account() {
-	if now := cap(c.buffer); now != c.accounted {
+	if now := cap(c.buffer) + cap(c.unwritten); now != c.accounted {
 		c.server().pending.Add(int64(now - c.accounted))
 		c.accounted = now
 	}
@@ -370,6 +372,10 @@ func (c *conversation) write() error {
 	w.out = w.out[:0]
 	if cap(w.out) > 2*maxOut {
 		w.out = nil
+	}
+	c.account()
+	if len(c.unwritten) > maxOut && c.server().pending.Load() > maxPending {
+		return errUnread
 	}
 	return nil
 }
@@ -413,7 +419,7 @@ func (c *conversation) end(err error) {
 	c.endClient()
 	c.drop()
 	c.socket.Close()
-	c.buffer = nil
+	c.buffer, c.unwritten = nil, nil
 	c.account()
 	c.uncount(true)
 }

@@ -6,6 +6,7 @@ package server
 // loop, its descriptors.
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"sync"
@@ -61,6 +62,43 @@ func TestConversation_keepsNoLongRequest(t *testing.T) {
 			t.Errorf("rest %q: got %d bytes of memory, want at most %d", rest, got, limit)
 		}
 	}
+}
+
+// TestReply_thatIsNotRead has many clients find sessions with long properties, and read nothing:
+// the memory for all together is bounded, and a client that reads is served.
+func TestReply_thatIsNotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	long := bytes.Repeat([]byte("x"), 1<<20)
+	w.Cache.SaveBinding(time.Hour, []byte("d"), long, []byte("e"))
+	const clients = 2 * maxPending >> 20
+	ended := 0
+	for range clients {
+		_, fd := testenv.Pipe(t)
+		w.Cache.SaveSession(time.Minute, []byte("e"), long, fd)
+		p := w.connect(t)
+		p.say(`request\0find_dest\0label\0d\0\0`)
+		testenv.Eventually(t, "the request is answered", func() bool {
+			return w.Cache.Size().Sessions == 0
+		})
+		w.Check()
+		if got := w.pending.Load(); got > maxPending+8<<20 {
+			t.Fatalf("got %d bytes of memory, want at most %d", got, maxPending)
+		}
+		select {
+		case <-p.gone:
+			ended++
+		default:
+		}
+	}
+	if ended == 0 || ended == clients {
+		t.Errorf("got %d of %d clients disconnected, want some", ended, clients)
+	}
+	p := w.connect(t)
+	p.miss()
+	_, fd := testenv.Pipe(t)
+	p.save("f", fd)
+	unix.Close(fd)
 }
 
 // TestServer_repliesBeforeTheDescriptor has a client ask for a descriptor before it has read

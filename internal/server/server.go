@@ -98,7 +98,7 @@ type Server struct {
 	copies        closeQueue  // descriptors that conversations close
 
 	clients atomic.Int64 // number of clients that are connected
-	pending atomic.Int64 // bytes of memory for input that is not processed yet
+	pending atomic.Int64 // bytes of memory for input that is not processed, and output not read, yet
 	mu      sync.Mutex
 	counts  stats.Values // of previous processes, and of this one without its cache and loops
 	since   time.Time    // when counting began; zero if it began with this process
