@@ -35,15 +35,17 @@ func (c *site) look() (v view) {
 		if v.hits, err = cl.Hits(control.LevelDestination); err != nil {
 			return err
 		}
-		if v.contents, err = listOf(cl); err != nil {
-			return err
-		}
-		v.receivers, err = receiversOf(cl)
-		if errors.Is(err, client.ErrStock) { // 1.0 has no receivers
-			return nil
-		}
+		v.contents, err = listOf(cl)
 		return err
 	})
+	if v.err != nil {
+		return v
+	}
+	// The connection cannot be used any more if the list was truncated.
+	v.receivers, v.err = c.receivers()
+	if errors.Is(v.err, client.ErrStock) { // 1.0 has no receivers
+		v.err = nil
+	}
 	return v
 }
 
