@@ -115,6 +115,21 @@ func TestTypes(t *testing.T) {
 	}
 }
 
+func TestBool(t *testing.T) {
+	t.Parallel()
+	const name = "connection_cache_liveness_check"
+	for value, want := range map[string]bool{"yes": true, "YES": true, "no": false, "No": false} {
+		if got, err := parsed(t, name+" = "+value).Bool(name); got != want || err != nil {
+			t.Errorf("%s: got %t, %v, want %t", value, got, err, want)
+		}
+	}
+	for _, value := range []string{"", "auto", "true", "1"} {
+		if got, err := parsed(t, name+" = "+value).Bool(name); err == nil {
+			t.Errorf("%q: got %t, want an error", value, got)
+		}
+	}
+}
+
 func TestErrors_nameTheLine(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: EPL-2.0
 
+// Survivors of "make mutants PKG=internal/postfix" are equal in behaviour: how much of a file is
+// read at its end, how many links are followed, for how long commands are waited for after their
+// end. Or they need a master.cf that is a mount point: see the tests of scachectl in containers.
+
 package postfix
 
 import (
