@@ -102,7 +102,14 @@ func (d *demo) tell(ctx context.Context, s *story) (result, error) {
 	if s.withoutCache {
 		servers = slices.Insert(servers, 0, server{name: noCache})
 	}
-	if s.parameter == "" || knows(ctx, d.scache, s.parameter) {
+	takesPart := s.parameter == ""
+	if !takesPart {
+		var err error
+		if takesPart, err = knows(ctx, d.scache, s.parameter); err != nil {
+			return r, err
+		}
+	}
+	if takesPart {
 		servers = append(servers, server{name: oursName, binary: d.scache})
 	} else {
 		r.missing = "it does not know " + s.parameter
@@ -173,16 +180,27 @@ func (d *demo) ask(
 	return views, nil
 }
 
-// knows reports whether our binary has a parameter. If so, it refuses a bad value.
-func knows(ctx context.Context, scache, parameter string) bool {
-	out, _ := exec.CommandContext(ctx, scache, "--check", "-l", "-n", "scache", "-t", "unix",
-		"-o", parameter+"={ bad, entry=bad }").CombinedOutput()
+// knows reports whether our binary has a parameter. If so, it refuses a bad value. Postfix of
+// this machine need not be configured.
+func knows(ctx context.Context, scache, parameter string) (bool, error) {
+	dir, err := os.MkdirTemp("", "scachebench-")
+	if err != nil {
+		return false, err
+	}
+	defer os.RemoveAll(dir)
+	if err := os.WriteFile(filepath.Join(dir, "main.cf"), nil, 0o644); err != nil {
+		return false, err
+	}
+	cmd := exec.CommandContext(ctx, scache, "--check", "-l", "-n", "scache", "-t", "unix",
+		"-o", parameter+"={ bad, entry=bad }")
+	cmd.Env = append(os.Environ(), "MAIL_CONFIG="+dir)
+	out, _ := cmd.CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		if strings.HasPrefix(line, "scache: fatal: ") && strings.Contains(line, parameter) {
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // A progress is a line on the terminal about a run.

@@ -195,13 +195,14 @@ func TestKnows(t *testing.T) {
 		"echo 'scache: configuration OK'":                                      false,
 		"echo 'scache: warning: unknown parameter connection_cache_receivers'": false,
 		"echo 'scache: fatal: bad value of parameter max_idle' >&2; exit 1":    false,
+		"test -e $MAIL_CONFIG/main.cf && echo '" + refuses + "' >&2":           true,
 	} {
 		scache := filepath.Join(t.TempDir(), "scache")
 		if err := os.WriteFile(scache, []byte("#!/bin/sh\n"+output+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if got := knows(t.Context(), scache, receiversParameter); got != want {
-			t.Errorf("%s: got %v, want %v", output, got, want)
+		if got, err := knows(t.Context(), scache, receiversParameter); got != want || err != nil {
+			t.Errorf("%s: got %v, %v, want %v", output, got, err, want)
 		}
 	}
 }
