@@ -509,6 +509,7 @@ func TestFindDestination(t *testing.T) {
 	unknown := "smtp\nexample.com\nuser\n"
 	b.wantVerdict("unknown destination", b.askDestination(b.client(), unknown), NotFound)
 	b.wantVerdict("address", b.askDestination(b.client(), "smtp\n[192.0.2.7]:587\n"), Wait)
+	b.wantVerdict("odd lines", b.askDestination(b.client(), "smtp\n[x\n\n[192.0.2.7]:587\n"), Wait)
 	b.wantVerdict("host", b.askDestination(b.client(), "smtp\n[MX.example]:587\n"), Wait)
 	b.wantVerdict("other host", b.askDestination(b.client(), "smtp\n[mx2.example]:587\n"), NotFound)
 
