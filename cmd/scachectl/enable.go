@@ -34,7 +34,22 @@ var (
 )
 
 // interruptions are the signals that stop a change. It is rolled back then, or completed.
-var interruptions = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGPIPE}
+var interruptions = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
+
+// An output stops a change when the reader of its messages is gone. SIGPIPE would not do: it
+// comes also when a server closes its connection at the reload.
+type output struct {
+	io.Writer
+	stop func()
+}
+
+func (o output) Write(p []byte) (n int, err error) {
+	n, err = o.Writer.Write(p)
+	if err != nil {
+		o.stop()
+	}
+	return n, err
+}
 
 // hintPrint is for a master.cf that cannot be written.
 const hintPrint = "\nhint: scachectl %s --print prints the changed master.cf, " +
@@ -127,6 +142,14 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), interruptions...)
 	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	one.out, one.errOut = output{s.out, cancel}, output{s.errOut, cancel}
+	// A handler for SIGPIPE keeps it from ending the process. If it were ignored, commands
+	// would inherit that.
+	ignored := make(chan os.Signal, 1)
+	signal.Notify(ignored, syscall.SIGPIPE)
+	defer signal.Stop(ignored)
 	one.interrupted, one.signal = ctx.Done(), ctx
 	return do(&one)
 }

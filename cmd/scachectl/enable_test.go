@@ -3,8 +3,10 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -272,5 +274,36 @@ func TestEnableTakesRoot(t *testing.T) {
 		if out, errOut, ok := run(cmd); ok || !strings.Contains(errOut, "must be run as root") {
 			t.Errorf("%s: %s%s", command, out, errOut)
 		}
+	}
+}
+
+// TestSwitcher_brokenPipes has a server close its connection, which may be at the reload, and
+// then the reader of the messages. Only the latter stops the change.
+func TestSwitcher_brokenPipes(t *testing.T) {
+	s := newFixture(t)
+	pipe := make(chan os.Signal, 1)
+	signal.Notify(pipe, syscall.SIGPIPE)
+	defer signal.Stop(pipe)
+	reader, writer := io.Pipe()
+	reader.Close()
+	w := &switcher{site: &site{}, dryRun: true, out: writer, errOut: writer}
+	err := w.in(s.etc, func(s *switcher) error {
+		syscall.Kill(os.Getpid(), syscall.SIGPIPE)
+		<-pipe
+		select {
+		case <-s.interrupted:
+			t.Error("interrupted by SIGPIPE")
+		case <-time.After(50 * time.Millisecond):
+		}
+		s.say("something")
+		select {
+		case <-s.interrupted:
+		case <-time.After(time.Minute):
+			t.Error("not interrupted, though messages cannot be written")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

@@ -377,7 +377,8 @@ func (r *Receiver) tooFast(at time.Time) bool {
 	}
 	n := 0
 	for _, begun := range r.begun {
-		if age := at.Sub(begun); age >= 0 && age < r.config.NewPeriod {
+		// The kernel counts milliseconds, so an earlier one can seem to be later.
+		if at.Sub(begun) < r.config.NewPeriod {
 			n++
 		}
 	}
