@@ -50,8 +50,7 @@ func (s *State) fit(bytes, entries int) (unsent []cache.SavedSession) {
 
 // size returns how long the texts of a client are in the description.
 func (c *Client) size() int {
-	const base64 = 3 // bytes of data take 4 bytes
-	n := (len(c.Unread) + len(c.Unwritten)) * 4 / base64
+	n := (len(c.Unread) + len(c.Unwritten)) * 4 / 3 // in base64
 	if c.Wait != nil {
 		n += len(c.Wait.Destination) + len(c.Wait.Label) + len(c.Wait.Promised)
 		for _, label := range c.Wait.Asked {

@@ -59,8 +59,8 @@ type entryWriter struct {
 	now time.Duration
 }
 
-// writeState writes the description of a state. Its clients from the accept queue come last,
-// as their descriptors do.
+// writeState writes the description of a state. The entries with descriptors are in the order in
+// which those are sent: clients, claims, sessions, and the clients from the accept queue.
 func writeState(w io.Writer, s *State, queued []Client, now time.Duration) error {
 	e := entryWriter{attr.NewEncoder(w), now}
 	e.SetMaxSize(maxEntrySize)

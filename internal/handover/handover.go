@@ -17,13 +17,21 @@
 //	1 acquires memory file, sockets
 //	2 stops accepting, pauses its loops
 //	3 queues the descriptors ───────────▶  socket pairs ───────────┐
-//	4 connects, writes the description ─▶  memory file, connection │
+//	4 empties the accept queue, connects   connection              │
+//	  and writes the description ───────▶  memory file             │
 //	5 sends "take_over", exits ─────────▶  accept queue ───────────┴──▶  [Receiver]
 //
 // Until step 5 has succeeded, the old process owns everything: it can give up at any point and
-// continue to serve. Afterwards it owns nothing. The old process uses a [Sender], the new one a
-// [Receiver]. The format of the description is in format.go; older and newer versions can read
-// it.
+// continue to serve. Afterwards it owns nothing. The clients in the accept queue go over like
+// the others: the new process must receive the state before it serves them.
+//
+// The old process uses a [Sender], the new one a [Receiver], which has nothing to do with the
+// receivers of package receivers. The format of the description is in format.go; older and newer
+// versions can read it.
+//
+// This package does steps 1 and 3 to 5. For what comes before and after, see in the old process
+// handOver in cmd/scache, which decides when to try, and Server.HandOver in package server; in
+// the new process Server.receive, which the request starts.
 package handover
 
 import (

@@ -41,7 +41,7 @@ func Requested(fd int) bool {
 // and have not arrived.
 type Received struct{ Sessions, Bindings, Clients, Lost int }
 
-// The sender has exited, so everything that it sent has arrived. A receiver may still have to
+// The sender has exited, so everything that it sent has arrived. A reception may still have to
 // wait for room: this process may have no descriptors left at the moment. The bounds are on
 // the total time of a state, as any process of the user may pretend to be a sender.
 const (
@@ -67,13 +67,8 @@ type Reception struct {
 	waitedForData, waitedForRoom time.Duration
 }
 
-// Receive returns the entries of a state, whose first descriptor has come with the request:
-// *Counts, *receivers.State (a part of it), *Claim, *Client, *cache.SavedBinding,
-// *cache.SavedSession, *Hits. Their descriptors belong to the caller. Descriptors of all else are
-// closed.
-//
-// When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
-// is closed.
+// Receive returns a state that is to be received from the socket fd, which has come with the
+// request. Nothing is read before Entries is ranged over.
 func (r Receiver) Receive(fd int) *Reception {
 	return &Reception{Receiver: r, control: fdpass.NewSocket(fd)}
 }
@@ -81,7 +76,12 @@ func (r Receiver) Receive(fd int) *Reception {
 // ExpectedSessions returns how many sessions are announced and have not arrived yet.
 func (r *Reception) ExpectedSessions() int { return r.entries.missing[kindSession] }
 
-// Entries yields the entries, once.
+// Entries receives the state, once, and yields its entries: *Counts, *receivers.State (a part of
+// it), *Claim, *Client, *cache.SavedBinding, *cache.SavedSession, *Hits. Their descriptors belong
+// to the caller. Descriptors of all else are closed.
+//
+// When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
+// is closed.
 func (r *Reception) Entries() iter.Seq[any] {
 	return func(yield func(any) bool) {
 		defer r.close()

@@ -53,8 +53,8 @@ type receptions struct {
 	closed   bool          // none may begin
 }
 
-// maxOvertime is for how long all receptions together read on when the process is about to
-// end. A state as servers send it takes some 100 ms.
+// maxOvertime is how long all receptions together may read on when the process is about to end.
+// A state as servers send it takes some 100 ms.
 const maxOvertime = time.Second
 
 func (r *receptions) begin(receive func()) bool {
@@ -67,7 +67,7 @@ func (r *receptions) begin(receive func()) bool {
 	return true
 }
 
-// finish makes receivers stop waiting, and returns when all have ended. No reception can begin
+// finish makes receptions stop waiting, and returns when all have ended. No reception can begin
 // until reopen.
 func (r *receptions) finish() {
 	r.mu.Lock()
@@ -144,7 +144,8 @@ func (s *Server) receive(fd int) {
 }
 
 // maxHold is how long clients wait for the sessions. It is far below the timeouts of clients,
-// and long enough to receive some ten thousand sessions.
+// and long enough to receive some ten thousand sessions. A limiter waits for as long after the
+// start for a state that begins to arrive: see awaitState.
 const maxHold = 100 * time.Millisecond
 
 // heldClients are the clients of a state. They are served when its sessions have arrived.
@@ -225,9 +226,9 @@ func (c *conversation) check() error {
 }
 
 // HandOver hands everything over to the next process. No client may be accepted meanwhile. If
-// it returns an error, nothing has changed, and all clients are still served. Otherwise the
-// server can no longer be used, and the result says what could not be sent. See
-// [handover.Sender.Send] for partial.
+// it returns an error, this server still owns everything and serves its clients; only lists that
+// are too long to be handed over were cut off. Otherwise the server can no longer be used, and
+// the result says what could not be sent. See [handover.Sender.Send] for partial.
 func (s *Server) HandOver(
 	sender *handover.Sender, partial bool,
 ) (result handover.Result, err error) {
