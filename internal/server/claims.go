@@ -158,8 +158,9 @@ func take(name string) (fd int, ofServer bool) {
 	return fdpass.None, false
 }
 
-// isServer reports whether it may be a server that has bound a name: root or this user. A
-// process of another user can bind it, too, and then listen or not.
+// isServer reports whether the process that has bound a name may be a server: then its user is
+// root or the user of this process. A process of another user can bind a name, too, and then
+// listen or not. known is false if that process does not listen, or is gone.
 func isServer(name string) (is, known bool) {
 	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)

@@ -36,7 +36,7 @@ type conversation struct {
 	accounted int    // the size of buffer and unwritten, as the server knows it
 	unwritten []byte // output that there was no room for
 	scan      attr.Scanner
-	request   int      // the size of the request at the head of unread that waits for a descriptor
+	request   int      // the size of the request at the head of unread that waits, or 0
 	listing   *listing // the reply in progress, if it is a long one
 
 	tooLong     bool          // the list that is arriving is too long, and discarded
@@ -94,7 +94,7 @@ func (c *conversation) server() *Server { return c.worker.server }
 // read from the client.
 func (c *conversation) turn() error {
 	if err := c.write(); err != nil || len(c.unwritten) > 0 {
-		return errors.Join(err, c.wait())
+		return errors.Join(err, c.setWatch())
 	}
 	if err := c.read(); err != nil {
 		return err
@@ -102,7 +102,7 @@ func (c *conversation) turn() error {
 	if err := c.advance(); err != nil {
 		return err
 	}
-	return c.wait()
+	return c.setWatch()
 }
 
 // read appends new input to unread.
@@ -133,7 +133,7 @@ func (c *conversation) read() error {
 // receive reads once. While too many descriptors wait to be closed, it takes no more: a client
 // that saves a session then hears that this has failed.
 func (c *conversation) receive(in []byte) (n int, err error) {
-	if c.server().waitingToClose() > maxWaiting {
+	if c.server().waitingToClose() > maxWaitingToClose {
 		return c.socket.ReceiveBytes(in)
 	}
 	return c.socket.Receive(in)
@@ -380,9 +380,9 @@ func (c *conversation) write() error {
 	return nil
 }
 
-// wait tells the loop what to wait for, and for how long. There is a limit only for a
+// setWatch tells the loop what to wait for, and for how long. There is a limit only for a
 // client that has begun a request.
-func (c *conversation) wait() error {
+func (c *conversation) setWatch() error {
 	if c.inRequest() && c.phase != waitsForConnection {
 		c.watch.SetTimeout(c.server().Timeout)
 	} else {

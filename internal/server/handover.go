@@ -335,10 +335,10 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 	slices.SortFunc(conversations, func(a, b *conversation) int {
 		return cmp.Compare(a.number, b.number)
 	})
-	state := &handover.State{Receivers: s.savedReceivers(), Claims: s.savedClaims(),
+	state := &handover.State{Receivers: s.exportReceivers(), Claims: s.exportClaims(),
 		Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
 	for _, c := range conversations {
-		state.Clients = append(state.Clients, c.saved())
+		state.Clients = append(state.Clients, c.export())
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -346,15 +346,15 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 	return state
 }
 
-// saved returns a conversation as data.
-func (c *conversation) saved() handover.Client {
+// export returns a conversation as data.
+func (c *conversation) export() handover.Client {
 	c.refuseDescriptor()
 	phase := c.phase
 	if phase == waitsForConnection {
 		phase = handover.BetweenRequests
 	}
 	return handover.Client{
-		FD: c.socket.FD(), Phase: phase, Wait: c.savedWait(), Session: c.session, AckDue: c.ackDue,
+		FD: c.socket.FD(), Phase: phase, Wait: c.exportWait(), Session: c.session, AckDue: c.ackDue,
 		Unread: c.unread, Unwritten: c.unwritten, Timeout: c.watch.Remaining(), TooLong: c.tooLong,
 	}
 }

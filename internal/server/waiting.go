@@ -104,7 +104,7 @@ func (c *conversation) endWait(isGiven bool) {
 	c.answerWaiting(verdict)
 	err := c.advance()
 	if err == nil {
-		err = c.wait()
+		err = c.setWatch()
 	}
 	if err != nil {
 		c.end(err)
@@ -134,8 +134,9 @@ func (c *conversation) waitingQuestion() (q question, err error) {
 		return q, err
 	}
 	switch request := string(list[0].Value); request {
-	case "find_endp", "find_dest":
-		return question{label: list[1].Value, byDestination: request == "find_dest"}, nil
+	case control.RequestFindEndpoint, control.RequestFindDestination:
+		byDestination := request == control.RequestFindDestination
+		return question{label: list[1].Value, byDestination: byDestination}, nil
 	default:
 		return q, fmt.Errorf("request %q waits", request)
 	}
@@ -177,8 +178,8 @@ func (c *conversation) resumeWait() error {
 	return nil
 }
 
-// savedWait returns what the next process needs of the limiter, or nil.
-func (c *conversation) savedWait() *handover.Wait {
+// exportWait returns what the next process needs of the limiter, or nil.
+func (c *conversation) exportWait() *handover.Wait {
 	l := c.server().limiter
 	if l == nil {
 		return nil
@@ -227,16 +228,16 @@ func (s *Server) restoredSession(endpoint string) {
 	}
 }
 
-// savedReceivers returns what the limiter of the next process needs beside its clients.
-func (s *Server) savedReceivers() receivers.State {
+// exportReceivers returns what the limiter of the next process needs beside its clients.
+func (s *Server) exportReceivers() receivers.State {
 	if s.limiter == nil {
 		return receivers.State{}
 	}
 	return s.limiter.Export(s.limiter.clock())
 }
 
-// savedClaims returns copies of the claims of the limiter.
-func (s *Server) savedClaims() []handover.Claim {
+// exportClaims returns copies of the claims of the limiter.
+func (s *Server) exportClaims() []handover.Claim {
 	if s.limiter == nil {
 		return nil
 	}

@@ -184,9 +184,9 @@ func TestSave_whileManyWaitToBeClosed(t *testing.T) {
 	t.Parallel()
 	c := newCloser("")
 	for name, test := range map[string]struct{ copies, sessions int }{
-		"copies":   {maxWaiting + 1, 0},
-		"sessions": {0, maxWaiting + 1},
-		"both":     {maxWaiting/2 + 1, maxWaiting / 2},
+		"copies":   {maxWaitingToClose + 1, 0},
+		"sessions": {0, maxWaitingToClose + 1},
+		"both":     {maxWaitingToClose/2 + 1, maxWaitingToClose / 2},
 	} {
 		w := newWorld(t)
 		w.Waiting = c.Waiting

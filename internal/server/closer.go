@@ -114,9 +114,9 @@ func (c *Closer) Wait(limit time.Duration) {
 // Waiting returns how many descriptors wait for a close(2) that may block.
 func (c *Closer) Waiting() int { return int(c.others.waiting.Load()) }
 
-// maxWaiting is how many descriptors may wait for a close(2) that may block. Where a file system
-// does not answer, more would use up the descriptors that clients need.
-const maxWaiting = 100
+// maxWaitingToClose is how many descriptors may wait for a close(2) that may block. Where a file
+// system does not answer, more would use up the descriptors that clients need.
+const maxWaitingToClose = 100
 
 // A closeQueue is a queue of descriptors and the goroutines that close them. A
 // goroutine ends when the queue is empty. The zero value is ready for use.
