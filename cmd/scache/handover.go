@@ -60,12 +60,11 @@ const (
 	attempts    = 3 // to send; the last one sends what can be sent
 )
 
-// handOver hands everything over to the next process, and returns "". If there will be no next
-// process, or if the handover fails, it returns a reason to end: then this process still has all
-// clients and sessions.
-func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (ended master.Reason) {
-	if ended := acquire(p, s, sender); ended != "" {
-		return ended
+// handOver hands everything over to the next process, and reports whether it did. If there will
+// be no next process, or if the handover fails, this process still has all clients and sessions.
+func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (done bool) {
+	if !acquire(p, s, sender) {
+		return false
 	}
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
@@ -78,32 +77,31 @@ func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (end
 					len(result.Unsent), result.Sessions+len(result.Unsent),
 					result.LostClients, result.Clients+result.LostClients, result.Err)
 			}
-			return ""
+			return true
 		}
 		if attempt == attempts || !fdpass.Transient(err) {
 			p.Log.Warning("cannot hand over %d sessions and %d clients to the next process: %v",
 				s.Cache.Size().Sessions, s.Clients(), err)
-			return master.Restart
+			return false
 		}
 		p.Log.Debug("cannot hand over to the next process; trying again: %v", err)
 		p.Accept()
 		if ended := p.EndedWithin(pause); ended != "" {
 			p.StopAccepting()
-			return ended
+			return false
 		}
 		pause *= 10
 	}
 }
 
-// acquire acquires what the sender needs, while clients are served. It returns a reason to end
-// if there will be no next process. It returns "" even if something could not be acquired:
-// Send tries again.
-func acquire(p *master.Process, s *server.Server, sender *handover.Sender) (ended master.Reason) {
+// acquire acquires what the sender needs, while clients are served. It reports whether there will
+// be a next process. Something may not have been acquired all the same: Send tries again.
+func acquire(p *master.Process, s *server.Server, sender *handover.Sender) (next bool) {
 	logged := false
 	for pause, waited := firstPause, time.Duration(0); ; pause = min(2*pause, maxPause) {
 		err := sender.Acquire(s.Cache.Size().Sessions)
 		if err == nil || waited >= acquireTime || !fdpass.Transient(err) {
-			return ""
+			return true
 		}
 		if !logged {
 			logged = true
@@ -115,7 +113,7 @@ func acquire(p *master.Process, s *server.Server, sender *handover.Sender) (ende
 		}
 		if ended := p.EndedWithin(pause); ended != "" {
 			p.StopAccepting()
-			return ended
+			return false
 		}
 		waited += pause
 	}

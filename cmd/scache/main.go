@@ -146,17 +146,14 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	return err
 }
 
-// serve accepts clients until it is time to end, and returns the reason. Before a new process
-// starts, it hands everything over. Where that is not done, it stops the server.
+// serve accepts clients until it is time to end, and returns the reason. If a new process is to
+// start, it hands everything over. If there is none, or that fails, it stops the server.
 func serve(
 	p *master.Process, s *server.Server, sender *handover.Sender,
 ) (reason master.Reason, err error) {
 	reason, err = p.Serve(s.Accept)
-	ended := reason
-	if reason == master.Reload || reason == master.Restart {
-		ended = handOver(p, s, sender)
-	}
-	if ended != "" {
+	handsOver := reason == master.Reload || reason == master.Restart
+	if !handsOver || !handOver(p, s, sender) {
 		s.Stop()
 	}
 	return reason, err
