@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package client speaks to a connection cache server, ours or the stock one, as
-// smtp(8) does.
+// Package client speaks to a connection cache server: to ours or the stock one, as smtp(8)
+// does, and to ours, as an operator does.
 package client
 
 import (

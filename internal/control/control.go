@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: EPL-2.0
 
 // Package control defines the requests of an operator to a connection cache server, and
-// the contents of their replies. The requests of Postfix are not in it.
+// the contents of their replies. Of the requests of Postfix it has only the names, and the codes
+// of their replies.
 //
 // A request is an attribute list like those of Postfix's own clients:
 //
@@ -10,6 +11,7 @@
 //	request=flush                   status=0 and the attributes of a Flushed: drops everything
 //	request=flush label=LABEL …     the same: drops only what has one of these labels
 //	request=hits level=LEVEL        status=0, a list for each Hits, and End
+//	request=receivers               status=0, a list for each Receiver, and End
 //	request=restart                 status=0; then a new process takes over, without loss
 //
 // A server that does not know a request answers status=1, as the stock server does.

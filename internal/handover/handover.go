@@ -17,8 +17,8 @@
 //	1 acquires memory file, sockets
 //	2 stops accepting, pauses its loops
 //	3 queues the descriptors ───────────▶  socket pairs ───────────┐
-//	4 empties the accept queue, connects   connection              │
-//	  and writes the description ───────▶  memory file             │
+//	4 empties the accept queue ─────────▶  socket pairs            │
+//	  connects, writes the description ─▶  memory file, connection │
 //	5 sends "take_over", exits ─────────▶  accept queue ───────────┴──▶  [Receiver]
 //
 // Until step 5 has succeeded, the old process owns everything: it can give up at any point and

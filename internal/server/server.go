@@ -5,8 +5,12 @@
 // is to be replaced, it turns its conversations into data for the server that
 // comes next.
 //
-// A few event loops share the clients among them. The exchange between the server
-// and one client is a conversation: a value that advances with the input.
+// A few event loops, each with a worker, share the clients among them. The exchange
+// between the server and one client is a conversation: a value that advances with the
+// input. See advance for its phases.
+//
+// If receivers have limits, a limiter may make a client wait before it is told that
+// nothing was found. What it decides is in package receivers.
 package server
 
 import (
