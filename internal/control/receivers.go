@@ -2,9 +2,7 @@
 
 package control
 
-// RequestReceivers asks for the receivers that have limits:
-//
-//	request=receivers               status=0, a list for each Receiver, and End
+// RequestReceivers asks for the receivers that have limits.
 const RequestReceivers = "receivers"
 
 // A Receiver is an entry of connection_cache_receivers, and what has happened to it. For the

@@ -306,8 +306,8 @@ func (t *transfer) sendQueued() error {
 			c, err = t.acceptQueued()
 			switch n := len(t.spare); {
 			case err == fdpass.ErrAgain:
-				return nil // no client is left
-			case fdpass.Shortage(err) && n > 0:
+				return nil // no client is left, and c is empty
+			case fdpass.Shortage(err) && n > 0: // a spare pipe makes room for a client
 				t.spare[n-1].close()
 				t.spare = t.spare[:n-1]
 			}
@@ -316,7 +316,7 @@ func (t *transfer) sendQueued() error {
 		switch {
 		case fdpass.Transient(err) && !t.partial:
 			return err
-		case err != nil || c.Phase == "": // the next process accepts the rest
+		case err != nil || c.Phase == "": // if any client is left, the next process accepts it
 			return nil
 		}
 		t.state.Counts.Connections++ // the counts were taken before this client was accepted

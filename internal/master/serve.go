@@ -40,8 +40,8 @@ type Handler func(fd int, gone func(agent bool))
 const grace = 200 * time.Millisecond
 
 // Serve accepts clients and gives each to the handler, until there is a reason to end. After
-// Reload and Restart, clients are still accepted until StopAccepting. After other reasons they
-// are not. Serve does not disconnect clients.
+// Reload and Restart, clients are still accepted until StopAccepting: the caller hands them over
+// to the next process. After other reasons they are not. Serve does not disconnect clients.
 func (p *Process) Serve(handle Handler) (Reason, error) {
 	if p.Options.Mode == StandAlone {
 		return p.serveStandardInput(handle)

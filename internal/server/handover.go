@@ -106,25 +106,7 @@ func (s *Server) receive(fd int) {
 		Stop: stop, Overtime: overtime,
 	}.Receive(fd)
 	for entry := range r.Entries() {
-		switch e := entry.(type) {
-		case *handover.Counts:
-			s.continueCounts(&e.Values, e.Age)
-			s.Cache.Expect(r.ExpectedSessions())
-		case *handover.Client:
-			h.add(e)
-		case *cache.SavedBinding:
-			s.Cache.RestoreBinding(*e)
-		case *receivers.State:
-			s.restoreReceivers(e)
-		case *handover.Claim:
-			s.restoreClaim(e)
-		case *cache.SavedSession:
-			s.Cache.RestoreSession(*e)
-			s.restoredSession(e.Label)
-		case *handover.Hits:
-			h.release() // hits come last: all sessions have arrived
-			s.Hits.restore(e)
-		}
+		s.restore(entry, r, &h)
 	}
 	h.release()
 	s.all(func(*worker) {}) // the loops have the clients
@@ -141,6 +123,29 @@ func (s *Server) receive(fd int) {
 	s.mu.Unlock()
 	s.Log.Info("takeover: sessions=%d bindings=%d clients=%d lost=%d",
 		r.Sessions, r.Bindings, r.Clients, r.Lost)
+}
+
+// restore puts an entry of a state where it belongs: a client among those that are held.
+func (s *Server) restore(entry any, r *handover.Reception, h *heldClients) {
+	switch e := entry.(type) {
+	case *handover.Counts:
+		s.continueCounts(&e.Values, e.Age)
+		s.Cache.Expect(r.ExpectedSessions())
+	case *handover.Client:
+		h.add(e)
+	case *cache.SavedBinding:
+		s.Cache.RestoreBinding(*e)
+	case *receivers.State:
+		s.restoreReceivers(e)
+	case *handover.Claim:
+		s.restoreClaim(e)
+	case *cache.SavedSession:
+		s.Cache.RestoreSession(*e)
+		s.restoredSession(e.Label)
+	case *handover.Hits:
+		h.release() // hits come last: all sessions have arrived
+		s.Hits.restore(e)
+	}
 }
 
 // maxHold is how long clients wait for the sessions. It is far below the timeouts of clients,
