@@ -25,7 +25,7 @@ type shownReceiver struct {
 	Waited histogram.Values `json:"waited"`
 }
 
-// A remote is an address with the number of connections to it.
+// An openRemote is an address with the number of connections to it.
 type openRemote struct {
 	Address netip.Addr `json:"address"`
 	Open    int        `json:"open"`

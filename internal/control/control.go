@@ -133,7 +133,7 @@ type Hits struct {
 	Counted  Seconds `json:"counted_seconds"` // since it became one of the busiest
 }
 
-// End ends the reply to a list or hits request.
+// End ends a reply that is a list of entries.
 type End struct{}
 
 // Flushed is the number of entries that a flush request has dropped.
@@ -285,8 +285,7 @@ func Decode(list attr.List, x any) error {
 	})
 }
 
-// EncodeEntry appends an entry of the reply to a list or hits request: a Binding, a
-// Session, a Hits or End.
+// EncodeEntry appends an entry of a reply: a Binding, a Session, a Hits, a Receiver or End.
 func EncodeEntry(e *attr.Encoder, x any) {
 	switch x.(type) {
 	case Binding:
@@ -303,8 +302,7 @@ func EncodeEntry(e *attr.Encoder, x any) {
 	Encode(e, x)
 }
 
-// DecodeEntry returns an entry of the reply to a list or hits request: a Binding, a
-// Session, a Hits or End.
+// DecodeEntry returns an entry of a reply: a Binding, a Session, a Hits, a Receiver or End.
 func DecodeEntry(list attr.List) (any, error) {
 	entry, _ := list.Lookup("entry")
 	switch string(entry.Value) {

@@ -57,7 +57,7 @@ type Reception struct {
 	Err     error // why the rest cannot be read, or nil
 	Refused error // why counts were left out: they cannot be true; or nil
 
-	control *fdpass.Socket
+	first   *fdpass.Socket // has come with the request, and has the first batch
 	memory  *os.File
 	entries *entryReader
 	sources []*fdpass.Socket // where the batches come from
@@ -70,7 +70,7 @@ type Reception struct {
 // Receive returns a state that is to be received from the socket fd, which has come with the
 // request. Nothing is read before Entries is ranged over.
 func (r Receiver) Receive(fd int) *Reception {
-	return &Reception{Receiver: r, control: fdpass.NewSocket(fd)}
+	return &Reception{Receiver: r, first: fdpass.NewSocket(fd)}
 }
 
 // ExpectedSessions returns how many sessions are announced and have not arrived yet.
@@ -106,10 +106,10 @@ func (r *Reception) Entries() iter.Seq[any] {
 
 // open receives the first batch, and reads the header of the description.
 func (r *Reception) open() error {
-	if err := fdpass.AdoptStream(r.control.FD()); err != nil {
+	if err := fdpass.AdoptStream(r.first.FD()); err != nil {
 		return err
 	}
-	first, _, err := r.receiveBatch(r.control, true)
+	first, _, err := r.receiveBatch(r.first, true)
 	if err != nil {
 		return err
 	}
@@ -122,7 +122,7 @@ func (r *Reception) open() error {
 	if err != nil {
 		return err
 	}
-	r.sources = []*fdpass.Socket{r.control} // version 1
+	r.sources = []*fdpass.Socket{r.first} // version 1
 	if len(first) > 2 {
 		r.held = first[1:2] // the sender's connection to the socket: see the package comment
 		r.sources = nil
@@ -166,7 +166,7 @@ func (r *Reception) close() {
 	if r.memory != nil {
 		r.memory.Close()
 	}
-	r.control.Close() // may be one of the sources
+	r.first.Close() // may be one of the sources
 	if r.entries != nil {
 		r.Lost += r.entries.missing[kindSession] + r.entries.missing[kindClient]
 	}
