@@ -43,6 +43,7 @@ it says all that is wrong with them and main.cf, and serves no client.
 
 func main() {
 	debug.SetGCPercent(50) // the heap is small: collecting it costs little
+	go growFDTable()
 	p, err := master.Start(os.Args, os.Getenv)
 	if p.Options.Mode == master.Checking {
 		os.Exit(check(p, err))
@@ -112,7 +113,6 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	if err != nil {
 		return err
 	}
-	go growFDTable()
 	params.memoryLimit = limitMemory(params.memoryLimit)
 	announce, err := askAnnounce(p.Config)
 	if err != nil {

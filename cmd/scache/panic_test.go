@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -58,6 +59,13 @@ func startWithBug(t *testing.T) (m *postfixtest.Master, c *client.Client) {
 	m.Env = append(m.Env, panicsVariable+"=1")
 	start(t, m)
 	c = dial(t, m)
+	saveBug(t, c)
+	return m, c
+}
+
+// saveBug saves a session at the endpoint "bug" that the daemon must not look at.
+func saveBug(t *testing.T, c *client.Client) {
+	t.Helper()
 	bug, err := unix.MemfdCreate("bug", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +74,38 @@ func startWithBug(t *testing.T) (m *postfixtest.Master, c *client.Client) {
 	if status, err := c.SaveEndpoint(3600, "bug", "", bug); err != nil || status != client.OK {
 		t.Fatal(status, err)
 	}
-	return m, c
+}
+
+// TestPanic_withoutMaster has a client meet a bug where no process would take over: it is cut
+// off, and others are served.
+func TestPanic_withoutMaster(t *testing.T) {
+	testenv.SkipShort(t)
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "socket")
+	cmd := postfixtest.Command(self, "--listen", path)
+	cmd.Env = append(os.Environ(), panicsVariable+"=1")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	if err := waitForServer(path); err != nil {
+		t.Fatal(err)
+	}
+	other := talk(t, connect(t, path), true)
+	victim := talk(t, connect(t, path), true)
+	saveBug(t, victim)
+	if f, err := victim.FindEndpoint("bug"); harmOf(err) != "cut off" {
+		t.Errorf("the client that met the bug got %+v, %v, want to be cut off", f, err)
+	}
+	wantAnswer(t, other)
+	cmd.Process.Signal(unix.SIGTERM)
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the daemon ended with %v", err)
+	}
 }
 
 // TestPanic_endsOneConversation has a client meet a bug: it is cut off. All others, and the

@@ -41,7 +41,10 @@ func newServer(
 		s.Cache.Evict(roomStep)
 		closer.Wait(closeLimit)
 	}
-	s.MakeRoom, s.OnPanic = p.MakeRoom, func() { endAfterPanic(p, start) }
+	s.MakeRoom = p.MakeRoom
+	if p.Options.Mode == master.UnderMaster { // or there is no next process
+		s.OnPanic = func() { endAfterPanic(p, start) }
+	}
 	if p.Options.Mode != master.StandAlone {
 		s.Connected = p.ClientCame
 	}

@@ -75,7 +75,9 @@ func (c *conversation) endOnPanic() {
 	if reason := recover(); reason != nil {
 		c.server().Log.Panic(reason)
 		c.end(nil)
-		c.server().OnPanic()
+		if s := c.server(); s.OnPanic != nil {
+			s.OnPanic()
+		}
 	}
 }
 

@@ -65,7 +65,7 @@ type Server struct {
 	// refused.
 	Restart func()
 
-	// OnPanic is called when a panic has ended a conversation.
+	// OnPanic is called when a panic has ended a conversation, if not nil.
 	OnPanic func()
 
 	// SessionLimit returns how many sessions may be cached while this number of
