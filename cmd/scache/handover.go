@@ -15,7 +15,8 @@ import (
 
 // growFDTable makes the kernel grow the table of descriptors to its final size. In a process
 // with threads, each growth takes some ten milliseconds, in which clients would wait while a
-// state is received. So it is done at the start, in the background.
+// state is received. So it is done once, in the background, and after EnterJail: that changes
+// the user of all threads, and waits for one that is in a system call.
 func growFDTable() {
 	const enough = 1 << 15 // descriptors, which take a quarter of a megabyte
 	files := unix.Rlimit{}

@@ -43,7 +43,6 @@ it says all that is wrong with them and main.cf, and serves no client.
 
 func main() {
 	debug.SetGCPercent(50) // the heap is small: collecting it costs little
-	go growFDTable()
 	p, err := master.Start(os.Args, os.Getenv)
 	if p.Options.Mode == master.Checking {
 		os.Exit(check(p, err))
@@ -121,6 +120,7 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	if err := p.EnterJail(); err != nil {
 		return err
 	}
+	go growFDTable()
 	start := time.Now()
 	clock := func() time.Duration { return time.Since(start) }
 	s, closer := newServer(p, params, start, clock, alive)
