@@ -26,7 +26,9 @@ set style line 2 lw 2 pt 7 ps 0.6 lc rgb "#999999"
 set style line 3 lw 1 lc rgb "#c0392b" dt 2
 
 # Columns: 2 server, 3 workload, 4 clients, 5 idle, 6 cached, 9 ratio to stock, 10 to floor.
-clients(n) = strcol(2) eq "ours" && strcol(3) eq "pair" && column(5) == 0 && column(6) == 0 ? column(n) : NaN
+# A ratio is 0 where stock was not measured.
+clients(n) = strcol(2) eq "ours" && strcol(3) eq "pair" && column(5) == 0 && column(6) == 0 \
+	&& column(9) > 0 ? column(n) : NaN
 
 plot csv skip 1 using (clients(4)):(clients(9)) title "those of the stock scache" ls 1, \
      csv skip 1 using (clients(4)):(clients(10)) title "those of the floor: the same system calls, no cache" ls 2, \
