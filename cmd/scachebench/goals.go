@@ -80,9 +80,9 @@ const (
 var goals = []goal{
 	{"1 client: ops, by stock", true, 1.9, compare(pair1, "ours", "stock", operations)},
 	{"1 client: ops, by floor", true, 0.85, compare(pair1, "ours", "floor", operations)},
-	{"8 clients: ops, by stock", true, 3.5, compare(pair8, "ours", "stock", operations)},
+	{"8 clients: ops, by stock", true, 3, compare(pair8, "ours", "stock", operations)},
 	{"8 clients: ops, by floor", true, 0.85, compare(pair8, "ours", "floor", operations)},
-	{"64 clients: ops, by stock", true, 3.5, compare(pair64, "ours", "stock", operations)},
+	{"64 clients: ops, by stock", true, 3, compare(pair64, "ours", "stock", operations)},
 	{"64 clients: ops, by floor", true, 0.85, compare(pair64, "ours", "floor", operations)},
 	{"64 clients: p99, by stock", false, 0.5, compare(pair64, "ours", "stock", p99)},
 	{"64 clients: p99, by floor", false, 1.3, compare(pair64, "ours", "floor", p99)},
@@ -95,26 +95,26 @@ var goals = []goal{
 		constant(pair512, leastServed)},
 	{"misses, 64 clients: ops, by floor", true, 0.85, compare(miss64, "ours", "floor", operations)},
 	{"misses, 64 clients: p99, by floor", false, 1.3, compare(miss64, "ours", "floor", p99)},
-	{"10000 cached, 8 clients: ops, by stock", true, 9, compare(cached, "ours", "stock", operations)},
+	{"10000 cached, 8 clients: ops, by stock", true, 7, compare(cached, "ours", "stock", operations)},
 	{"10000 cached, 8 clients: ops, by our empty cache", true, 0.95,
 		compareScenarios(cached, "ours", pair8, "ours", operations)},
-	{"limits of other receivers, 1 client: ops, by none", true, 0.97,
+	{"limits of other receivers, 1 client: ops, by none", true, 0.95,
 		compare(limitsPair1, limitsServer, oursServer, operations)},
-	{"limits of other receivers, 64 clients: ops, by none", true, 0.97,
+	{"limits of other receivers, 64 clients: ops, by none", true, 0.95,
 		compare(limitsPair64, limitsServer, oursServer, operations)},
-	{"limits of other receivers, misses: ops, by none", true, 0.97,
+	{"limits of other receivers, misses: ops, by none", true, 0.95,
 		compare(limitsMiss64, limitsServer, oursServer, operations)},
 	{"1000 clients wait, 64 others: p99, by none waiting", false, 1.1,
 		compareScenarios(limitsWaiting, limitsServer, limitsPair64, limitsServer, p99)},
 	{"memory per idle client, KB", false, 3, constant(idle, memoryPerClient)},
-	{"system calls per pair", false, 11, constant(pair64, systemCalls)},
+	{"system calls per pair", false, 13, constant(pair64, systemCalls)},
 	{"system calls per miss", false, 2.5, constant(miss64, systemCalls)},
 	{"resident memory, empty, MB", false, 6, constant(pair8, emptyMB)},
-	// Stock takes 5 ms, and has lost everything. Of ours, 10 are the start of a process, and
-	// the rest is for 300 clients and all sessions, before the first request is read.
-	{"reload with 1000 sessions: ms without an answer (10 are the start)", false, 25,
-		outageWith(1000)},
-	{"reload with 17000 sessions: ms without an answer", false, 150, outageWith(17_000)},
+	// Stock takes 5 ms, and has lost everything. Of ours, 10 are the end and the start of a
+	// process, and up to 10 more are the kernel's, which grows the table of descriptors. The
+	// rest is for 300 clients and all sessions, before the first request is read.
+	{"reload with 1000 sessions: ms without an answer", false, 30, outageWith(1000)},
+	{"reload with 17000 sessions: ms without an answer", false, 120, outageWith(17_000)},
 	{"start-up to first answer, ms", false, 10, startUpTime},
 }
 
