@@ -1,5 +1,19 @@
 // SPDX-License-Identifier: EPL-2.0
 
+// Survivors of "make mutants PKG=internal/receivers" that are equal in behaviour:
+//
+//   - In serve, the number of sessions that are idle, and what is tested by it: it only saves
+//     looking for one. The same for room or tokens below zero, in the test that saves going on.
+//   - A comparison with zero, or with the end, where nothing is to be done with nothing: addIdle,
+//     prune, the index of an oldest session. missed without a session. The slots of Stats: each
+//     one has the number of the next one, or is cleared once more.
+//   - Limits of none that are tested again where they are used: begin, schedule.
+//   - The margin of NewTime, which is never less than a second. Bounds at which receivers are
+//     forgotten: one more or less.
+//   - In match.go: what is worth parsing as an address, when parsing fails; a closing bracket in
+//     place of the opening one; other characters counted down instead of up.
+//   - Labels that are remembered by a line of the receiver that the address has anyway.
+
 package receivers
 
 import (
@@ -64,6 +78,8 @@ func (b *bench) shut(address string) {
 	}
 	b.Fatalf("no connection to %s", address)
 }
+
+func (b *bench) address(a string) netip.Addr { return netip.MustParseAddr(a) }
 
 // count applies a snapshot.
 func (b *bench) count() Decisions {
@@ -920,6 +936,10 @@ func TestEndpointAddress(t *testing.T) {
 		{"smtp\n192.0.2.1\n65535\n", "192.0.2.1:65535"},
 		{"smtp\n192.0.2.1\n09090\n", "192.0.2.1:9090"},
 		{"smtp\n192.0.2.1\n000025\n", "192.0.2.1:0"},
+		{"smtp\n192.0.2.1", "192.0.2.1:0"},
+		{"smtp\n::", "[::]:0"},
+		{"smtp\nfe80::1%" + strings.Repeat("z", 56) + "\n25\n", "[fe80::1]:25"},
+		{"smtp\nfe80::1%" + strings.Repeat("z", 57) + "\n25\n", ""},
 		{"smtp\n192.0.2.1\n2:\n", "192.0.2.1:0"},
 		{"smtp\n192.0.2.1\n2/\n", "192.0.2.1:0"},
 		{"smtp\n::\n25\n", "[::]:25"},

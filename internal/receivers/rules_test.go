@@ -3,6 +3,7 @@
 package receivers
 
 import (
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -144,4 +145,58 @@ func FuzzParse(f *testing.F) {
 		}
 		newMatcher(rules)
 	})
+}
+
+// TestParse_bounds has the longest names and times, and the first ones beyond.
+func TestParse_bounds(t *testing.T) {
+	t.Parallel()
+	const longest = 1<<31 - 1 // seconds, and connections
+	type check struct {
+		text string
+		ok   bool
+	}
+	checks := []check{
+		{"{ " + strings.Repeat("x", 64) + ", slow }", true},
+		{"{ " + strings.Repeat("x", 65) + ", slow }", false},
+		{fmt.Sprintf("{ a, slow, time=%d }", longest), true},
+		{fmt.Sprintf("{ a, slow, time=%ds }", longest), true},
+		{fmt.Sprintf("{ a, slow, time=%dm }", longest/60), true},
+		{fmt.Sprintf("{ a, slow, time=%dm }", longest/60+1), false},
+		{fmt.Sprintf("{ a, slow, time=%dw }", longest/(7*24*60*60)), true},
+		{fmt.Sprintf("{ a, slow, time=%dw }", longest/(7*24*60*60)+1), false},
+		{fmt.Sprintf("{ a, slow, connections=%d }", longest), true},
+		{fmt.Sprintf("{ a, slow, connections=%d }", longest+1), false},
+		{"{ a, slow, connections=1, messages=1, idle=0, time=1, new=1/1 }", true},
+	}
+	const letters = "abcdefghijklmnopqrstuvwxyz"
+	for c := '!'; c <= '~'; c++ {
+		if strings.ContainsRune(",{}*", c) {
+			continue // separators, and Any
+		}
+		first := strings.ContainsRune(letters+strings.ToUpper(letters)+"0123456789", c)
+		checks = append(checks, check{fmt.Sprintf("{ %c, slow }", c), first},
+			check{fmt.Sprintf("{ a%c, slow }", c), first || strings.ContainsRune("._-", c)})
+	}
+	for _, c := range checks {
+		if rules, err := Parse(c.text); (err == nil) != c.ok || err == nil && len(rules) != 1 {
+			t.Errorf("%q: got %v, %v, want it accepted: %t", c.text, rules, err, c.ok)
+		}
+	}
+}
+
+// TestParse_errorsAreShort has errors quote long entries: up to 80 bytes, and whole characters.
+func TestParse_errorsAreShort(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ entry, want string }{
+		{strings.Repeat("x", 80), strings.Repeat("x", 80)},
+		{strings.Repeat("x", 81), strings.Repeat("x", 80) + "…"},
+		{strings.Repeat("x", 79) + "ü", strings.Repeat("x", 79) + "…"},
+		{"a\n \t /$", "a /$"},
+	} {
+		want := "receiver { " + test.want + " }: "
+		if _, err := Parse("{" + test.entry + "}"); err == nil ||
+			!strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%q: got error %v, want it to begin with %q", test.entry, err, want)
+		}
+	}
 }
