@@ -135,8 +135,17 @@ func TestReceivers_agentKilled(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
 	f := startFullReceiver(t)
-	warmUp, _ := f.find(t) // the server opens what it needs to count
+	warmUp, _ := f.find(t)
 	f.wantWaiting(t, 1)
+	// The server opens what it needs to count, which may be after the client has begun to wait.
+	testenv.Eventually(t, "connections are counted", func() bool {
+		var all []control.Receiver
+		err := client.Ask(f.Socket, patience, func(c *client.Client) (err error) {
+			all, err = c.Receivers()
+			return err
+		})
+		return err == nil && len(all) == 1 && all[0].Open == 1
+	})
 	warmUp.Close()
 	f.wantWaiting(t, 0)
 	before, err := f.Descriptors()

@@ -50,9 +50,12 @@ func (p *Process) recordCrashes(directory string, uid int) {
 		p.Log.Debug("crash file: %v", err)
 		return
 	}
-	if err := debug.SetCrashOutput(f, debug.CrashOptions{}); err != nil {
-		p.Log.Debug("crash file: %v", err)
+	for range 3 { // it copies the descriptor, which may fail for a moment
+		if err = debug.SetCrashOutput(f, debug.CrashOptions{}); err == nil {
+			return
+		}
 	}
+	p.Log.Debug("crash file: %v", err)
 }
 
 // openAs opens or creates a file with the rights of a user. The directory may belong to that
