@@ -33,24 +33,6 @@ var (
 	errSilent      = errors.New("the server does not answer")
 )
 
-// interruptions are the signals that stop a change. It is rolled back then, or completed.
-var interruptions = []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP}
-
-// An output stops a change when the reader of its messages is gone. SIGPIPE would not do: it
-// comes also when a server closes its connection at the reload.
-type output struct {
-	io.Writer
-	stop func()
-}
-
-func (o output) Write(p []byte) (n int, err error) {
-	n, err = o.Writer.Write(p)
-	if err != nil {
-		o.stop()
-	}
-	return n, err
-}
-
 // hintPrint is for a master.cf that cannot be written.
 const hintPrint = "\nhint: scachectl %s --print prints the changed master.cf, " +
 	"for the place that the file comes from"
@@ -152,16 +134,6 @@ func (s *switcher) in(dir string, do func(*switcher) error) (err error) {
 	defer signal.Stop(ignored)
 	one.interrupted, one.signal = ctx.Done(), ctx
 	return do(&one)
-}
-
-// isInterrupted reports whether to stop.
-func (s *switcher) isInterrupted() bool {
-	select {
-	case <-s.interrupted:
-		return true
-	default:
-		return false
-	}
 }
 
 func (s *switcher) enable() error {
