@@ -17,8 +17,10 @@ import (
 // loggers are methods whose first argument is a line for the log, and makers functions
 // whose first argument is an error that ends in it.
 var (
-	loggers = map[string]bool{"Info": true, "Warning": true, "LogFatal": true, "Debug": true}
-	makers  = map[string]bool{"errors.New": true, "fmt.Errorf": true}
+	loggers = map[string]bool{
+		"Info": true, "Warning": true, "WarningRarely": true, "LogFatal": true, "Debug": true,
+	}
+	makers = map[string]bool{"errors.New": true, "fmt.Errorf": true}
 )
 
 // TestManualPageExplainsEachLogLine extracts the lines from the source of the daemon,

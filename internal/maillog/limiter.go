@@ -26,6 +26,7 @@ type kind struct {
 	logged     int       // number of lines logged in this second
 	suppressed int       // number of other lines
 	example    string    // the line logged last
+	rare       time.Time // when isRare has counted the last one
 }
 
 // limited logs a line, unless linesPerSecond lines of its kind were logged in this second.
@@ -49,15 +50,7 @@ const maxExample = 200
 func (l *limiter) admit(format string, report func()) *kind {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
-	k := l.kinds[format]
-	if k == nil {
-		if l.kinds == nil || len(l.kinds) >= maxKinds {
-			l.kinds = map[string]*kind{}
-		}
-		k = &kind{}
-		l.kinds[format] = k
-	}
+	now, k := time.Now(), l.kind(format)
 	if k.suppressed == 0 && now.Sub(k.start) >= time.Second {
 		k.start, k.logged = now, 0
 	}
@@ -69,6 +62,31 @@ func (l *limiter) admit(format string, report func()) *kind {
 		time.AfterFunc(k.start.Add(time.Second).Sub(now), report)
 	}
 	return nil
+}
+
+// isRare reports whether no line of this kind was rare within the last minute, and counts one.
+func (l *limiter) isRare(format string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	now, k := time.Now(), l.kind(format)
+	if !k.rare.IsZero() && now.Sub(k.rare) < time.Minute {
+		return false
+	}
+	k.rare = now
+	return true
+}
+
+// kind returns the kind with this format. The caller holds mu.
+func (l *limiter) kind(format string) *kind {
+	k := l.kinds[format]
+	if k == nil {
+		if l.kinds == nil || len(l.kinds) >= maxKinds {
+			l.kinds = map[string]*kind{}
+		}
+		k = &kind{}
+		l.kinds[format] = k
+	}
+	return k
 }
 
 // reportSuppressed logs how many lines of each kind were suppressed within a second that

@@ -164,6 +164,14 @@ func (l *Logger) Info(format string, args ...any) { l.limited(Info, format, args
 // Warning logs a problem that the process handles.
 func (l *Logger) Warning(format string, args ...any) { l.limited(Warning, format, args) }
 
+// WarningRarely is Warning, except that it logs one line of a kind in a minute, and no count of
+// the others.
+func (l *Logger) WarningRarely(format string, args ...any) {
+	if l.limiter.isRare(format) {
+		l.log(Warning, format, args...)
+	}
+}
+
 // LogFatal logs the problem that ends the process. The caller ends it.
 func (l *Logger) LogFatal(format string, args ...any) { l.log(Fatal, format, args...) }
 

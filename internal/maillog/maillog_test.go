@@ -144,6 +144,23 @@ func TestLogger_logsALineASecond(t *testing.T) {
 	})
 }
 
+// TestLogger_warnsRarely logs the first line of each kind in a minute.
+func TestLogger_warnsRarely(t *testing.T) {
+	t.Parallel()
+	fakeTime(t, func(l *Logger, m *memory) {
+		for range 90 {
+			l.WarningRarely("one %d", 1)
+			l.WarningRarely("two")
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		want := []string{"1 warning: one 1", "1 warning: two", "1 warning: one 1", "1 warning: two"}
+		if got := m.written(); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	})
+}
+
 func TestLogger_doesNotLimitDebugAndFatal(t *testing.T) {
 	t.Parallel()
 	fakeTime(t, func(l *Logger, m *memory) {

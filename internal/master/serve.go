@@ -189,7 +189,6 @@ type service struct {
 	clients   int
 	idle      *time.Timer // nil if the process does not end by itself
 	since     time.Time   // when the last delivery agent was gone
-	warned    time.Time   // when cannotAccept has logged a warning
 }
 
 // end makes Serve return. If the channel is full, Serve has other reasons to return.
@@ -249,16 +248,11 @@ func acceptClient(l *os.File) (fd int, err error) {
 // machine are, only when that lasts.
 func (s *service) cannotAccept(err error, again bool) {
 	short := errors.Is(err, unix.EMFILE) || fdpass.Shortage(err) && again
-	s.mu.Lock()
-	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
-		s.warned = now
-		what := "trying again"
-		if short {
-			what = "making room"
-		}
-		s.Log.Warning("accept connection: %v; %s (such a warning comes once a minute)", err, what)
+	what := "trying again"
+	if short {
+		what = "making room"
 	}
-	s.mu.Unlock() // what follows takes time, and clients come and go meanwhile
+	s.Log.WarningRarely("accept connection: %v; %s (such a warning comes once a minute)", err, what)
 	if short && s.MakeRoom != nil {
 		s.MakeRoom()
 	}

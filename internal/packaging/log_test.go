@@ -197,7 +197,9 @@ func logCall(n ast.Node) (level, format string, ok bool) {
 	if !isMethod || !isText || text.Kind != token.STRING {
 		return "", "", false
 	}
-	levels := map[string]string{"Info": "", "Warning": "warning: ", "Fatal": "fatal: "}
+	levels := map[string]string{
+		"Info": "", "Warning": "warning: ", "WarningRarely": "warning: ", "LogFatal": "fatal: ",
+	}
 	level, ok = levels[method.Sel.Name]
 	format, err := strconv.Unquote(text.Value)
 	return level, format, ok && err == nil

@@ -106,7 +106,6 @@ type Server struct {
 	mu      sync.Mutex
 	counts  stats.Values // of previous processes, and of this one without its cache and loops
 	since   time.Time    // when counting began; zero if it began with this process
-	warned  time.Time    // when a client could not be watched, and that was logged
 }
 
 // A worker serves its share of the clients, in an event loop.
@@ -253,7 +252,9 @@ func (w *worker) begin(c *conversation) {
 	w.clients[c] = struct{}{}
 	c.beginClient()
 	if err := w.loop.Add(&c.watch, c.socket.FD(), c); err != nil {
-		w.server.warnUnwatched(err)
+		// At the kernel's limit, this happens to all clients that connect.
+		w.server.Log.WarningRarely(
+			"watch connection: %v; closing it (such a warning comes once a minute)", err)
 		c.end(nil)
 		return
 	}
@@ -269,17 +270,6 @@ func (w *worker) begin(c *conversation) {
 		c.end(err)
 	case c.timeout != 0 && c.inRequest():
 		c.watch.SetTimeout(max(c.timeout, 1)) // the time may be over already
-	}
-}
-
-// warnUnwatched logs that a client had to be disconnected, once a minute: at this limit, all
-// clients that connect are.
-func (s *Server) warnUnwatched(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now := time.Now(); now.Sub(s.warned) >= time.Minute {
-		s.warned = now
-		s.Log.Warning("watch connection: %v; closing it (such a warning comes once a minute)", err)
 	}
 }
 
