@@ -139,11 +139,7 @@ func TestReceivers_agentKilled(t *testing.T) {
 	f.wantWaiting(t, 1)
 	// The server opens what it needs to count, which may be after the client has begun to wait.
 	testenv.Eventually(t, "connections are counted", func() bool {
-		var all []control.Receiver
-		err := client.Ask(f.Socket, patience, func(c *client.Client) (err error) {
-			all, err = c.Receivers()
-			return err
-		})
+		all, err := askReceivers(f.Socket)
 		return err == nil && len(all) == 1 && all[0].Open == 1
 	})
 	warmUp.Close()

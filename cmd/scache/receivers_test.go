@@ -401,13 +401,18 @@ func (f *fullReceiver) find(t *testing.T) (*client.Client, chan client.Found) {
 func (f *fullReceiver) wantWaiting(t *testing.T, n int64) {
 	t.Helper()
 	testenv.Eventually(t, fmt.Sprintf("%d clients wait", n), func() bool {
-		var all []control.Receiver
-		err := client.Ask(f.Socket, patience, func(c *client.Client) (err error) {
-			all, err = c.Receivers()
-			return err
-		})
+		all, err := askReceivers(f.Socket)
 		return err == nil && len(all) == 1 && all[0].Waiting == n
 	})
+}
+
+// askReceivers asks a server for its receivers.
+func askReceivers(socket string) (all []control.Receiver, err error) {
+	err = client.Ask(socket, patience, func(c *client.Client) (err error) {
+		all, err = c.Receivers()
+		return err
+	})
+	return all, err
 }
 
 // TestReceivers_clientGone has clients wait in line. One hangs up, and the others keep their
@@ -530,16 +535,12 @@ func TestReceivers_pipelined(t *testing.T) {
 // receiverStats returns what the server of an instance tells about its first receiver.
 func receiverStats(t *testing.T, i *postfixtest.Instance) (r control.Receiver) {
 	t.Helper()
-	err := client.Ask(filepath.Join(i.Dir, "queue/private/scache"),
-		patience, func(c *client.Client) error {
-			all, err := c.Receivers()
-			if err == nil && len(all) > 0 {
-				r = all[0]
-			}
-			return err
-		})
+	all, err := askReceivers(filepath.Join(i.Dir, "queue/private/scache"))
 	if err != nil {
 		t.Fatal(err)
+	}
+	if len(all) > 0 {
+		r = all[0]
 	}
 	return r
 }

@@ -35,8 +35,8 @@ func TestStats_newPerMinute(t *testing.T) {
 	}
 }
 
-// TestSet_forgetsWhatIsUnused has so many receivers that those without state are forgotten. One
-// of which anything is known stays.
+// TestSet_forgetsWhatIsUnused has more receivers than are remembered: those without state are
+// forgotten. One of which anything is known stays.
 func TestSet_forgetsWhatIsUnused(t *testing.T) {
 	t.Parallel()
 	const address = "192.0.2.1"
