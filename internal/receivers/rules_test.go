@@ -150,7 +150,7 @@ func FuzzParse(f *testing.F) {
 // TestParse_bounds has the longest names and times, and the first ones beyond.
 func TestParse_bounds(t *testing.T) {
 	t.Parallel()
-	const longest = 1<<31 - 1 // seconds, and connections
+	const longest int64 = 1<<31 - 1 // seconds, and connections
 	type check struct {
 		text string
 		ok   bool
