@@ -164,9 +164,7 @@ func (v *victim) wantReload() {
 // wantDescriptors waits until the daemon has as many descriptors as before.
 func (v *victim) wantDescriptors() {
 	v.t.Helper()
-	testenv.Eventually(v.t, fmt.Sprintf("%d descriptors are open", v.base), func() bool {
-		return descriptors(v.t, v.Master) == v.base
-	})
+	wantDescriptors(v.t, v.Master, v.base)
 }
 
 // A message is what a hostile process has in its hands after it has sent a state.

@@ -152,6 +152,15 @@ func descriptors(t *testing.T, m *postfixtest.Master) int {
 	return n
 }
 
+// wantDescriptors waits until this number of descriptors is open. A process that has just
+// started has some more until it knows the version of Postfix.
+func wantDescriptors(t *testing.T, m *postfixtest.Master, n int) {
+	t.Helper()
+	testenv.Eventually(t, fmt.Sprintf("%d descriptors are open", n), func() bool {
+		return descriptors(t, m) == n
+	})
+}
+
 func residentMemory(t *testing.T, m *postfixtest.Master) int {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", m.Cmd.Process.Pid))
