@@ -23,9 +23,10 @@ import (
 	"scache/internal/testenv"
 )
 
+// TestCommandLine is not parallel to other tests: its scripts would begin late, and the time
+// that they have begins now.
 func TestCommandLine(t *testing.T) {
 	testenv.SkipShort(t)
-	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata",
 		Deadline: time.Now().Add(2 * patience), // for a server that should have refused to start

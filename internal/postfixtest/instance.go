@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -20,7 +19,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
 
 	"scache/internal/postfix"
 )
@@ -383,37 +381,6 @@ func (i *Instance) Close() error {
 		i.guard.Close()
 	}
 	return err
-}
-
-// FreePort returns a loopback port that is not in use. The kernel does not assign it to
-// outgoing connections, and FreePort returns it to no other test while this process lives.
-func FreePort() (port int, err error) {
-	for range 100 {
-		port = 20000 + rand.IntN(12000)
-		if err = reserve(port); err != nil {
-			continue
-		}
-		var l net.Listener
-		if l, err = net.Listen("tcp", "127.0.0.1:"+strconv.Itoa(port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return 0, err
-}
-
-// reserve marks a port as taken. It binds a socket to an abstract name, which only one socket
-// can have.
-func reserve(port int) error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	name := "@scache-test-port-" + strconv.Itoa(port)
-	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: name}); err != nil {
-		unix.Close(fd)
-		return err
-	}
-	return nil // the socket stays open as long as the process lives
 }
 
 // waitFor waits until connections to an address are accepted.

@@ -8,18 +8,6 @@ import (
 	"time"
 )
 
-// TestFreePort_givesEachPortOnce although nothing listens at it yet.
-func TestFreePort_givesEachPortOnce(t *testing.T) {
-	t.Parallel()
-	port, err := FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := reserve(port); err == nil {
-		t.Errorf("port %d was given twice", port)
-	}
-}
-
 // TestInstance_knowsHosts relays by a name that nothing but the instance knows.
 func TestInstance_knowsHosts(t *testing.T) {
 	t.Parallel()

@@ -5,7 +5,6 @@ package postfixtest
 import (
 	"bytes"
 	"fmt"
-	"net"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -41,11 +40,9 @@ func StartSinkOn(host string, options ...string) (*Sink, error) {
 // mail must not get there.
 func StartSinkAt(host string, port int, options ...string) (*Sink, error) {
 	s := &Sink{Address: host + ":" + strconv.Itoa(port), Port: port}
-	l, err := net.Listen("tcp", s.Address)
-	if err != nil {
+	if err := CheckFree(s.Address); err != nil {
 		return nil, err
 	}
-	l.Close()
 	args := append([]string{"-u", "postfix", "-c"}, options...)
 	s.cmd = Command("smtp-sink", append(args, s.Address, "1000")...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
