@@ -19,7 +19,6 @@ import (
 	"syscall"
 	"time"
 
-
 	"scache/internal/postfix"
 )
 
