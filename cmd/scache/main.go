@@ -42,7 +42,7 @@ it says all that is wrong with them and main.cf, and serves no client.
 `
 
 func main() {
-	debug.SetGCPercent(50) // the heap is small: collecting it costs little
+	debug.SetGCPercent(gcPercent)
 	p, err := master.Start(os.Args, os.Getenv)
 	if p.Options.Mode == master.Checking {
 		os.Exit(check(p, err))

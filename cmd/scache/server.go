@@ -33,6 +33,7 @@ func newServer(
 
 		Receivers:        newReceivers(params),
 		CountConnections: countConnections(),
+		ReceivingState:   collectLess,
 		Discard:          closer.Discard,
 		Waiting:          closer.Waiting,
 	}

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -94,8 +93,9 @@ func (s *Server) receive(fd int) {
 	defer s.Log.ExitOnPanic()
 	s.receptions.active.Lock()
 	defer s.receptions.active.Unlock()
-	// Clients wait meanwhile, and nothing of the state is garbage soon.
-	defer debug.SetGCPercent(debug.SetGCPercent(400))
+	if s.ReceivingState != nil {
+		defer s.ReceivingState()()
+	}
 	h := heldClients{server: s}
 	s.limiter.stateComes()
 	// Clients wait until the sessions have arrived, but at most for maxHold.

@@ -58,6 +58,10 @@ type Server struct {
 	// receives no state.
 	Connected func() (gone func(agent bool))
 
+	// ReceivingState is called before a state is received, if not nil. It returns the function
+	// to call afterwards.
+	ReceivingState func() (received func())
+
 	// MakeRoom gives up descriptors that clients need more, if not nil.
 	MakeRoom func()
 
