@@ -68,8 +68,8 @@ func findDestination(label string) operation {
 }
 
 func describe(t *testing.T, request string, f client.Found, err error) string {
-	text := fmt.Sprintf("%s %d %q %q %v", request, f.Status, f.DestinationProperty, f.Property, err)
-	if err == nil && f.Status == client.OK {
+	text := fmt.Sprintf("%s %d %q %q %v", request, f.Code, f.DestinationProperty, f.Property, err)
+	if err == nil && f.Code == client.OK {
 		text += fmt.Sprint(" inode ", inode(t, f.FD))
 	}
 	return text

@@ -107,8 +107,8 @@ func askOnce(path string) error {
 	c := fdpass.New(conn.(*net.UnixConn))
 	defer c.Close()
 	f, err := client.Detect(c).FindEndpoint("miss")
-	if err == nil && f.Status != client.NotFound {
-		err = fmt.Errorf("status %d", f.Status)
+	if err == nil && f.Code != client.NotFound {
+		err = fmt.Errorf("status %d", f.Code)
 	}
 	return err
 }
@@ -319,7 +319,7 @@ func TestHandover_keepsCounts(t *testing.T) {
 		after.Connections != before.Connections {
 		t.Errorf("before: %+v\nafter: %+v", before, after)
 	}
-	hits, err := c.Hits(control.LevelEndpoint)
+	hits, err := c.LabelCounts(control.LevelEndpoint)
 	if err != nil || len(hits) != 2 || hits[0].Label != "e" || hits[0].Hits != 1 ||
 		hits[0].Saves != 2 || hits[1].Misses != 1 || hits[0].Counted <= 0 {
 		t.Errorf("%+v, %v", hits, err)

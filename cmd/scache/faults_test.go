@@ -329,7 +329,7 @@ connection_cache_receivers = { few, 192.0.2.0/24, idle=1 }
 				continue
 			}
 			n++
-			left := time.Duration(s.Left)
+			left := time.Duration(s.Remaining)
 			if s.Receiver != want.receiver || left > want.left || left < want.left-time.Minute {
 				t.Errorf("%q: got receiver %q and %v left, want %q and %v",
 					label, s.Receiver, left, want.receiver, want.left)

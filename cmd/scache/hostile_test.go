@@ -303,7 +303,7 @@ func TestHostile_descriptions(t *testing.T) {
 			v.wantSame()
 			v.takeOver(description, 1, nil).close()
 			v.wantReload()
-			hits, err := v.good.Hits(control.LevelEndpoint)
+			hits, err := v.good.LabelCounts(control.LevelEndpoint)
 			if err != nil {
 				t.Error(err)
 			}
@@ -844,11 +844,11 @@ func TestHostile_longLabels(t *testing.T) {
 		t.Fatal("no takeover")
 	}
 	for _, label := range []string{"d1", "d2"} {
-		if f, err := v.good.FindDestination(label); err != nil || f.Status != client.NotFound {
+		if f, err := v.good.FindDestination(label); err != nil || f.Code != client.NotFound {
 			t.Errorf("%s: got %+v, %v", label, f, err)
 		}
 	}
-	if f, err := v.good.FindEndpoint("e"); err != nil || f.Status != client.NotFound {
+	if f, err := v.good.FindEndpoint("e"); err != nil || f.Code != client.NotFound {
 		t.Errorf("got %+v, %v", f, err)
 	}
 	if s := v.status(); s.Lost != 3 || s.Sessions != 1 || s.Destinations != 1 {

@@ -124,8 +124,8 @@ func TestJail_passesDescriptors(t *testing.T) {
 		t.Fatal(status, err)
 	}
 	f, err := taker.FindEndpoint("e")
-	if err != nil || f.Status != client.OK {
-		t.Fatal(f.Status, err)
+	if err != nil || f.Code != client.OK {
+		t.Fatal(f.Code, err)
 	}
 	if want := inode(t, fd); inode(t, f.FD) != want {
 		t.Error("got another descriptor than was saved")

@@ -87,8 +87,8 @@ func startWithClient(t *testing.T, m *postfixtest.Master) *client.Client {
 // wantAnswer makes a request that counts as one miss of an address.
 func wantAnswer(t *testing.T, c *client.Client) {
 	t.Helper()
-	if f, err := c.FindEndpoint("never saved"); err != nil || f.Status != client.NotFound {
-		t.Fatalf("the daemon does not answer: status %d, %v", f.Status, err)
+	if f, err := c.FindEndpoint("never saved"); err != nil || f.Code != client.NotFound {
+		t.Fatalf("the daemon does not answer: status %d, %v", f.Code, err)
 	}
 }
 
@@ -431,7 +431,7 @@ func TestClients_thatVanishLeaveNothingBehind(t *testing.T) {
 		case 1:
 			if f, err := c.FindEndpoint(label); err != nil {
 				t.Fatal(err)
-			} else if f.Status == client.OK {
+			} else if f.Code == client.OK {
 				unix.Close(f.FD)
 			}
 		case 2: // finds a session and does not take it

@@ -382,7 +382,7 @@ func TestStandAlone(t *testing.T) {
 		t.Fatal(status, err)
 	}
 	f, err := c.FindEndpoint("e")
-	if err != nil || f.Status != client.OK || f.Property != "p" {
+	if err != nil || f.Code != client.OK || f.Property != "p" {
 		t.Fatal(f, err)
 	}
 	if want := inode(t, fd); inode(t, f.FD) != want {

@@ -60,8 +60,8 @@ func TestReceivers_unreachable(t *testing.T) {
 	}
 	begin := time.Now()
 	found := askInstance(t, i, fmt.Sprintf("smtp\n127.0.0.9\n%d\n0\n", r.Port))
-	if took := time.Since(begin); found.Status != client.NotFound || took > wantAtOnce {
-		t.Errorf("got status %d after %v, want %d at once", found.Status, took, client.NotFound)
+	if took := time.Since(begin); found.Code != client.NotFound || took > wantAtOnce {
+		t.Errorf("got status %d after %v, want %d at once", found.Code, took, client.NotFound)
 	}
 }
 
@@ -95,7 +95,7 @@ func runAgent(socket string) {
 			found, err = c.FindEndpoint(string(label))
 		}
 	}
-	fmt.Println(found.Status, err)
+	fmt.Println(found.Code, err)
 	select {}
 }
 
@@ -162,8 +162,8 @@ func TestReceivers_agentKilled(t *testing.T) {
 		t.Fatalf("got %q, %v, want %q", got, err, want)
 	}
 	second.kill() // it was about to connect
-	if found := <-answer; found.Status != client.NotFound {
-		t.Errorf("got status %d, want %d", found.Status, client.NotFound)
+	if found := <-answer; found.Code != client.NotFound {
+		t.Errorf("got status %d, want %d", found.Code, client.NotFound)
 	}
 	last.Close()
 	f.wantWaiting(t, 0)

@@ -437,15 +437,15 @@ func TestReceivers_clientGone(t *testing.T) {
 	f.hangUp()
 	select {
 	case found := <-second:
-		if found.Status != client.NotFound {
-			t.Errorf("got status %d, want %d", found.Status, client.NotFound)
+		if found.Code != client.NotFound {
+			t.Errorf("got status %d, want %d", found.Code, client.NotFound)
 		}
 	case <-third:
 		t.Error("the third client was answered before the second one")
 	}
 	// The second one does not connect, so that its turn goes to the third one.
-	if found := <-third; found.Status != client.NotFound {
-		t.Errorf("got status %d, want %d", found.Status, client.NotFound)
+	if found := <-third; found.Code != client.NotFound {
+		t.Errorf("got status %d, want %d", found.Code, client.NotFound)
 	}
 	f.wantWaiting(t, 0)
 	wantNoWarnings(t, f.Master)
@@ -469,8 +469,8 @@ func TestReceivers_reloadChangesLimits(t *testing.T) {
 			replace(t, f.Master)
 			select {
 			case found := <-answer:
-				if found.Status != client.NotFound {
-					t.Errorf("got status %d, want %d", found.Status, client.NotFound)
+				if found.Code != client.NotFound {
+					t.Errorf("got status %d, want %d", found.Code, client.NotFound)
 				}
 			case <-time.After(wantAtOnce):
 				t.Error("the client still waits")
@@ -493,7 +493,7 @@ func TestReceivers_flush(t *testing.T) {
 	}
 	f.wantWaiting(t, 1)
 	saveSession(t, dial(t, f.Master), 3600, f.label, "p")
-	if found := <-answer; found.Status != client.OK || found.Property != "p" {
+	if found := <-answer; found.Code != client.OK || found.Property != "p" {
 		t.Errorf("got %+v, want a session", found)
 	}
 }
@@ -508,7 +508,7 @@ func TestReceivers_sessionForWaitingClient(t *testing.T) {
 	replace(t, f.Master)
 	f.wantWaiting(t, 1)
 	saveSession(t, dial(t, f.Master), 3600, f.label, "p")
-	if found := <-answer; found.Status != client.OK || found.Property != "p" {
+	if found := <-answer; found.Code != client.OK || found.Property != "p" {
 		t.Errorf("got %+v, want a session", found)
 	}
 	f.wantWaiting(t, 0)

@@ -50,7 +50,7 @@ func TestRecorder_writesDownWhatIsSaid(t *testing.T) {
 	}
 	rest.Close()
 	f, err := clients[1].FindEndpoint("e\n")
-	if f.Status != client.OK || err != nil {
+	if f.Code != client.OK || err != nil {
 		t.Fatal(f, err)
 	}
 	unix.Close(f.FD)
@@ -58,7 +58,7 @@ func TestRecorder_writesDownWhatIsSaid(t *testing.T) {
 	if _, err := saved.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("a copy of the descriptor is open: %v", err)
 	}
-	if f, err := clients[1].FindEndpoint("e\n"); f.Status != client.NotFound || err != nil {
+	if f, err := clients[1].FindEndpoint("e\n"); f.Code != client.NotFound || err != nil {
 		t.Fatal(f, err)
 	}
 	want, err := postfixtest.ParseRecording(`S1: protocol\0connection_cache_protocol\0\0

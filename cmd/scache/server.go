@@ -16,11 +16,11 @@ func newServer(
 	p *master.Process, params parameters, start time.Time, clock func() time.Duration,
 	alive func(fd int) bool,
 ) (*server.Server, *server.Closer) {
-	hits := server.NewHits(clock)
-	closer := &server.Closer{Goodbye: params.goodbye, Hits: hits}
+	labels := server.NewLabels(clock)
+	closer := &server.Closer{Goodbye: params.goodbye, Labels: labels}
 	s := &server.Server{
 		Cache:        newCache(params, p, clock, closer, alive),
-		Hits:         hits,
+		Labels:       labels,
 		Log:          p.Log,
 		Timeout:      params.ipcTimeout,
 		Owner:        p.Owner(),

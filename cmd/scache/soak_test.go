@@ -82,7 +82,7 @@ connection_cache_goodbye=QUIT`)
 		}
 	}
 	s.wantAllAccountedFor(t, first)
-	if f, err := first.FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+	if f, err := first.FindEndpoint("miss"); err != nil || f.Code != client.NotFound {
 		t.Errorf("the first client: %+v, %v", f, err)
 	}
 	after := before + 1
@@ -309,7 +309,7 @@ func (s *soak) save(r *rand.Rand, c *client.Client, endpoint string) error {
 
 // found checks that a session is what its property says.
 func (s *soak) found(f client.Found, err error) error {
-	if err != nil || f.Status != client.OK {
+	if err != nil || f.Code != client.OK {
 		return err
 	}
 	defer unix.Close(f.FD)

@@ -174,7 +174,7 @@ type reloading struct {
 	deadline time.Time
 	asking   *client.Client // connected after the reload, or nil
 	counts   map[string]int
-	hit      *postfixtest.Hit
+	hit      *postfixtest.FailedCall
 	problems []string
 	log      []string
 	fatal    int // processes that ended instead of serving
@@ -416,7 +416,7 @@ func (r *reloading) lookFor(what string, sessions []saved, find func(i int) (cli
 			return
 		}
 		f, err := find(i)
-		for err == nil && f.Status == client.NotFound && time.Now().Before(end) {
+		for err == nil && f.Code == client.NotFound && time.Now().Before(end) {
 			time.Sleep(5 * time.Millisecond)
 			f, err = find(i)
 		}
@@ -437,7 +437,7 @@ func (r *reloading) lookFor(what string, sessions []saved, find func(i int) (cli
 
 // is reports whether this session was found, and closes what was found.
 func (s saved) is(f client.Found) bool {
-	if f.Status != client.OK {
+	if f.Code != client.OK {
 		return false
 	}
 	defer unix.Close(f.FD)
@@ -524,8 +524,8 @@ func stableDescriptors(t *testing.T, m *postfixtest.Master) int {
 // miss makes a request that is answered at once.
 func miss(c *client.Client) error {
 	f, err := c.FindEndpoint("miss")
-	if err == nil && f.Status != client.NotFound {
-		err = fmt.Errorf("status %d", f.Status)
+	if err == nil && f.Code != client.NotFound {
+		err = fmt.Errorf("status %d", f.Code)
 	}
 	return err
 }

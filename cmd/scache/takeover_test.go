@@ -38,7 +38,7 @@ func saveSession(t *testing.T, c *client.Client, ttl int32, label, property stri
 func (s saved) want(t *testing.T, c *client.Client) {
 	t.Helper()
 	f, err := c.FindEndpoint(s.label)
-	if err != nil || f.Status != client.OK || f.Property != s.property {
+	if err != nil || f.Code != client.OK || f.Property != s.property {
 		t.Fatalf("%+v: got %+v, %v", s, f, err)
 	}
 	if got := inode(t, f.FD); got != s.inode {
@@ -87,7 +87,7 @@ func TestReload_repeatedUnderLoad(t *testing.T) {
 	var idle []*client.Client
 	for i := range clients {
 		idle = append(idle, dial(t, m))
-		if f, err := idle[i].FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+		if f, err := idle[i].FindEndpoint("miss"); err != nil || f.Code != client.NotFound {
 			t.Fatal(f, err)
 		}
 	}
@@ -100,7 +100,7 @@ func TestReload_repeatedUnderLoad(t *testing.T) {
 	}
 	wantDescriptors(t, m, before)
 	for i, c := range idle {
-		if f, err := c.FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+		if f, err := c.FindEndpoint("miss"); err != nil || f.Code != client.NotFound {
 			t.Fatalf("client %d: %+v, %v", i, f, err)
 		}
 	}
@@ -122,7 +122,7 @@ func wantBindings(t *testing.T, c *client.Client, destination string, first int)
 	}
 	for i := range 3 {
 		f, err := c.FindDestination(destination)
-		if err != nil || f.Status != client.OK ||
+		if err != nil || f.Code != client.OK ||
 			f.DestinationProperty != fmt.Sprint("property ", first+i) {
 			t.Fatalf("%s: got %+v, %v", destination, f, err)
 		}
@@ -258,7 +258,7 @@ func TestReload_toTheStockServerAndBack(t *testing.T) {
 		t.Error("the stock server serves a client of ours")
 	}
 	fresh := dial(t, m)
-	if f, err := fresh.FindEndpoint("e"); err != nil || f.Status != client.NotFound {
+	if f, err := fresh.FindEndpoint("e"); err != nil || f.Code != client.NotFound {
 		t.Errorf("got %+v, %v", f, err)
 	}
 	var warnings []string
@@ -336,7 +336,7 @@ func reloadAgainAndAgain(
 	}
 	for len(idle) < clients {
 		c := dial(t, m)
-		if f, err := c.FindEndpoint("miss"); err != nil || f.Status != client.NotFound {
+		if f, err := c.FindEndpoint("miss"); err != nil || f.Code != client.NotFound {
 			t.Fatal(f, err)
 		}
 		idle = append(idle, c)

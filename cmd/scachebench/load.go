@@ -311,8 +311,8 @@ func (w *worker) pair() error {
 	if err != nil {
 		return err
 	}
-	if found.Status != client.OK {
-		return fmt.Errorf("find_endp: status %d", found.Status)
+	if found.Code != client.OK {
+		return fmt.Errorf("find_endp: status %d", found.Code)
 	}
 	return unix.Close(found.FD)
 }
@@ -320,8 +320,8 @@ func (w *worker) pair() error {
 // miss asks for a session that the server does not have.
 func (w *worker) miss() error {
 	found, err := w.FindEndpoint(w.missing)
-	if err == nil && found.Status != client.NotFound {
-		err = fmt.Errorf("find_endp: status %d", found.Status)
+	if err == nil && found.Code != client.NotFound {
+		err = fmt.Errorf("find_endp: status %d", found.Code)
 	}
 	return err
 }
@@ -339,7 +339,7 @@ func (w *worker) delivery() error {
 		return err
 	}
 	fd := w.fd
-	if found.Status == client.OK {
+	if found.Code == client.OK {
 		fd = found.FD
 		defer unix.Close(fd)
 	}

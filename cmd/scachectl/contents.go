@@ -103,7 +103,7 @@ func (all contents) endpoints() (list []endpoint) {
 		}
 		e := &list[len(list)-1]
 		e.sessions++
-		e.age, e.left = max(e.age, s.Age), max(e.left, s.Left)
+		e.age, e.left = max(e.age, s.Age), max(e.left, s.Remaining)
 	}
 	return list
 }

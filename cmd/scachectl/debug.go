@@ -60,7 +60,7 @@ func newSaveCommand(c *site) *cobra.Command {
 			if err := unescapeAll(args); err != nil {
 				return err
 			}
-			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
+			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Code, error) {
 				return cl.SaveEndpoint(ttl, args[0], args[1], fd)
 			})
 		},
@@ -78,7 +78,7 @@ func newSaveCommand(c *site) *cobra.Command {
 			if err := unescapeAll(args); err != nil {
 				return err
 			}
-			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Status, error) {
+			return c.save(cmd.OutOrStdout(), func(cl *client.Client) (client.Code, error) {
 				return cl.SaveDestination(ttl, args[0], args[2], args[1])
 			})
 		},
@@ -92,7 +92,7 @@ func newSaveCommand(c *site) *cobra.Command {
 	return save
 }
 
-func (c *site) save(w io.Writer, save func(*client.Client) (client.Status, error)) error {
+func (c *site) save(w io.Writer, save func(*client.Client) (client.Code, error)) error {
 	return c.ask(func(cl *client.Client) error {
 		status, err := save(cl)
 		if err != nil {
@@ -143,8 +143,8 @@ func newFindCommand(c *site) *cobra.Command {
 
 // describe prints what was found, and closes it.
 func describe(w io.Writer, level string, f client.Found) error {
-	if f.Status != client.OK {
-		return fmt.Errorf("not found: status %d (%s)", f.Status, meaning(f.Status))
+	if f.Code != client.OK {
+		return fmt.Errorf("not found: status %d (%s)", f.Code, meaning(f.Code))
 	}
 	defer unix.Close(f.FD)
 	if level == "destination" {
@@ -167,7 +167,7 @@ func fileType(fd int) string {
 	return fmt.Sprintf("%s, inode %d", names[st.Mode&unix.S_IFMT], st.Ino)
 }
 
-func meaning(s client.Status) string {
+func meaning(s client.Code) string {
 	switch s {
 	case client.Bad:
 		return "the request was malformed"

@@ -325,13 +325,13 @@ func (e *explanation) sasl() bool {
 
 // seen adds what the cache has counted for the next hop, and finds its receivers.
 func (e *explanation) seen() bool {
-	var destinations, endpoints []control.Hits
+	var destinations, endpoints []control.LabelCounts
 	var all contents
 	err := e.site.ask(func(cl *client.Client) (err error) {
-		if destinations, err = cl.Hits(control.LevelDestination); err != nil {
+		if destinations, err = cl.LabelCounts(control.LevelDestination); err != nil {
 			return err
 		}
-		if endpoints, err = cl.Hits(control.LevelEndpoint); err != nil {
+		if endpoints, err = cl.LabelCounts(control.LevelEndpoint); err != nil {
 			return err
 		}
 		all, err = listOf(cl)
@@ -375,7 +375,7 @@ func (e *explanation) isAbout(shown string) bool {
 
 // findReceivers finds the receivers to which endpoints of the next hop belong.
 func (e *explanation) findReceivers(
-	sessions []control.Session, hits []control.Hits, isEndpoint func(shown string) bool,
+	sessions []control.Session, counts []control.LabelCounts, isEndpoint func(shown string) bool,
 ) {
 	e.receivers = map[string]bool{}
 	for _, s := range sessions {
@@ -383,7 +383,7 @@ func (e *explanation) findReceivers(
 			e.receivers[s.Receiver] = true
 		}
 	}
-	for _, h := range hits {
+	for _, h := range counts {
 		if isEndpoint(h.Label) {
 			e.receivers[h.Receiver] = true
 		}
@@ -391,8 +391,8 @@ func (e *explanation) findReceivers(
 }
 
 // judge adds a finding about the counts of a level.
-func (e *explanation) judge(level string, all []control.Hits, mine func(shown string) bool) {
-	var sum control.Hits
+func (e *explanation) judge(level string, all []control.LabelCounts, mine func(shown string) bool) {
+	var sum control.LabelCounts
 	n := 0
 	for _, h := range all {
 		if mine(h.Label) {

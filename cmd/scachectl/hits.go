@@ -18,19 +18,19 @@ import (
 // counts are what hits can be sorted by.
 var counts = []struct {
 	name  string
-	value func(control.Hits) int64
+	value func(control.LabelCounts) int64
 }{
 	{"lookups", lookups},
-	{"misses", func(h control.Hits) int64 { return h.Misses }},
-	{"hits", func(h control.Hits) int64 { return h.Hits }},
-	{"saves", func(h control.Hits) int64 { return h.Saves }},
-	{"expired", func(h control.Hits) int64 { return h.Expired }},
-	{"dead", func(h control.Hits) int64 { return h.Dead }},
-	{"evicted", func(h control.Hits) int64 { return h.Evicted }},
-	{"flushed", func(h control.Hits) int64 { return h.Flushed }},
+	{"misses", func(h control.LabelCounts) int64 { return h.Misses }},
+	{"hits", func(h control.LabelCounts) int64 { return h.Hits }},
+	{"saves", func(h control.LabelCounts) int64 { return h.Saves }},
+	{"expired", func(h control.LabelCounts) int64 { return h.Expired }},
+	{"dead", func(h control.LabelCounts) int64 { return h.Dead }},
+	{"evicted", func(h control.LabelCounts) int64 { return h.Evicted }},
+	{"flushed", func(h control.LabelCounts) int64 { return h.Flushed }},
 }
 
-func lookups(h control.Hits) int64 { return h.Hits + h.Misses }
+func lookups(h control.LabelCounts) int64 { return h.Hits + h.Misses }
 
 func newHitsCommand(c *site) *cobra.Command {
 	level, sort, limit, asJSON, names := control.LevelDestination, "misses", 20, false, naming{}
@@ -54,7 +54,7 @@ func newHitsCommand(c *site) *cobra.Command {
 				warnTruncated(cmd)
 			}
 			value := counts[slices.Index(orders, sort)].value
-			slices.SortStableFunc(all, func(a, b control.Hits) int {
+			slices.SortStableFunc(all, func(a, b control.LabelCounts) int {
 				return cmp.Compare(value(b), value(a))
 			})
 			shown := all
@@ -62,7 +62,7 @@ func newHitsCommand(c *site) *cobra.Command {
 				shown = all[:min(limit, len(all))]
 			}
 			if asJSON {
-				return writeJSON(cmd.OutOrStdout(), append([]control.Hits{}, shown...)) // not null
+				return writeJSON(cmd.OutOrStdout(), append([]control.LabelCounts{}, shown...)) // not null
 			}
 			return hitsTable(level, shown, names).print(cmd.OutOrStdout(), len(all)-len(shown))
 		})
@@ -92,9 +92,9 @@ limit is shorter than ours. "scachectl explain" looks at one destination.`
 }
 
 // hits asks for the counts of a level.
-func (c *site) hits(level string) (all []control.Hits, truncated bool, err error) {
+func (c *site) hits(level string) (all []control.LabelCounts, truncated bool, err error) {
 	err = c.ask(func(cl *client.Client) error {
-		all, err = cl.Hits(level)
+		all, err = cl.LabelCounts(level)
 		return err
 	})
 	if errors.Is(err, client.ErrTruncated) {
@@ -103,7 +103,7 @@ func (c *site) hits(level string) (all []control.Hits, truncated bool, err error
 	return all, false, err
 }
 
-func hitsTable(level string, shown []control.Hits, names naming) *table {
+func hitsTable(level string, shown []control.LabelCounts, names naming) *table {
 	heading := strings.ToUpper(level) +
 		"|>LOOKUPS|>HITS|>MISSES|>HIT RATE|>SAVES|>EXPIRED|>DEAD|>EVICTED|>FLUSHED|>ERROR|>COUNTED"
 	if level == control.LevelEndpoint {

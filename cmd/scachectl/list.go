@@ -133,11 +133,11 @@ func (l listing) withProperty(heading string) string {
 }
 
 func (l listing) addBinding(t *table, b control.Binding) {
-	l.add(t, b.Property, l.of(b.Destination), l.of(b.Endpoint), age(b.Age), age(b.Left))
+	l.add(t, b.Property, l.of(b.Destination), l.of(b.Endpoint), age(b.Age), age(b.Remaining))
 }
 
 func (l listing) addSession(t *table, s control.Session) {
-	l.add(t, s.Property, l.of(s.Endpoint), remote(s.Remote), age(s.Age), age(s.Left))
+	l.add(t, s.Property, l.of(s.Endpoint), remote(s.Remote), age(s.Age), age(s.Remaining))
 }
 
 func (l listing) add(t *table, property string, cells ...any) {

@@ -111,7 +111,7 @@ func (c *site) report() string {
 			if err != nil {
 				return err
 			}
-			slices.SortStableFunc(all, func(a, b control.Hits) int {
+			slices.SortStableFunc(all, func(a, b control.LabelCounts) int {
 				return cmp.Compare(lookups(b), lookups(a))
 			})
 			shown := all[:min(len(all), 20)]

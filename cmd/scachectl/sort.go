@@ -82,10 +82,10 @@ func arrange[R any](rows []R, o order, limit int, key func(R) (sessions int, age
 }
 
 func keyOfBinding(b control.Binding) (int, control.Seconds, control.Seconds) {
-	return 0, b.Age, b.Left
+	return 0, b.Age, b.Remaining
 }
 func keyOfSession(s control.Session) (int, control.Seconds, control.Seconds) {
-	return 1, s.Age, s.Left
+	return 1, s.Age, s.Remaining
 }
 func keyOfEndpoint(e endpoint) (int, control.Seconds, control.Seconds) {
 	return e.sessions, e.age, e.left

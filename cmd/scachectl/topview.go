@@ -20,7 +20,7 @@ type view struct {
 	at        time.Time
 	status    control.Status
 	contents  contents
-	hits      []control.Hits
+	labels    []control.LabelCounts
 	receivers []shownReceiver
 	err       error
 }
@@ -32,7 +32,7 @@ func (c *site) look() (v view) {
 			return err
 		}
 		v.at = time.Now()
-		if v.hits, err = cl.Hits(control.LevelDestination); err != nil {
+		if v.labels, err = cl.LabelCounts(control.LevelDestination); err != nil {
 			return err
 		}
 		v.contents, err = listOf(cl)
@@ -209,8 +209,10 @@ func (e endpoint) namesRemote() bool {
 // missTable returns the destinations, those with the most misses first.
 func (w *watcher) missTable() *table {
 	t := newTable(">  MISSES|>    HITS|>   SAVES|> EXPIRED|>    DEAD|DESTINATION")
-	all := slices.Clone(w.now.hits)
-	slices.SortStableFunc(all, func(a, b control.Hits) int { return cmp.Compare(b.Misses, a.Misses) })
+	all := slices.Clone(w.now.labels)
+	slices.SortStableFunc(all, func(a, b control.LabelCounts) int {
+		return cmp.Compare(b.Misses, a.Misses)
+	})
 	for _, h := range all {
 		t.add(h.Misses, h.Hits, h.Saves, h.Expired, h.Dead, w.of(h.Label))
 	}

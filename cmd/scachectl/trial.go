@@ -91,7 +91,7 @@ func (c *trialClient) find(cl *client.Client, otherwise error) error {
 		return descriptorError("scachectl did not receive a descriptor", os.Getpid())
 	case err != nil:
 		return err
-	case found.Status != client.OK:
+	case found.Code != client.OK:
 		return otherwise
 	}
 	defer unix.Close(found.FD)

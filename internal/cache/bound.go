@@ -62,7 +62,7 @@ func (c *Cache) takeBound(label []byte, endpoint string) (found Session, ok bool
 	}
 	for l := d.bindings.first; l != nil; l = l.next {
 		b := l.entry
-		if b.end <= now || b.endpoint != ep {
+		if b.deadline <= now || b.endpoint != ep {
 			continue
 		}
 		if s := ep.oldest(now); s != nil {

@@ -163,11 +163,11 @@ type endpoint struct {
 
 // A binding is in the heap of its destination or waits at its endpoint.
 type binding struct {
-	link       link[binding] // in the queue of its destination
-	waits      link[binding] // in the queue of its endpoint
-	timer      timerwheel.Timer
-	saved, end time.Duration
-	cache      *Cache
+	link            link[binding] // in the queue of its destination
+	waits           link[binding] // in the queue of its endpoint
+	timer           timerwheel.Timer
+	saved, deadline time.Duration
+	cache           *Cache
 	bindingKey
 	place int // index in the heap, or -1
 }
@@ -180,13 +180,13 @@ type bindingKey struct {
 }
 
 type session struct {
-	link       link[session]
-	timer      timerwheel.Timer
-	saved, end time.Duration
-	cache      *Cache
-	endpoint   *endpoint
-	property   string
-	fd         int
+	link            link[session]
+	timer           timerwheel.Timer
+	saved, deadline time.Duration
+	cache           *Cache
+	endpoint        *endpoint
+	property        string
+	fd              int
 }
 
 // New returns an empty cache.
@@ -235,7 +235,7 @@ func (c *Cache) addSession(
 	}
 	c.sessions++
 	c.grow(sessionCost(len(property)))
-	s.saved, s.end = saved, c.start(c.sessionWheel, &s.timer, now, ttl)
+	s.saved, s.deadline = saved, c.start(c.sessionWheel, &s.timer, now, ttl)
 	c.stats.sawSession(c.connected, c.sessions)
 }
 
@@ -267,14 +267,14 @@ func (c *Cache) SaveBinding(ttl time.Duration, label, property, endpoint []byte)
 
 func (c *Cache) saveBinding(now, saved, ttl time.Duration, label, property, endpoint []byte) {
 	b := c.binding(label, property, endpoint)
-	if b != nil && b.end <= now {
+	if b != nil && b.deadline <= now {
 		b.drop(Expired)
 		b = nil
 	}
 	if b == nil {
 		b = c.addBinding(label, property, endpoint)
 	}
-	b.saved, b.end = saved, c.start(c.bindingWheel, &b.timer, now, ttl)
+	b.saved, b.deadline = saved, c.start(c.bindingWheel, &b.timer, now, ttl)
 	c.stats.sawBinding(len(c.destinations.byLabel), c.connected)
 }
 
@@ -395,7 +395,7 @@ func (s *session) take(now time.Duration) Session {
 func (d *destination) first(now time.Duration) (*binding, *session) {
 	for d != nil && len(d.ready) > 0 {
 		b := d.ready[0]
-		if b.end <= now {
+		if b.deadline <= now {
 			b.drop(Expired)
 			continue
 		}
@@ -422,7 +422,7 @@ func (ep *endpoint) wake() {
 func (ep *endpoint) oldest(now time.Duration) *session {
 	for ep != nil && !ep.sessions.empty() {
 		s := ep.sessions.first.entry
-		if s.end > now {
+		if s.deadline > now {
 			return s
 		}
 		s.drop(Expired)

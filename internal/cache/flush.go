@@ -108,7 +108,7 @@ func (d *destination) flushBound(
 			return sessions, bindings, true
 		}
 		b := first.entry
-		if b.end > now { // as in a lookup
+		if b.deadline > now { // as in a lookup
 			n := b.endpoint.flush(last, room-sessions-bindings)
 			if sessions += n; sessions+bindings >= room {
 				break

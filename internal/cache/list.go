@@ -7,13 +7,13 @@ import "time"
 // A ListedBinding is a binding as Bindings saw it.
 type ListedBinding struct {
 	Destination, Property, Endpoint string
-	Age, Left                       time.Duration // since it was saved last, and until it ends
+	Age, Remaining                  time.Duration // since it was saved last, and until it ends
 }
 
 // A ListedSession is a session as Sessions saw it.
 type ListedSession struct {
 	Endpoint, Property string
-	Age, Left          time.Duration
+	Age, Remaining     time.Duration
 	Description        string
 }
 
@@ -40,7 +40,7 @@ func (c *Cache) Bindings(at *BindingCursor, max int) (list []ListedBinding, more
 		}
 		if b := at.next(q); b != nil {
 			list = append(list, ListedBinding{
-				b.destination.label, b.property, b.endpoint.label, now - b.saved, b.end - now,
+				b.destination.label, b.property, b.endpoint.label, now - b.saved, b.deadline - now,
 			})
 			max--
 			bytes += len(b.destination.label) + len(b.property) + len(b.endpoint.label)
@@ -66,7 +66,7 @@ func (c *Cache) Sessions(
 		}
 		if s := at.next(q); s != nil {
 			list = append(list, ListedSession{
-				s.endpoint.label, s.property, now - s.saved, s.end - now, describe(s.fd),
+				s.endpoint.label, s.property, now - s.saved, s.deadline - now, describe(s.fd),
 			})
 			max--
 			bytes += len(s.endpoint.label) + len(s.property)

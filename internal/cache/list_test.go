@@ -118,12 +118,12 @@ func TestList_whileEntriesComeAndGo(t *testing.T) {
 		}
 		for i := range 60 {
 			for _, b := range w.bindings(fmt.Sprint(i)) {
-				if n := listed[key{b.Destination, b.Property}]; b.Left > time.Minute && n != 1 {
+				if n := listed[key{b.Destination, b.Property}]; b.Remaining > time.Minute && n != 1 {
 					t.Fatalf("seed %d: got %+v %d times, want once", seed, b, n)
 				}
 			}
 			for _, s := range w.sessions(fmt.Sprint(i)) {
-				if n := listedSessions[s.Description]; s.Left > time.Minute && n != 1 {
+				if n := listedSessions[s.Description]; s.Remaining > time.Minute && n != 1 {
 					t.Fatalf("seed %d: got %+v %d times, want once", seed, s, n)
 				}
 			}

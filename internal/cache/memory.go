@@ -87,7 +87,7 @@ func (c *Cache) nearest() interface{ drop(Reason) } {
 		return nil
 	case st == nil:
 		return bt.Owner.(*binding)
-	case bt == nil || st.Owner.(*session).end <= bt.Owner.(*binding).end:
+	case bt == nil || st.Owner.(*session).deadline <= bt.Owner.(*binding).deadline:
 		return st.Owner.(*session)
 	}
 	return bt.Owner.(*binding)

@@ -164,14 +164,14 @@ func TestCache_asLists(t *testing.T) {
 func late(r *rapid.T, w *world) (late bool) {
 	for _, label := range modelLabels {
 		for _, b := range w.bindings(label) {
-			late = late || b.Left <= 0
-			if b.Left < -precision {
+			late = late || b.Remaining <= 0
+			if b.Remaining < -precision {
 				r.Fatalf("got %+v, want it to have expired", b)
 			}
 		}
 		for _, s := range w.sessions(label) {
-			late = late || s.Left <= 0
-			if s.Left < -precision {
+			late = late || s.Remaining <= 0
+			if s.Remaining < -precision {
 				r.Fatalf("got %+v, want it to have expired", s)
 			}
 		}
@@ -191,7 +191,7 @@ func compare(r *rapid.T, w *world, m *model) {
 	for _, l := range modelLabels {
 		var bindings, wantBindings, sessions, wantSessions []string
 		for _, b := range w.bindings(l) {
-			bindings = append(bindings, b.Property+" "+b.Endpoint+" "+b.Left.String())
+			bindings = append(bindings, b.Property+" "+b.Endpoint+" "+b.Remaining.String())
 		}
 		for _, b := range m.bindings {
 			if b.destination == l {
@@ -200,7 +200,7 @@ func compare(r *rapid.T, w *world, m *model) {
 			}
 		}
 		for _, s := range w.sessions(l) {
-			sessions = append(sessions, s.Description+" "+s.Left.String())
+			sessions = append(sessions, s.Description+" "+s.Remaining.String())
 		}
 		for _, s := range m.sessions {
 			if s.endpoint == l {

@@ -52,7 +52,7 @@ func (c *Cache) snapshot(now time.Duration) Snapshot {
 		for l := d.bindings.first; l != nil; l = l.next {
 			b := l.entry
 			all.Bindings = append(all.Bindings, SavedBinding{
-				now - b.saved, b.end - now, d.label, b.property, b.endpoint.label,
+				now - b.saved, b.deadline - now, d.label, b.property, b.endpoint.label,
 			})
 		}
 	}
@@ -63,7 +63,7 @@ func (c *Cache) snapshot(now time.Duration) Snapshot {
 		for l := ep.sessions.first; l != nil; l = l.next {
 			s := l.entry
 			all.Sessions = append(all.Sessions, SavedSession{
-				now - s.saved, s.end - now, ep.label, s.property, s.fd,
+				now - s.saved, s.deadline - now, ep.label, s.property, s.fd,
 			})
 		}
 	}
@@ -118,7 +118,7 @@ func (c *Cache) RestoreBinding(b SavedBinding) {
 	}
 	label, property, endpoint := []byte(b.Label), []byte(b.Property), []byte(b.Endpoint)
 	saved := c.binding(label, property, endpoint)
-	if saved != nil && saved.end >= now+b.TTL {
+	if saved != nil && saved.deadline >= now+b.TTL {
 		return
 	}
 	c.saveBinding(now, now-b.Age, b.TTL, label, property, endpoint)

@@ -14,10 +14,10 @@ import (
 	"scache/internal/fdpass"
 )
 
-// Status is the status of a reply.
-type Status = control.Code
+// A Code is the status of a reply.
+type Code = control.Code
 
-// The values of a Status.
+// The values of a Code.
 const (
 	OK       = control.OK
 	Bad      = control.Bad
@@ -102,7 +102,7 @@ func (c *Client) Close() error { return c.Conn.Close() }
 
 // SaveEndpoint saves a session. The caller keeps its own copy of the
 // descriptor.
-func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Status, error) {
+func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Code, error) {
 	c.out.String("request", control.RequestSaveEndpoint)
 	c.out.Int("ttl", ttl)
 	c.out.String("label", label)
@@ -125,7 +125,7 @@ func (c *Client) SaveEndpoint(ttl int32, label, property string, fd int) (Status
 }
 
 // SaveDestination saves a binding.
-func (c *Client) SaveDestination(ttl int32, label, property, endpoint string) (Status, error) {
+func (c *Client) SaveDestination(ttl int32, label, property, endpoint string) (Code, error) {
 	c.out.String("request", control.RequestSaveDestination)
 	c.out.Int("ttl", ttl)
 	c.out.String("label", label)
@@ -138,9 +138,9 @@ func (c *Client) SaveDestination(ttl int32, label, property, endpoint string) (S
 }
 
 // Found is the reply to a request to find a session. The descriptor belongs to
-// the caller, if Status is OK.
+// the caller, if Code is OK.
 type Found struct {
-	Status              Status
+	Code                Code
 	DestinationProperty string // only if it was found by destination
 	Property            string
 	FD                  int
@@ -180,7 +180,7 @@ func (c *Client) find(request, label string, reply ...string) (attr.List, error)
 // it.
 func (c *Client) accept(list attr.List, f Found) (Found, error) {
 	var err error
-	if f.Status, err = status(list); err != nil || f.Status != OK {
+	if f.Code, err = status(list); err != nil || f.Code != OK {
 		return f, err
 	}
 	if err := c.sendDummy(); err != nil {
@@ -200,7 +200,7 @@ func (c *Client) sendDummy() error {
 	return c.out.End()
 }
 
-func (c *Client) receiveStatus() (Status, error) {
+func (c *Client) receiveStatus() (Code, error) {
 	list, err := c.receive("status")
 	if err != nil {
 		return Bad, err
@@ -217,10 +217,10 @@ func (c *Client) receive(names ...string) (attr.List, error) {
 }
 
 // status returns the value of the first attribute, which must be a status.
-func status(list attr.List) (Status, error) {
+func status(list attr.List) (Code, error) {
 	if a, found := list.Lookup("status"); found {
 		n, err := a.Int()
-		return Status(n), err
+		return Code(n), err
 	}
 	return Bad, fmt.Errorf("reply without a status: %q", list)
 }

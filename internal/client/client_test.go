@@ -86,13 +86,13 @@ func TestClient_savesAndFinds(t *testing.T) {
 		t.Errorf("%v, %v", s, err)
 	}
 	f, err := c.FindDestination("d")
-	if f.Status != OK || f.DestinationProperty != "dp" || f.Property != "ep" || err != nil {
+	if f.Code != OK || f.DestinationProperty != "dp" || f.Property != "ep" || err != nil {
 		t.Fatalf("%+v, %v", f, err)
 	}
 	if err := unix.Close(f.FD); err != nil {
 		t.Error(err)
 	}
-	if f, err := c.FindEndpoint("e"); f.Status != NotFound || err != nil {
+	if f, err := c.FindEndpoint("e"); f.Code != NotFound || err != nil {
 		t.Errorf("%+v, %v", f, err)
 	}
 }
@@ -162,8 +162,8 @@ func TestClient_requestsOfOperators(t *testing.T) {
 	if b, s, err := c.List(); len(b) != 1 || len(s) != 2 || s[0].Endpoint != "a" || err != nil {
 		t.Errorf("%+v, %+v, %v", b, s, err)
 	}
-	want := []control.Hits{{Label: "x"}, {Label: "y", Misses: 3}}
-	if h, err := c.Hits(control.LevelEndpoint); !slices.Equal(h, want) || err != nil {
+	want := []control.LabelCounts{{Label: "x"}, {Label: "y", Misses: 3}}
+	if h, err := c.LabelCounts(control.LevelEndpoint); !slices.Equal(h, want) || err != nil {
 		t.Errorf("%+v, %v", h, err)
 	}
 	if f, err := c.Flush("a", "b"); f != (control.Flushed{Sessions: 2, Bindings: 1}) || err != nil {

@@ -54,7 +54,7 @@ func TestClient_escapesAllThatAServerSays(t *testing.T) {
 	}
 	wantHarmless(t, b[0].Destination, b[0].Endpoint, b[0].Property)
 	wantHarmless(t, ss[0].Endpoint, ss[0].Property, ss[0].Remote, ss[0].Receiver)
-	h, err := c.Hits(control.LevelEndpoint)
+	h, err := c.LabelCounts(control.LevelEndpoint)
 	if err != nil || len(h) != 1 {
 		t.Fatalf("got %+v, %v, want one", h, err)
 	}
@@ -106,7 +106,7 @@ func TestClient_boundsWhatItCollects(t *testing.T) {
 		c = Detect(converse(t, `<request\0hits\0level\0endpoint\0\0`,
 			endless(50, `entry\0hits\0label\0label%05d\0\0`)))
 		c.maxEntries, c.maxBytes = test.entries, test.bytes
-		if all, err := c.Hits(control.LevelEndpoint); len(all) == 0 || len(all) > test.want ||
+		if all, err := c.LabelCounts(control.LevelEndpoint); len(all) == 0 || len(all) > test.want ||
 			!errors.Is(err, ErrTruncated) {
 			t.Errorf("%s: got %d, %v, want up to %d, %v", name, len(all), err, test.want, ErrTruncated)
 		}
@@ -136,8 +136,9 @@ func TestClient_hitsHaveEachLabelOnce(t *testing.T) {
 	c := Detect(converse(t, `<request\0hits\0level\0endpoint\0\0`,
 		`>status\00\0\0entry\0hits\0label\0a\0hits\01\0\0entry\0hits\0label\0a\0hits\02\0\0`+
 			`entry\0hits\0label\0b\0\0entry\0end\0\0`))
-	all, err := c.Hits(control.LevelEndpoint)
-	if want := []control.Hits{{Label: "a", Hits: 1}, {Label: "b"}}; err != nil || len(all) != 2 ||
+	all, err := c.LabelCounts(control.LevelEndpoint)
+	want := []control.LabelCounts{{Label: "a", Hits: 1}, {Label: "b"}}
+	if err != nil || len(all) != 2 ||
 		all[0] != want[0] || all[1] != want[1] {
 		t.Errorf("got %+v, %v, want %+v", all, err, want)
 	}

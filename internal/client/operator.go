@@ -70,18 +70,18 @@ func (c *Client) Each(do func(entry any) error) error {
 	})
 }
 
-// Hits asks for the counts of the busiest labels of a level. It returns them sorted by
+// LabelCounts asks for the counts of the busiest labels of a level. It returns them sorted by
 // label, each label once. Labels are escaped as by [control.Escape].
-func (c *Client) Hits(level string) (all []control.Hits, err error) {
+func (c *Client) LabelCounts(level string) (all []control.LabelCounts, err error) {
 	err = c.collect(control.RequestHits, func(entry any) {
-		if h, ok := entry.(control.Hits); ok {
+		if h, ok := entry.(control.LabelCounts); ok {
 			all = append(all, h)
 		}
 	}, "level", level)
-	slices.SortStableFunc(all, func(a, b control.Hits) int {
+	slices.SortStableFunc(all, func(a, b control.LabelCounts) int {
 		return strings.Compare(a.Label, b.Label)
 	})
-	all = slices.CompactFunc(all, func(a, b control.Hits) bool { return a.Label == b.Label })
+	all = slices.CompactFunc(all, func(a, b control.LabelCounts) bool { return a.Label == b.Label })
 	return all, err
 }
 

@@ -10,7 +10,7 @@
 //	request=list                    status=0, a list for each Binding and Session, and End
 //	request=flush                   status=0 and the attributes of a Flushed: drops everything
 //	request=flush label=LABEL …     the same: drops only what has one of these labels
-//	request=hits level=LEVEL        status=0, a list for each Hits, and End
+//	request=hits level=LEVEL        status=0, a list for each LabelCounts, and End
 //	request=receivers               status=0, a list for each Receiver, and End
 //	request=restart                 status=0; then a new process takes over, without loss
 //
@@ -57,7 +57,7 @@ const (
 	RequestHits    = "hits"
 )
 
-// Levels of the cache. Hits are counted for each level.
+// Levels of the cache. The busiest labels of each level are counted.
 const (
 	LevelDestination = "destination"
 	LevelEndpoint    = "endpoint"
@@ -104,22 +104,22 @@ type Binding struct {
 	Endpoint    string  `json:"endpoint"`
 	Property    string  `json:"property"`
 	Age         Seconds `json:"age_seconds"`  // since it was last saved
-	Left        Seconds `json:"left_seconds"` // of the time to live
+	Remaining   Seconds `json:"left_seconds"` // of the time to live
 }
 
 // A Session is a cached connection to an endpoint.
 type Session struct {
-	Endpoint string  `json:"endpoint"`
-	Property string  `json:"property"`
-	Remote   string  `json:"remote"`   // the address of the remote end, or ""
-	Receiver string  `json:"receiver"` // its name in connection_cache_receivers, or ""
-	Age      Seconds `json:"age_seconds"`
-	Left     Seconds `json:"left_seconds"`
+	Endpoint  string  `json:"endpoint"`
+	Property  string  `json:"property"`
+	Remote    string  `json:"remote"`   // the address of the remote end, or ""
+	Receiver  string  `json:"receiver"` // its name in connection_cache_receivers, or ""
+	Age       Seconds `json:"age_seconds"`
+	Remaining Seconds `json:"left_seconds"`
 }
 
-// Hits are the counts of one of the busiest destinations or endpoints. Up to Error events
+// LabelCounts are the counts of one of the busiest destinations or endpoints. Up to Error events
 // may be missing, from before it was one of the busiest.
-type Hits struct {
+type LabelCounts struct {
 	Label    string  `json:"label"`
 	Hits     int64   `json:"hits"`
 	Misses   int64   `json:"misses"`
@@ -285,14 +285,15 @@ func Decode(list attr.List, x any) error {
 	})
 }
 
-// EncodeEntry appends an entry of a reply: a Binding, a Session, a Hits, a Receiver or End.
+// EncodeEntry appends an entry of a reply: a Binding, a Session, a LabelCounts,
+// a Receiver or End.
 func EncodeEntry(e *attr.Encoder, x any) {
 	switch x.(type) {
 	case Binding:
 		e.String("entry", "binding")
 	case Session:
 		e.String("entry", "session")
-	case Hits:
+	case LabelCounts:
 		e.String("entry", "hits")
 	case Receiver:
 		e.String("entry", "receiver")
@@ -302,7 +303,8 @@ func EncodeEntry(e *attr.Encoder, x any) {
 	Encode(e, x)
 }
 
-// DecodeEntry returns an entry of a reply: a Binding, a Session, a Hits, a Receiver or End.
+// DecodeEntry returns an entry of a reply: a Binding, a Session, a LabelCounts,
+// a Receiver or End.
 func DecodeEntry(list attr.List) (any, error) {
 	entry, _ := list.Lookup("entry")
 	switch string(entry.Value) {
@@ -315,7 +317,7 @@ func DecodeEntry(list attr.List) (any, error) {
 		err := Decode(list, &s)
 		return s, err
 	case "hits":
-		var h Hits
+		var h LabelCounts
 		err := Decode(list, &h)
 		return h, err
 	case "receiver":

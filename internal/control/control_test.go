@@ -42,7 +42,7 @@ func fill(t *testing.T, x any) {
 
 func TestEncode_allFields(t *testing.T) {
 	t.Parallel()
-	for _, x := range []any{&Status{}, &Binding{}, &Session{}, &Flushed{}, &Hits{}} {
+	for _, x := range []any{&Status{}, &Binding{}, &Session{}, &Flushed{}, &LabelCounts{}} {
 		fill(t, x)
 		got := reflect.New(reflect.TypeOf(x).Elem()).Interface()
 		if err := Decode(encoded(t, reflect.ValueOf(x).Elem().Interface(), Encode), got); err != nil {
@@ -103,9 +103,9 @@ func TestEncodeEntry_doesNotAllocate(t *testing.T) {
 func TestDecodeEntry(t *testing.T) {
 	t.Parallel()
 	for _, x := range []any{
-		Binding{Destination: "d", Left: Seconds(1500 * time.Millisecond)},
+		Binding{Destination: "d", Remaining: Seconds(1500 * time.Millisecond)},
 		Session{Remote: "192.0.2.1:25"},
-		Hits{Label: "l", Error: 3},
+		LabelCounts{Label: "l", Error: 3},
 		End{},
 	} {
 		got, err := DecodeEntry(encoded(t, x, EncodeEntry))

@@ -140,12 +140,12 @@ func TestReceive_receivers(t *testing.T) {
 	waited.Counts[3] = 5
 	want := receivers.State{
 		Names: []receivers.KnownName{
-			{Address: address, Name: "mx1.example", Left: time.Minute},
-			{Address: netip.MustParseAddr("192.0.2.1"), Name: "mx2.example", Left: time.Hour},
+			{Address: address, Name: "mx1.example", Remaining: time.Minute},
+			{Address: netip.MustParseAddr("192.0.2.1"), Name: "mx2.example", Remaining: time.Hour},
 		},
 		Destinations: []receivers.KnownDestination{
-			{Label: "d\n", Endpoint: "e", Left: time.Minute, Binding: time.Second},
-			{Label: "d2", Endpoint: "e2", Left: time.Hour, Binding: -time.Second},
+			{Label: "d\n", Endpoint: "e", Remaining: time.Minute, Binding: time.Second},
+			{Label: "d2", Endpoint: "e2", Remaining: time.Hour, Binding: -time.Second},
 		},
 		Begun: []receivers.KnownBegun{
 			{Receiver: "one", Age: time.Second}, {Receiver: "any", Address: address, Age: time.Minute},
@@ -153,17 +153,17 @@ func TestReceive_receivers(t *testing.T) {
 		Holds: []receivers.KnownHold{
 			{Receiver: "one", PID: 7}, {Receiver: "any", Address: address, PID: 8},
 		},
-		Totals: []receivers.Total{{Receiver: "one", Counts: receivers.Counts{
+		Totals: []receivers.RuleTotals{{Receiver: "one", Counts: receivers.Totals{
 			New: 1, Given: 2, Overflows: 3, Refused: 4, Closed: 5}, Waited: waited}},
 	}
 	wantWaits := []*Wait{
 		nil,
 		{Pending: true, ClientState: receivers.ClientState{
 			Destination: "d", Label: "e", Waiting: true, Place: 7,
-			Waited: time.Second, Left: time.Minute, Asked: []string{"a", "b"},
+			Waited: time.Second, Remaining: time.Minute, Asked: []string{"a", "b"},
 		}},
 		{ClientState: receivers.ClientState{
-			Settled: true, Promised: "e", PromiseAge: time.Minute, Waited: maxWait, Left: maxWait,
+			Settled: true, Promised: "e", PromiseAge: time.Minute, Waited: maxWait, Remaining: maxWait,
 		}},
 	}
 	p := newPlace(t)
@@ -172,7 +172,7 @@ func TestReceive_receivers(t *testing.T) {
 	for i, w := range wantWaits {
 		if s.Clients[i].Wait = w; w != nil && w.Settled { // longer than is believed
 			longer := *w
-			longer.Waited, longer.Left = 2*w.Waited, 2*w.Left
+			longer.Waited, longer.Remaining = 2*w.Waited, 2*w.Remaining
 			s.Clients[i].Wait = &longer
 		}
 	}

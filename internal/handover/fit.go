@@ -18,14 +18,14 @@ func (s *State) fit(bytes, entries int) (unsent []cache.SavedSession) {
 	for i := range s.Clients {
 		bytes -= maxEntryCost + s.Clients[i].size()
 	}
-	for i := range s.Hits {
-		bytes -= maxEntryCost + len(s.Hits[i].Label)
+	for i := range s.Labels {
+		bytes -= maxEntryCost + len(s.Labels[i].Label)
 	}
 	for i := range s.Receivers.Destinations {
 		d := &s.Receivers.Destinations[i]
 		bytes -= maxEntryCost + len(d.Label) + len(d.Endpoint)
 	}
-	others := len(s.Clients) + len(s.Claims) + len(s.Hits) + len(s.Receivers.Names) +
+	others := len(s.Clients) + len(s.Claims) + len(s.Labels) + len(s.Receivers.Names) +
 		len(s.Receivers.Destinations) + len(s.Receivers.Begun) + len(s.Receivers.Holds) +
 		len(s.Receivers.Totals)
 	bytes -= maxEntryCost * (len(s.Claims) + len(s.Receivers.Names) + len(s.Receivers.Begun) +

@@ -27,11 +27,11 @@ const version = 2
 
 // Kinds of entries.
 const (
-	kindCounts  = "counts"
-	kindClient  = "client"
-	kindBinding = "binding"
-	kindSession = "session"
-	kindHits    = "hits"
+	kindCounts      = "counts"
+	kindClient      = "client"
+	kindBinding     = "binding"
+	kindSession     = "session"
+	kindLabelCounts = "hits"
 
 	// See receivers.go.
 	kindReceiverName        = "receiver_name"
@@ -92,7 +92,7 @@ func writeState(w io.Writer, s *State, queued []Client, now time.Duration) error
 	if err := writeEach(queued, e.client); err != nil {
 		return err
 	}
-	return writeEach(s.Hits, e.hits)
+	return writeEach(s.Labels, e.labelCounts)
 }
 
 func writeEach[T any](all []T, write func(*T) error) error {
@@ -160,10 +160,10 @@ func (e entryWriter) session(s *cache.SavedSession) error {
 	return e.End()
 }
 
-// hits writes the counts as numbers in the order of the events: there may be many labels, and
-// clients wait meanwhile.
-func (e entryWriter) hits(h *Hits) error {
-	e.begin(kindHits, 0)
+// labelCounts writes the counts as numbers in the order of the events: there may be many labels,
+// and clients wait meanwhile.
+func (e entryWriter) labelCounts(h *LabelCounts) error {
+	e.begin(kindLabelCounts, 0)
 	e.String("level", h.Level)
 	e.String("label", h.Label)
 	e.time("since", e.now-h.Age)
@@ -308,7 +308,7 @@ func readCounts(f fields) (c Counts, err error) {
 	return c, f.err
 }
 
-func readHits(f fields) (h Hits, err error) {
+func readLabelCounts(f fields) (h LabelCounts, err error) {
 	h.Level, h.Label = f.string("level"), f.string("label")
 	h.Age, h.Error = f.since("since"), f.long("error")
 	i := 0

@@ -54,7 +54,7 @@ type State struct {
 	Claims    []Claim
 	Bindings  []cache.SavedBinding
 	Sessions  []cache.SavedSession
-	Hits      []Hits
+	Labels    []LabelCounts
 }
 
 // A Claim is the right of a server to promise connections to a receiver: a socket, whose name
@@ -64,8 +64,8 @@ type Claim struct {
 	FD       int
 }
 
-// Hits are the counts of one label at one level of the cache.
-type Hits struct {
+// LabelCounts are the counts of one label at one level of the cache.
+type LabelCounts struct {
 	Level string
 	topk.Entry
 	Age time.Duration // since counting began

@@ -152,7 +152,7 @@ func newState(t testing.TB, clients, sessions int) (s *State, inodes []uint64) {
 	s = &State{Counts: Counts{Values: stats.Values{Saved: 7, PeakSessions: 3, Connections: 9, Dead: 4},
 		Age: time.Minute}}
 	s.Counts.Took.Counts[3], s.Counts.Took.Sum = 5, time.Second
-	s.Hits = []Hits{{Level: "endpoint", Entry: topk.Entry{Label: "e\n",
+	s.Labels = []LabelCounts{{Level: "endpoint", Entry: topk.Entry{Label: "e\n",
 		Counts: topk.Counts{1, 2, 3, 4, 5, 6, 7}, Error: 7}, Age: 30 * time.Minute}}
 	for i := range clients {
 		c := Client{FD: next(), Phase: BetweenRequests, Session: fdpass.None, AckDue: i%2 == 1,
@@ -225,8 +225,8 @@ func (r Receiver) receive(fd int) (*State, Received, error) {
 			s.Bindings = append(s.Bindings, *e)
 		case *cache.SavedSession:
 			s.Sessions = append(s.Sessions, *e)
-		case *Hits:
-			s.Hits = append(s.Hits, *e)
+		case *LabelCounts:
+			s.Labels = append(s.Labels, *e)
 		case *receivers.State:
 			all := &s.Receivers
 			all.Names = append(all.Names, e.Names...)
@@ -256,7 +256,7 @@ func TestSend_allArrives(t *testing.T) {
 		got.close()
 		// A second has passed.
 		want.Counts.Age += time.Second
-		want.Hits[0].Age += time.Second
+		want.Labels[0].Age += time.Second
 		for i := range want.Clients {
 			if want.Clients[i].Timeout > 0 {
 				want.Clients[i].Timeout = -1 // which is over

@@ -77,8 +77,8 @@ func (r Receiver) Receive(fd int) *Reception {
 func (r *Reception) ExpectedSessions() int { return r.entries.missing[kindSession] }
 
 // Entries receives the state, once, and yields its entries: *Counts, *receivers.State (a part of
-// it), *Claim, *Client, *cache.SavedBinding, *cache.SavedSession, *Hits. Their descriptors belong
-// to the caller. Descriptors of all else are closed.
+// it), *Claim, *Client, *cache.SavedBinding, *cache.SavedSession, *LabelCounts. Their
+// descriptors belong to the caller. Descriptors of all else are closed.
 //
 // When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
 // is closed.
@@ -210,8 +210,8 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 	case kindCounts:
 		c, err := readCounts(f)
 		return r.orRefuse(&c, err), 0, nil
-	case kindHits:
-		h, err := readHits(f)
+	case kindLabelCounts:
+		h, err := readLabelCounts(f)
 		return r.orRefuse(&h, err), 0, nil
 	case kindBinding:
 		b, err := r.entries.binding(f)

@@ -172,8 +172,8 @@ func TestReceive_refusesCountsThatCannotBe(t *testing.T) {
 		if want := (Received{Sessions: 1}); r != want || (err != nil) != test.fails {
 			t.Errorf("%s: got %+v, %v, want %+v", name, r, err, want)
 		}
-		if got := h.Counts != (Counts{}) || len(h.Hits) > 0; got == test.fails {
-			t.Errorf("%s: got %+v, %+v", name, h.Counts, h.Hits)
+		if got := h.Counts != (Counts{}) || len(h.Labels) > 0; got == test.fails {
+			t.Errorf("%s: got %+v, %+v", name, h.Counts, h.Labels)
 		}
 		h.close()
 	}

@@ -32,7 +32,7 @@ func (e entryWriter) receiverName(n *receivers.KnownName) error {
 	e.begin(kindReceiverName, 0)
 	e.String("address", n.Address.String())
 	e.String("name", n.Name)
-	e.time("deadline", e.now+n.Left)
+	e.time("deadline", e.now+n.Remaining)
 	return e.End()
 }
 
@@ -40,7 +40,7 @@ func (e entryWriter) receiverDestination(d *receivers.KnownDestination) error {
 	e.begin(kindReceiverDestination, 0)
 	e.String("label", d.Label)
 	e.String("endpoint", d.Endpoint)
-	e.time("deadline", e.now+d.Left)
+	e.time("deadline", e.now+d.Remaining)
 	e.time("binding_deadline", e.now+d.Binding)
 	return e.End()
 }
@@ -65,7 +65,7 @@ func (e entryWriter) receiverHold(h *receivers.KnownHold) error {
 	return e.End()
 }
 
-func (e entryWriter) receiverTotal(t *receivers.Total) error {
+func (e entryWriter) receiverTotal(t *receivers.RuleTotals) error {
 	e.begin(kindReceiverTotal, 0)
 	e.String("receiver", t.Receiver)
 	e.Long("new", t.Counts.New)
@@ -89,12 +89,12 @@ func readReceivers(kind string, f fields) (*receivers.State, error) {
 	switch kind {
 	case kindReceiverName:
 		s.Names = []receivers.KnownName{{
-			Address: f.address("address"), Name: f.string("name"), Left: f.until("deadline"),
+			Address: f.address("address"), Name: f.string("name"), Remaining: f.until("deadline"),
 		}}
 	case kindReceiverDestination:
 		s.Destinations = []receivers.KnownDestination{{
 			Label: f.string("label"), Endpoint: f.string("endpoint"),
-			Left: f.until("deadline"), Binding: f.until("binding_deadline"),
+			Remaining: f.until("deadline"), Binding: f.until("binding_deadline"),
 		}}
 	case kindReceiverBegun:
 		s.Begun = []receivers.KnownBegun{{
@@ -105,9 +105,9 @@ func readReceivers(kind string, f fields) (*receivers.State, error) {
 			Receiver: f.string("receiver"), Address: f.address("address"), PID: int(f.int("pid", 0)),
 		}}
 	case kindReceiverTotal:
-		s.Totals = []receivers.Total{{
+		s.Totals = []receivers.RuleTotals{{
 			Receiver: f.string("receiver"),
-			Counts: receivers.Counts{
+			Counts: receivers.Totals{
 				New: f.long("new"), Given: f.long("given"), Overflows: f.long("overflows"),
 				Refused: f.long("refused"), Closed: f.long("closed"),
 			},
@@ -139,7 +139,7 @@ func (e entryWriter) wait(w *Wait) {
 	e.String("wait_destination", w.Destination)
 	e.String("wait_label", w.Label)
 	e.time("wait_since", e.now-w.Waited)
-	e.time("wait_until", e.now+w.Left)
+	e.time("wait_until", e.now+w.Remaining)
 	for _, label := range w.Asked {
 		e.String("wait_asked", label)
 	}
@@ -160,7 +160,7 @@ func readWait(f *fields) *Wait {
 		Waiting: f.bool("wait_in_line"), Settled: f.bool("wait_settled"),
 		Place: uint64(f.long("wait_place")), Destination: f.string("wait_destination"),
 		Label: f.string("wait_label"), Waited: min(f.since("wait_since"), maxWait),
-		Left: min(max(f.until("wait_until"), 0), maxWait), Promised: f.string("wait_promised"),
+		Remaining: min(max(f.until("wait_until"), 0), maxWait), Promised: f.string("wait_promised"),
 		PromiseAge: f.since("wait_promised_at"),
 	}}
 	for _, a := range f.list {

@@ -141,7 +141,7 @@ func printable(text string) string {
 func (c *Collector) scrape(s Source) []prometheus.Metric {
 	var status control.Status
 	var receivers []control.Receiver
-	hits := map[string][]control.Hits{}
+	labels := map[string][]control.LabelCounts{}
 	start := time.Now()
 	err := client.Ask(s.Socket, cmp.Or(c.limit, limit), func(cl *client.Client) (err error) {
 		if status, err = cl.Status(); err != nil {
@@ -155,7 +155,7 @@ func (c *Collector) scrape(s Source) []prometheus.Metric {
 			return nil
 		}
 		for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
-			if hits[level], err = cl.Hits(level); err != nil {
+			if labels[level], err = cl.LabelCounts(level); err != nil {
 				return err
 			}
 		}
@@ -175,8 +175,8 @@ func (c *Collector) scrape(s Source) []prometheus.Metric {
 	w.number(up, 1)
 	w.status(status, start)
 	w.receivers(receivers)
-	for level, all := range hits {
-		w.hits(level, all)
+	for level, all := range labels {
+		w.labels(level, all)
 	}
 	return w.all
 }
@@ -225,9 +225,9 @@ func (w *writer) status(s control.Status, now time.Time) {
 	}
 }
 
-// hits adds the metrics of the labels with the most lookups.
-func (w *writer) hits(level string, all []control.Hits) {
-	slices.SortStableFunc(all, func(a, b control.Hits) int {
+// labels adds the metrics of the labels with the most lookups.
+func (w *writer) labels(level string, all []control.LabelCounts) {
+	slices.SortStableFunc(all, func(a, b control.LabelCounts) int {
 		return cmp.Compare(b.Hits+b.Misses, a.Hits+a.Misses)
 	})
 	for _, h := range all[:min(top, len(all))] {

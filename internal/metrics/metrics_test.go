@@ -25,7 +25,7 @@ import (
 
 // serve answers like a server, or a false one, with this status and these hits, and returns
 // its socket.
-func serve(t *testing.T, status control.Status, hits ...control.Hits) (path string) {
+func serve(t *testing.T, status control.Status, hits ...control.LabelCounts) (path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "socket")
 	l, err := net.Listen("unix", path)
@@ -49,7 +49,7 @@ func serve(t *testing.T, status control.Status, hits ...control.Hits) (path stri
 // hasReceivers is the version of a server with a receiver.
 const hasReceivers = "with receivers"
 
-func answer(conn net.Conn, status control.Status, hits []control.Hits) {
+func answer(conn net.Conn, status control.Status, hits []control.LabelCounts) {
 	defer conn.Close()
 	in, out := attr.NewDecoder(conn), attr.NewEncoder(conn)
 	for {
@@ -159,7 +159,7 @@ func TestCollect_manualExplainsEachMetric(t *testing.T) {
 	}
 	_, section, _ := strings.Cut(string(data), ".Sh METRICS\n")
 	section, _, _ = strings.Cut(section, ".Sh ")
-	socket := serve(t, control.Status{Version: hasReceivers}, control.Hits{Label: "x"})
+	socket := serve(t, control.Status{Version: hasReceivers}, control.LabelCounts{Label: "x"})
 	got := gather(t, &Collector{limit: time.Minute, Hits: true, Sources: func() []Source {
 		return []Source{{Socket: socket, Installed: func() string { return "1" }}}
 	}})
@@ -193,12 +193,14 @@ func TestCollect_manualExplainsEachMetric(t *testing.T) {
 func TestCollect_falseServer(t *testing.T) {
 	t.Parallel()
 	good := serve(t, control.Status{Version: "good"},
-		control.Hits{Label: "smtp\nx\n", Hits: 1, Evicted: 2, Flushed: 3})
+		control.LabelCounts{Label: "smtp\nx\n", Hits: 1, Evicted: 2, Flushed: 3})
 	status := control.Status{Version: "\xff\x1b[31m\n"}
 	status.Saved, status.Took.Sum = -1, 1
-	hits := []control.Hits{{Label: "a", Hits: 2}, {Label: "a", Hits: 1}, {Label: "\xfe", Hits: -1}}
+	hits := []control.LabelCounts{
+		{Label: "a", Hits: 2}, {Label: "a", Hits: 1}, {Label: "\xfe", Hits: -1},
+	}
 	for range 2 * top {
-		hits = append(hits, control.Hits{Label: "b", Error: 1})
+		hits = append(hits, control.LabelCounts{Label: "b", Error: 1})
 	}
 	bad := serve(t, status, hits...)
 	c := &Collector{limit: time.Minute, Hits: true, Sources: func() []Source {

@@ -30,7 +30,7 @@ type Injector struct {
 	denies bool
 	fault  Fault
 	counts map[string]int
-	hit    *Hit
+	failed *FailedCall
 	starts int // processes since it was armed
 }
 
@@ -46,15 +46,15 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s:%s:%d", f.Kind, unix.ErrnoName(f.Errno), f.N)
 }
 
-// A Hit describes the call that failed.
-type Hit struct {
+// A FailedCall describes the call that failed.
+type FailedCall struct {
 	Start int // 0 in the process that ran when the fault was armed, 1 in the next one, …
 	Args  [3]uint64
 	File  string // what the first argument refers to, if it is a descriptor
 }
 
 // String returns the hit for a person to read.
-func (h *Hit) String() string {
+func (h *FailedCall) String() string {
 	if h == nil {
 		return "the call did not occur"
 	}
@@ -103,18 +103,18 @@ func NewInjector(launcher string) *Injector { return &Injector{launcher: launche
 func (in *Injector) Arm(f Fault) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.armed, in.fault, in.counts, in.hit, in.starts = true, f, map[string]int{}, nil, 0
+	in.armed, in.fault, in.counts, in.failed, in.starts = true, f, map[string]int{}, nil, 0
 }
 
 // Disarm ends counting. It returns the number of calls by kind, and the call that
 // failed, or nil.
-func (in *Injector) Disarm() (counts map[string]int, hit *Hit) {
+func (in *Injector) Disarm() (counts map[string]int, hit *FailedCall) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.armed = false
 	counts = maps.Clone(in.counts)
 	delete(counts, "")
-	return counts, in.hit
+	return counts, in.failed
 }
 
 // Deny keeps all descriptors from the processes that receive one, as mandatory access control
@@ -304,7 +304,7 @@ func (t *tracee) judge(call *notification) unix.Errno {
 	if kind == "" || kind != t.fault.Kind || t.counts[kind] != t.fault.N {
 		return 0
 	}
-	t.hit = &Hit{Start: t.start, Args: [3]uint64(call.args[:3]), File: t.file(call.args[0])}
+	t.failed = &FailedCall{Start: t.start, Args: [3]uint64(call.args[:3]), File: t.file(call.args[0])}
 	return t.fault.Errno
 }
 

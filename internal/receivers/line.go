@@ -18,7 +18,7 @@ import (
 //     to go on, and keeps its place.
 //   - A client is told to connect if there is room for a connection.
 //
-// Idle sessions that are left are closed to make room for the clients that are left.
+// The other idle sessions are closed to make room for the clients that still wait.
 func (s *Set) serve(r *receiver, now time.Duration, d *Decisions) {
 	if len(r.waiters) == 0 {
 		return
@@ -27,17 +27,17 @@ func (s *Set) serve(r *receiver, now time.Duration, d *Decisions) {
 	s.pruneDone(r)
 	room, isKnown := s.room(r, now)
 	tokens := r.tokens()
-	if s.onHold {
+	if s.promisesStopped {
 		room, isKnown, tokens = min(room, 0), false, 0
 	}
 	idle := r.available()
 	excess := max(0, -room)
 	blocked, overdue := 0, 0
-	left := r.waiters[:0]
+	waiters := r.waiters[:0]
 	for i, c := range r.waiters {
 		if idle == 0 && (room <= 0 || tokens <= 0) {
 			blocked += len(r.waiters) - i
-			left = append(left, r.waiters[i:]...)
+			waiters = append(waiters, r.waiters[i:]...)
 			break
 		}
 		for overdue > len(r.closes) && idle > 0 {
@@ -73,13 +73,13 @@ func (s *Set) serve(r *receiver, now time.Duration, d *Decisions) {
 			continue
 		}
 		blocked++
-		left = append(left, c)
+		waiters = append(waiters, c)
 		if isKnown && tokens > 0 && now-c.since > (c.until-c.since)/2 {
 			overdue++
 		}
 	}
-	clear(r.waiters[len(left):])
-	if r.waiters = left; len(left) == 0 {
+	clear(r.waiters[len(waiters):])
+	if r.waiters = waiters; len(waiters) == 0 {
 		delete(s.waiting, r)
 		return
 	}
@@ -197,7 +197,7 @@ func (r *receiver) prune(now time.Duration) {
 // ended before a count.
 func (r *receiver) breakPromise(p *promise) {
 	if !p.saved {
-		r.state.counts.Refused++
+		r.state.totals.Refused++
 	}
 	at := p.at + promiseTime
 	if p.done {
@@ -211,7 +211,7 @@ func (r *receiver) breakPromise(p *promise) {
 // count began later.
 func (s *Set) pruneDone(r *receiver) {
 	for i := 0; i < len(r.promises); {
-		if p := r.promises[i]; p.done && s.last != nil && p.doneAt < s.last.begun {
+		if p := r.promises[i]; p.done && s.last != nil && p.doneAt < s.last.startedAt {
 			r.breakPromise(p)
 			continue
 		}
@@ -284,7 +284,7 @@ func (e *endpoint) oldestSaved() time.Duration {
 // closeForRoom decides to close a session so that there is room for a connection.
 func (s *Set) closeForRoom(r *receiver, e *endpoint, now time.Duration, d *Decisions) {
 	r.closes = append(r.closes, now)
-	r.state.counts.Closed++
+	r.state.totals.Closed++
 	s.close(e, now, d)
 }
 
@@ -294,17 +294,17 @@ func (s *Set) close(e *endpoint, now time.Duration, d *Decisions) {
 	s.interval = countInterval
 }
 
-// give reserves a session for a client, which is not in the line any more.
+// give reserves a session for a client, which is not in the queue any more.
 func (s *Set) give(r *receiver, c *Client, e *endpoint, now time.Duration) {
-	s.served(r, c, now)
+	s.endWait(r, c, now)
 	c.given, c.givenLabel, c.hidden = r, e.label, e.hidden
 	e.given++
 	r.addIdle(e, -1, now)
-	r.state.counts.Given++
+	r.state.totals.Given++
 }
 
-// served notes that a client does not wait any more.
-func (s *Set) served(r *receiver, c *Client, now time.Duration) {
+// endWait notes that a client does not wait any more.
+func (s *Set) endWait(r *receiver, c *Client, now time.Duration) {
 	c.receiver, c.answeredAt = nil, now
 	if c.started && now > c.since {
 		r.state.waited.Observe(now - c.since)
@@ -332,13 +332,13 @@ func (s *Set) unprompt(c *Client) {
 
 // connect notes that a client is told to connect.
 func (s *Set) connect(r *receiver, c *Client, now time.Duration, d *Decisions) {
-	s.served(r, c, now)
+	s.endWait(r, c, now)
 	c.settled = true
-	r.state.counts.New++
-	r.state.countBegun(now)
+	r.state.totals.New++
+	r.state.countNew(now)
 	if s.estimate || c.hidden {
 		r.begin(now)
-		s.hold(c, r, true, d)
+		s.noteHold(c, r, true, d)
 		return
 	}
 	if c.promise != nil {
@@ -350,12 +350,12 @@ func (s *Set) connect(r *receiver, c *Client, now time.Duration, d *Decisions) {
 }
 
 // overflow answers a client whose time is over, or for which there is no place in the
-// line: it may connect, although there is no room.
+// queue: it may connect, although there is no room.
 func (s *Set) overflow(r *receiver, c *Client, now time.Duration, d *Decisions) {
-	s.leave(c)
+	s.dequeue(c)
 	s.connect(r, c, now, d)
 	d.Answers = append(d.Answers, Answer{Client: c})
-	r.state.counts.Overflows++
+	r.state.totals.Overflows++
 }
 
 // Tick does what is due: clients whose time is over are answered, and so on.
@@ -447,9 +447,9 @@ type Snapshot struct {
 	// when this snapshot is applied, if Config.Shared is set.
 	Claimed map[string]bool
 
-	set   *Set
-	begun time.Duration
-	found map[key]map[uint64]struct{}
+	set       *Set
+	startedAt time.Duration
+	found     map[key]map[uint64]struct{}
 }
 
 // Ports returns the remote ports whose connections count.
@@ -515,15 +515,15 @@ func (s *Set) sharedName(r *receiver) string {
 
 // NewSnapshot begins a count. The kernel must be asked after this call.
 func (s *Set) NewSnapshot(now time.Duration) *Snapshot {
-	return &Snapshot{Ports: s.Ports(), set: s, begun: now, found: map[key]map[uint64]struct{}{}}
+	return &Snapshot{Ports: s.Ports(), set: s, startedAt: now, found: map[key]map[uint64]struct{}{}}
 }
 
 // Add adds a connection to a snapshot. The cookie is a number that no other connection
 // has.
 func (n *Snapshot) Add(remote netip.AddrPort, cookie uint64) {
 	s, a := n.set, remote.Addr()
-	rule := min(s.matcher.address(a), s.byName(a, n.begun))
-	byLine := s.known.line(a, n.begun)
+	rule := min(s.matcher.address(a), s.byName(a, n.startedAt))
+	byLine := s.known.line(a, n.startedAt)
 	if rule = min(rule, s.matcher.any); rule == s.matcher.any && byLine != none {
 		rule = none // labels have told that it belongs elsewhere
 	}
@@ -552,7 +552,7 @@ func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
 	now = s.lock(now)
 	defer s.mu.Unlock()
 	s.counting = false
-	if s.last != nil && n.begun < s.last.begun {
+	if s.last != nil && n.startedAt < s.last.startedAt {
 		s.schedule(now, &d)
 		return d
 	}
@@ -575,9 +575,9 @@ func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
 	if changed {
 		s.interval = countInterval
 	}
-	s.minInterval = countShare * (now - n.begun)
+	s.minInterval = countShare * (now - n.startedAt)
 	for holder := range s.tentative {
-		s.release(holder)
+		s.endHold(holder)
 	}
 	s.applying = n
 	for r := range s.waiting {
@@ -598,7 +598,7 @@ func (s *Set) count(r *receiver, found map[uint64]struct{}, n *Snapshot) (change
 	for cookie := range found {
 		if _, seen := r.seen[cookie]; isComparable && !seen {
 			changed = true
-			if len(r.promises) > 0 || n.begun-s.last.begun <= recentCount {
+			if len(r.promises) > 0 || n.startedAt-s.last.startedAt <= recentCount {
 				r.begin(s.now)
 			}
 			r.keepPromise()
@@ -611,8 +611,8 @@ func (s *Set) count(r *receiver, found map[uint64]struct{}, n *Snapshot) (change
 }
 
 // keepPromise finds the promise that a new connection has kept: one whose client has
-// connected by now, as no other connection will keep it. Else it is the oldest one, so
-// that those that are left last longest. If that is a mistake, endPromise corrects it.
+// connected by now, as no other connection will keep it. Otherwise it is the oldest one,
+// so that the others last longest. If that is a mistake, endPromise corrects it.
 func (r *receiver) keepPromise() {
 	i := slices.IndexFunc(r.promises, func(p *promise) bool { return p.done })
 	switch {
@@ -649,7 +649,7 @@ func (s *Set) Estimate(now time.Duration) (d Decisions) {
 	for _, r := range s.receivers {
 		for _, p := range slices.Concat(r.promises, r.kept) {
 			if c := p.client; c != nil && !p.done {
-				s.hold(c, r, true, &d)
+				s.noteHold(c, r, true, &d)
 			}
 			r.removePromise(p)
 		}

@@ -181,7 +181,7 @@ func TestFindEndpoint_deliveryWaitsOnce(t *testing.T) {
 	b.wantVerdict("next question", b.ask(c, label("192.0.2.2")), NotFound)
 	b.set.Begin(c, b.now)
 	b.wantVerdict("next delivery", b.ask(c, label("192.0.2.1")), Wait)
-	if got := b.set.Stats(b.now)[0].Counts; got.Overflows != 1 || got.New != 1 {
+	if got := b.set.Stats(b.now)[0].Totals; got.Overflows != 1 || got.New != 1 {
 		t.Errorf("got %+v, want 1 overflow", got)
 	}
 }
@@ -730,16 +730,16 @@ func TestResume(t *testing.T) {
 	b.open("192.0.2.1", 1)
 	b.now = 9 * time.Hour
 	b.set.Restore(b.now, old.set.Export(old.now))
-	if _, ok := old.set.Suspend(idle, old.now); ok {
+	if _, ok := old.set.ExportClient(idle, old.now); ok {
 		t.Error("got a state of a client that has none")
 	}
 	resume := func(c *Client, want Verdict) *Client {
-		state, ok := old.set.Suspend(c, old.now)
+		state, ok := old.set.ExportClient(c, old.now)
 		if !ok {
 			t.Fatal("got no state")
 		}
 		resumed := &Client{PID: c.PID}
-		v, _ := b.set.Resume(resumed, b.now, state)
+		v, _ := b.set.RestoreClient(resumed, b.now, state)
 		b.wantVerdict("resumed", v, want)
 		return resumed
 	}
@@ -757,8 +757,8 @@ func TestResume(t *testing.T) {
 
 	// With another configuration, there is nothing to wait for.
 	other := newBench(t, "{ b, 198.51.100.1, connections=2 }")
-	state, _ := old.set.Suspend(second, old.now)
-	v, _ := other.set.Resume(&Client{}, other.now, state)
+	state, _ := old.set.ExportClient(second, old.now)
+	v, _ := other.set.RestoreClient(&Client{}, other.now, state)
 	other.wantVerdict("no such receiver", v, NotFound)
 }
 
@@ -816,7 +816,7 @@ func TestHold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, "{ a, 192.0.2.0/24, "+limit+" }")
-			b.set.Hold()
+			b.set.StopPromising()
 			first, second, third := b.client(), b.client(), b.client()
 			b.wantVerdict("first", b.ask(first, label("192.0.2.1")), Wait)
 			b.wantVerdict("second", b.ask(second, label("192.0.2.1")), Wait)
@@ -824,10 +824,10 @@ func TestHold(t *testing.T) {
 			promise := ClientState{
 				Settled: true, Promised: label("192.0.2.1"), Asked: []string{label("192.0.2.1")},
 			}
-			verdict, d := b.set.Resume(third, b.now, promise)
+			verdict, d := b.set.RestoreClient(third, b.now, promise)
 			b.wantVerdict("third", verdict, NotFound)
 			b.wantAnswers("third", d)
-			b.wantAnswers("released", b.set.Release(b.now), Answer{Client: first})
+			b.wantAnswers("released", b.set.StartPromising(b.now), Answer{Client: first})
 		})
 	}
 }
@@ -843,13 +843,13 @@ func TestHold_session(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }")
-			b.set.Hold()
+			b.set.StopPromising()
 			b.set.Saved(nil, b.now, label("192.0.2.1"))
 			b.set.Found(b.client(), b.now, label("192.0.2.1"))
 			first, second := b.client(), b.client()
 			b.ask(first, label("192.0.2.1"))
 			b.ask(second, label("192.0.2.1"))
-			b.set.Release(b.now)
+			b.set.StartPromising(b.now)
 			b.wantAnswers("one is in use", count(b), Answer{Client: first})
 		})
 	}

@@ -108,8 +108,8 @@ func (m *matcher) host(name string) int {
 	return best
 }
 
-// line returns the rule that has a line of a label as a member.
-func (m *matcher) line(label []byte) int {
+// labelLine returns the rule that has a line of this label as a member.
+func (m *matcher) labelLine(label []byte) int {
 	if len(m.words) == 0 {
 		return none
 	}

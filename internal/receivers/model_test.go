@@ -521,7 +521,7 @@ func TestSet_throughput(t *testing.T) {
 		if test.close {
 			limit += messages * 15 * time.Millisecond / connections // to close, and count
 		}
-		counts := w.set.Stats(w.now)[0].Counts
+		counts := w.set.Stats(w.now)[0].Totals
 		t.Logf("%s: %v, %+v", test.name, took, counts)
 		if took > limit || counts.Overflows > 0 {
 			t.Errorf("%s: got %v and %d overflows, want at most %v and none",

@@ -29,12 +29,13 @@
 //     [Set.NewSnapshot], outside of the event loops, and call [Set.Apply]. If that fails,
 //     call [Set.CountFailed], or for good, [Set.Estimate].
 //  10. Call [Set.Tick] when the time Decisions.Wake has come.
-//  11. At a handover, the old process calls [Set.Export], and [Set.Suspend] for each
-//     client. The new one calls [Set.Hold], [Set.Restore], then Saved for each session in
-//     its cache, then [Set.Resume] for each client, and [Set.Release].
+//  11. At a handover, the old process calls [Set.Export], and [Set.ExportClient] for each
+//     client. The new one calls [Set.StopPromising], [Set.Restore], then Saved for each
+//     session in its cache, then [Set.RestoreClient] for each client, and
+//     [Set.StartPromising].
 //
 // The order matters in two places: a session is in the cache before Saved is called, and
-// has left it before Ended is called. Else, calls may come in any order from several
+// has left it before Ended is called. Otherwise calls may come in any order from several
 // goroutines, as long as those about one Client come one after another. Decisions can be
 // carried out late, and some may have been overtaken by then.
 //
@@ -97,7 +98,7 @@ type Config struct {
 	// Waiters bounds how many clients wait for one receiver, if not zero.
 	Waiters int
 
-	// FirstPlace is greater than the places in the line of earlier processes, so that their
+	// FirstPlace is greater than the places that earlier processes have given, so that their
 	// clients come first.
 	FirstPlace uint64
 
@@ -112,26 +113,26 @@ type Config struct {
 // A Set is the state of all receivers. Its methods are safe for concurrent use. A nil
 // Set has no receivers.
 type Set struct {
-	config  Config
-	matcher *matcher
-	known   known
-	held    atomic.Int64 // the number of holds
+	config   Config
+	matcher  *matcher
+	known    known
+	numHolds atomic.Int64 // the number of entries in holds
 
-	mu        sync.Mutex
-	now       time.Duration
-	estimate  bool
-	rules     []ruleState
-	receivers map[key]*receiver
-	waiting   map[*receiver]struct{} // those with waiters
-	promising map[*receiver]struct{} // those with promises, and others
-	applying  *Snapshot              // while Apply runs
-	onHold    bool                   // between Hold and Release
-	sweepAt   int                    // when receivers without state are removed
-	place     uint64                 // of the last one who began to wait
-	serial    int                    // of the last client whose process is unknown
-	holds     map[int]*receiver      // by process: it has a connection that the kernel does not show
-	tentative map[int]struct{}       // of these, those that the kernel shows if it counts at all
-	prompts   []*Client              // in the order of their time
+	mu              sync.Mutex
+	now             time.Duration
+	estimate        bool
+	rules           []ruleState
+	receivers       map[key]*receiver
+	waiting         map[*receiver]struct{} // those with waiters
+	promising       map[*receiver]struct{} // those with promises, and others
+	applying        *Snapshot              // while Apply runs
+	promisesStopped bool                   // between StopPromising and StartPromising
+	sweepAt         int                    // when receivers without state are removed
+	place           uint64                 // of the client that began to wait last
+	serial          int                    // of the last client whose process is unknown
+	holds           map[int]*receiver      // by process that has a hidden connection
+	tentative       map[int]struct{}       // of these, those whose connection is shown if any is
+	prompts         []*Client              // in the order of their time
 
 	ports       []uint16
 	last        *Snapshot
@@ -152,9 +153,9 @@ type key struct {
 
 // ruleState has the counters of a rule.
 type ruleState struct {
-	counts Counts
+	totals Totals
 	waited histogram.Histogram
-	begun  [6]int64      // connections that have begun, by intervals of ten seconds
+	recent [6]int64      // connections that have begun, by intervals of ten seconds
 	slot   time.Duration // the number of the last interval
 }
 
@@ -291,7 +292,7 @@ func New(config Config) *Set {
 // classify returns the receiver to which an endpoint belongs.
 func (s *Set) classify(label []byte, now time.Duration) (key, netip.AddrPort, bool) {
 	address, hasAddress := endpointAddress(label)
-	rule := s.matcher.line(label)
+	rule := s.matcher.labelLine(label)
 	if hasAddress {
 		other := min(s.matcher.address(address.Addr()), s.byName(address.Addr(), now))
 		if rule < other {
@@ -434,13 +435,13 @@ func (c *Client) Given() string { return c.givenLabel }
 
 // Begin tells that a client begins another delivery: it asks by destination.
 func (s *Set) Begin(c *Client, now time.Duration) (d Decisions) {
-	if s == nil || !c.active && s.held.Load() == 0 {
+	if s == nil || !c.active && s.numHolds.Load() == 0 {
 		return d
 	}
 	now = s.lock(now)
 	defer s.mu.Unlock()
 	r := s.endDelivery(c, now)
-	if h := s.release(c.holder()); h != nil {
+	if h := s.endHold(c.holder()); h != nil {
 		r = append(r, h)
 	}
 	s.changed(now, &d, r...)
@@ -470,7 +471,7 @@ func (s *Set) endDelivery(c *Client, now time.Duration) (changed []*receiver) {
 // got, may go to another one.
 func (s *Set) withdraw(c *Client, now time.Duration) (changed []*receiver) {
 	if c.receiver != nil {
-		s.leave(c)
+		s.dequeue(c)
 	}
 	if r := c.given; r != nil {
 		e := r.endpoint(c.givenLabel, c.hidden)
@@ -482,8 +483,8 @@ func (s *Set) withdraw(c *Client, now time.Duration) (changed []*receiver) {
 	return changed
 }
 
-// leave takes a client out of the line.
-func (s *Set) leave(c *Client) {
+// dequeue takes a client out of the queue.
+func (s *Set) dequeue(c *Client) {
 	r := c.receiver
 	if i := slices.Index(r.waiters, c); i >= 0 {
 		r.waiters = slices.Delete(r.waiters, i, i+1)
@@ -614,7 +615,7 @@ func (s *Set) ask(c *Client, r *receiver, label []byte, address netip.AddrPort,
 		s.interval = countInterval
 	}
 	full := s.config.Waiters > 0 && len(r.waiters) >= s.config.Waiters
-	s.enter(r, c)
+	s.enqueue(r, c)
 	s.serve(r, now, &d)
 	if full && c.receiver != nil {
 		s.overflow(r, c, now, &d)
@@ -641,8 +642,8 @@ func (s *Set) addPort(port uint16) {
 	}
 }
 
-// enter puts a client in its place in the line.
-func (s *Set) enter(r *receiver, c *Client) {
+// enqueue puts a client in its place in the queue.
+func (s *Set) enqueue(r *receiver, c *Client) {
 	i, _ := slices.BinarySearchFunc(r.waiters, c.place, func(o *Client, place uint64) int {
 		return int(int64(o.place - place))
 	})
@@ -667,7 +668,7 @@ func (s *Set) Found(c *Client, now time.Duration, label string) (d Decisions) {
 		r := s.receiver(k)
 		hidden := !address.IsValid()
 		r.addIdle(r.endpoint(label, hidden), -1, now)
-		s.hold(c, r, hidden, &d)
+		s.noteHold(c, r, hidden, &d)
 		changed = append(changed, r)
 	}
 	changed = append(changed, s.settle(c)...)
@@ -693,7 +694,7 @@ func (s *Set) settle(c *Client) (changed []*receiver) {
 
 // endPromise notes that a client has connected by now, or will not. If no count has shown
 // its connection, one may have, and it was taken for the connection of another client:
-// then it is that client who has yet to connect. Else, the next count tells.
+// then it is that client who has yet to connect. Otherwise the next count tells.
 func (r *receiver) endPromise(p *promise, now time.Duration) {
 	if p.client.promise = nil; p.kept {
 		p.client = nil
@@ -743,7 +744,7 @@ func (s *Set) Served(c *Client, now time.Duration, ok bool) (Verdict, Decisions)
 	e := r.endpoint(c.givenLabel, c.hidden)
 	e.given--
 	if ok {
-		s.hold(c, r, e.hidden, &d)
+		s.noteHold(c, r, e.hidden, &d)
 		r.tidy(e)
 		s.changed(now, &d, append(s.settle(c), r)...)
 		return Take, d
@@ -815,7 +816,7 @@ func (s *Set) endSave(c *Client, now time.Duration) (changed []*receiver) {
 		c.promise.saved = true
 	}
 	changed = s.endDelivery(c, now)
-	if r := s.release(c.holder()); r != nil {
+	if r := s.endHold(c.holder()); r != nil {
 		changed = append(changed, r)
 	}
 	return changed
@@ -906,7 +907,7 @@ func (s *Set) Gone(c *Client, now time.Duration) (d Decisions) {
 	defer s.mu.Unlock()
 	changed := s.endDelivery(c, now)
 	if c.PID == 0 {
-		if r := s.release(c.holder()); r != nil {
+		if r := s.endHold(c.holder()); r != nil {
 			changed = append(changed, r)
 		}
 	}
@@ -921,7 +922,7 @@ func (s *Set) ProcessEnded(now time.Duration, pid int) (d Decisions) {
 	}
 	now = s.lock(now)
 	defer s.mu.Unlock()
-	if r := s.release(pid); r != nil {
+	if r := s.endHold(pid); r != nil {
 		s.changed(now, &d, r)
 	}
 	return d
@@ -935,9 +936,9 @@ func (c *Client) holder() int {
 	return -c.serial
 }
 
-// hold notes that a client has a connection that the kernel does not show.
-func (s *Set) hold(c *Client, r *receiver, hidden bool, d *Decisions) {
-	if !hidden && !s.estimate && !s.onHold { // on hold, it is unknown whether the kernel counts
+// noteHold notes that a client has a connection that the kernel does not show.
+func (s *Set) noteHold(c *Client, r *receiver, hidden bool, d *Decisions) {
+	if !hidden && !s.estimate && !s.promisesStopped { // or it is unknown whether the kernel counts
 		return
 	}
 	if c.PID == 0 && c.serial == 0 {
@@ -956,18 +957,18 @@ func (s *Set) hold(c *Client, r *receiver, hidden bool, d *Decisions) {
 
 // addHold notes that a process has such a connection, and no other one.
 func (s *Set) addHold(holder int, r *receiver) {
-	s.release(holder)
+	s.endHold(holder)
 	s.holds[holder] = r
-	s.held.Add(1)
+	s.numHolds.Add(1)
 	r.holds++
 }
 
-// release notes that a process has no such connection any more.
-func (s *Set) release(holder int) *receiver {
+// endHold notes that a process has no such connection any more.
+func (s *Set) endHold(holder int) *receiver {
 	r := s.holds[holder]
 	if r != nil {
 		r.holds--
-		s.held.Add(-1)
+		s.numHolds.Add(-1)
 		delete(s.holds, holder)
 		delete(s.tentative, holder)
 	}

@@ -54,7 +54,7 @@ func TestServe_closesAsMuchAsIsNeeded(t *testing.T) {
 		}
 		closed := test.want + test.more*test.after
 		if got := b.set.Stats(b.now)[0]; got.Closed != int64(closed) || got.Waiting != test.waiters {
-			t.Errorf("%+v: got %+v, %d waiting, want %d closed", test, got.Counts, got.Waiting, closed)
+			t.Errorf("%+v: got %+v, %d waiting, want %d closed", test, got.Totals, got.Waiting, closed)
 		}
 		// The kernel does not show them any more: as many clients connect as there is room for.
 		for range closed {
@@ -92,7 +92,7 @@ func TestServe_countsWhatClientsGet(t *testing.T) {
 	b.set.Served(c, b.now, true)
 	got := b.set.Stats(b.now)[0]
 	if got.Given != 1 || got.New != 0 || got.Closed != 0 || got.Idle != 0 {
-		t.Errorf("got %+v, %d idle, want one given", got.Counts, got.Idle)
+		t.Errorf("got %+v, %d idle, want one given", got.Totals, got.Idle)
 	}
 	if took := b.now - begun; got.Waited.Count() != 1 || got.Waited.Sum < took ||
 		got.Waited.Sum > took+time.Second {

@@ -17,20 +17,20 @@ type State struct {
 	Destinations []KnownDestination
 	Begun        []KnownBegun
 	Holds        []KnownHold
-	Totals       []Total
+	Totals       []RuleTotals
 }
 
 // A KnownName is the host name of an address.
 type KnownName struct {
-	Address netip.Addr
-	Name    string
-	Left    time.Duration
+	Address   netip.Addr
+	Name      string
+	Remaining time.Duration
 }
 
 // A KnownDestination is a destination that leads to an endpoint, and so to its receiver.
 type KnownDestination struct {
 	Label, Endpoint string
-	Left            time.Duration // of what is remembered
+	Remaining       time.Duration // of what is remembered
 	Binding         time.Duration // of the binding in the cache, or less than 0
 }
 
@@ -48,10 +48,10 @@ type KnownHold struct {
 	PID      int
 }
 
-// A Total is what a receiver has counted.
-type Total struct {
+// RuleTotals are what has happened to the receivers of a rule.
+type RuleTotals struct {
 	Receiver string
-	Counts   Counts
+	Counts   Totals
 	Waited   histogram.Values
 }
 
@@ -97,32 +97,32 @@ func (s *Set) Export(now time.Duration) (state State) {
 	for i := range s.rules {
 		rule := &s.rules[i]
 		state.Totals = append(state.Totals,
-			Total{s.config.Rules[i].Name, rule.counts, rule.waited.Values()})
+			RuleTotals{s.config.Rules[i].Name, rule.totals, rule.waited.Values()})
 	}
 	return state
 }
 
 func (s *Set) name(r *receiver) string { return s.config.Rules[r.rule].Name }
 
-// Hold has all clients wait who would be told to connect, until Release: the state of another
-// process is on its way, and that may have told other clients the same.
-func (s *Set) Hold() {
+// StopPromising makes all clients wait that would be told to connect, until StartPromising: the
+// state of another process is about to arrive, and that may have told other clients the same.
+func (s *Set) StopPromising() {
 	if s == nil {
 		return
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.onHold = true
+	s.promisesStopped = true
 }
 
-// Release ends Hold.
-func (s *Set) Release(now time.Duration) (d Decisions) {
+// StartPromising ends StopPromising.
+func (s *Set) StartPromising(now time.Duration) (d Decisions) {
 	if s == nil {
 		return d
 	}
 	now = s.lock(now)
 	defer s.mu.Unlock()
-	s.onHold = false
+	s.promisesStopped = false
 	for r := range s.waiting {
 		s.serve(r, now, &d)
 	}
@@ -138,16 +138,16 @@ func (s *Set) Restore(now time.Duration, state State) (d Decisions) {
 	}
 	for _, n := range state.Names {
 		if rule := s.matcher.host(n.Name); rule != none {
-			until := now + min(n.Left, memory)
+			until := now + min(n.Remaining, memory)
 			s.known.addAddress(s.known.names, n.Address, knownAddress{rule, n.Name, until}, now)
 		}
 	}
 	for _, to := range state.Destinations {
 		if k, address, found := s.classify([]byte(to.Endpoint), now); found {
-			d := s.known.addDestination([]byte(to.Label), k, now)
+			destination := s.known.addDestination([]byte(to.Label), k, now)
 			s.mu.Lock()
 			s.addPort(address.Port())
-			d.bind([]byte(to.Endpoint), now+to.Binding, now)
+			destination.bind([]byte(to.Endpoint), now+to.Binding, now)
 			s.mu.Unlock()
 		}
 	}
@@ -168,14 +168,14 @@ func (s *Set) Restore(now time.Duration, state State) (d Decisions) {
 	}
 	for _, t := range state.Totals {
 		if i := s.rule(t.Receiver); i >= 0 {
-			s.rules[i].counts.add(t.Counts)
+			s.rules[i].totals.add(t.Counts)
 			s.rules[i].waited.Add(t.Waited)
 		}
 	}
 	return d
 }
 
-func (c *Counts) add(other Counts) {
+func (c *Totals) add(other Totals) {
 	c.New += other.New
 	c.Given += other.Given
 	c.Overflows += other.Overflows
@@ -194,9 +194,9 @@ type ClientState struct {
 	Label       string // that it waits for, if Waiting
 	Waiting     bool
 	Settled     bool          // the delivery has waited
-	Place       uint64        // in the line
+	Place       uint64        // in the queue
 	Waited      time.Duration // so far
-	Left        time.Duration
+	Remaining   time.Duration
 	Asked       []string // endpoints, in this delivery
 
 	// Promised is the endpoint of a connection that it is about to open, or its
@@ -205,9 +205,9 @@ type ClientState struct {
 	PromiseAge time.Duration
 }
 
-// Suspend returns the state of a client, and reports whether there is any. The client
+// ExportClient returns the state of a client, and reports whether there is any. The client
 // stays as it is.
-func (s *Set) Suspend(c *Client, now time.Duration) (state ClientState, ok bool) {
+func (s *Set) ExportClient(c *Client, now time.Duration) (state ClientState, ok bool) {
 	if s == nil || !c.active {
 		return state, false
 	}
@@ -221,7 +221,7 @@ func (s *Set) Suspend(c *Client, now time.Duration) (state ClientState, ok bool)
 		state.Destination = c.destination.label
 	}
 	if c.started {
-		state.Waited, state.Left = now-c.since, max(0, c.until-now)
+		state.Waited, state.Remaining = now-c.since, max(0, c.until-now)
 	}
 	if state.Waiting {
 		state.Label = string(c.label)
@@ -232,9 +232,9 @@ func (s *Set) Suspend(c *Client, now time.Duration) (state ClientState, ok bool)
 	return state, true
 }
 
-// Resume takes a client over from another process. The clients that wait come in any
+// RestoreClient takes a client over from another process. The clients that wait come in any
 // order. If the verdict is not Wait, the client is to be answered now.
-func (s *Set) Resume(c *Client, now time.Duration, state ClientState) (Verdict, Decisions) {
+func (s *Set) RestoreClient(c *Client, now time.Duration, state ClientState) (Verdict, Decisions) {
 	d := Decisions{}
 	if s == nil {
 		return NotFound, d
@@ -258,8 +258,8 @@ func (s *Set) Resume(c *Client, now time.Duration, state ClientState) (Verdict, 
 	c.active, c.destination, c.asked, c.settled = true, to, state.Asked, state.Settled
 	c.label, c.address = label, address
 	if state.Place > 0 {
-		left := min(max(state.Left, 0), s.config.Wait)
-		c.started, c.place, c.since, c.until = true, state.Place, now-state.Waited, now+left
+		c.started, c.place, c.since = true, state.Place, now-state.Waited
+		c.until = now + min(max(state.Remaining, 0), s.config.Wait)
 		s.place = max(s.place, state.Place)
 	}
 	isPromise := state.Promised != "" && state.PromiseAge < promiseTime

@@ -50,7 +50,7 @@ func TestExport_all(t *testing.T) {
 			t.Errorf("%s: got %+v, want %+v", what, got, want)
 		}
 		for _, d := range got.Destinations {
-			if d.Label == "new\n" && (d.Binding < 0 || d.Left <= time.Minute || d.Left > memory) {
+			if d.Label == "new\n" && (d.Binding < 0 || d.Remaining <= time.Minute || d.Remaining > memory) {
 				t.Errorf("%s: got %+v", what, d)
 			}
 		}
@@ -93,7 +93,7 @@ func TestRestore_otherRules(t *testing.T) {
 		Destinations: []KnownDestination{{"d\n", "fast\n", time.Minute, time.Minute}},
 		Begun:        []KnownBegun{{Receiver: "a"}, {Receiver: "gone"}},
 		Holds:        []KnownHold{{Receiver: "gone", PID: 7}, {Receiver: "a", PID: 0}},
-		Totals:       []Total{{Receiver: "gone", Counts: Counts{New: 9}}},
+		Totals:       []RuleTotals{{Receiver: "gone", Counts: Totals{New: 9}}},
 	})
 	if !reflect.DeepEqual(d, Decisions{}) {
 		t.Errorf("got %+v, want nothing to do", d)
@@ -124,13 +124,13 @@ func TestRestore_adds(t *testing.T) {
 	b := newBench(t, "{ a, slow }")
 	var waited histogram.Histogram
 	waited.Observe(time.Second)
-	once := Counts{New: 1, Given: 2, Overflows: 3, Refused: 4, Closed: 5}
+	once := Totals{New: 1, Given: 2, Overflows: 3, Refused: 4, Closed: 5}
 	for range 2 {
-		b.set.Restore(b.now, State{Totals: []Total{{"a", once, waited.Values()}}})
+		b.set.Restore(b.now, State{Totals: []RuleTotals{{"a", once, waited.Values()}}})
 	}
 	got := b.set.Stats(b.now)[0]
-	if want := (Counts{2, 4, 6, 8, 10}); got.Counts != want || got.Waited.Sum != 2*time.Second {
-		t.Errorf("got %+v and %v, want %+v and 2 s", got.Counts, got.Waited.Sum, want)
+	if want := (Totals{2, 4, 6, 8, 10}); got.Totals != want || got.Waited.Sum != 2*time.Second {
+		t.Errorf("got %+v and %v, want %+v and 2 s", got.Totals, got.Waited.Sum, want)
 	}
 }
 
@@ -168,7 +168,7 @@ func TestSuspend(t *testing.T) {
 		{
 			name: "waits", do: func(b *bench, c *Client) { b.ask(c, l); b.pass(time.Second) },
 			want: ClientState{
-				Waiting: true, Label: l, Place: 1, Waited: time.Second, Left: wait - time.Second,
+				Waiting: true, Label: l, Place: 1, Waited: time.Second, Remaining: wait - time.Second,
 				Asked: []string{l},
 			},
 			ok: true, v: Wait, wake: wait - time.Second,
@@ -190,7 +190,7 @@ func TestSuspend(t *testing.T) {
 				b.wantAnswers("given", b.set.Saved(nil, b.now, l), Answer{c, l})
 			},
 			want: ClientState{
-				Waiting: true, Label: l, Place: 1, Left: wait, Asked: []string{l},
+				Waiting: true, Label: l, Place: 1, Remaining: wait, Asked: []string{l},
 			},
 			ok: true, v: Wait, wake: wait,
 		},
@@ -207,8 +207,8 @@ func TestSuspend(t *testing.T) {
 			},
 			want: ClientState{
 				Settled: true, Place: 1, Waited: time.Second/4 + time.Millisecond,
-				Left:  wait - time.Second/4 - time.Millisecond,
-				Asked: []string{l}, Promised: l, PromiseAge: time.Second / 4,
+				Remaining: wait - time.Second/4 - time.Millisecond,
+				Asked:     []string{l}, Promised: l, PromiseAge: time.Second / 4,
 			},
 			ok: true, v: NotFound,
 		},
@@ -222,7 +222,7 @@ func TestSuspend(t *testing.T) {
 			}
 			c := b.client()
 			test.do(b, c)
-			state, ok := b.set.Suspend(c, b.now)
+			state, ok := b.set.ExportClient(c, b.now)
 			if len(state.Asked) == 0 {
 				state.Asked = nil
 			}
@@ -237,13 +237,13 @@ func TestSuspend(t *testing.T) {
 			other.set.SaveDestination(nil, other.now, 0, []byte(free), nil,
 				[]byte(label("198.51.100.1")))
 			resumed := &Client{PID: 7}
-			v, d := other.set.Resume(resumed, other.now, state)
+			v, d := other.set.RestoreClient(resumed, other.now, state)
 			other.wantVerdict("resumed", v, test.v)
 			if v == Wait {
 				other.wantWake("resumed", d, other.now+test.wake)
 			}
-			if again, ok := other.set.Suspend(resumed, other.now); test.v == Wait &&
-				(!ok || again.Waited != state.Waited || again.Left != state.Left) {
+			if again, ok := other.set.ExportClient(resumed, other.now); test.v == Wait &&
+				(!ok || again.Waited != state.Waited || again.Remaining != state.Remaining) {
 				t.Errorf("resumed: got %+v, %t, want %+v", again, ok, state)
 			}
 		})
@@ -258,7 +258,7 @@ func TestResume_promiseIsOver(t *testing.T) {
 		b := newBench(t, "{ a, 192.0.2.0/24, connections=1 }", never,
 			func(c *Config) { c.Shared = true })
 		state := ClientState{Settled: true, Place: 3, Promised: l, PromiseAge: age, Asked: []string{l}}
-		v, _ := b.set.Resume(b.client(), b.now, state)
+		v, _ := b.set.RestoreClient(b.client(), b.now, state)
 		b.wantVerdict(age.String(), v, NotFound)
 		promised := 0
 		for _, s := range b.set.Shared(b.now) {
@@ -278,13 +278,14 @@ func TestResume_withoutAPlace(t *testing.T) {
 	l := label("192.0.2.1")
 	b.set.SaveDestination(nil, b.now, 0, []byte("d\n"), nil, []byte(l))
 	first, second := b.client(), b.client()
-	b.set.Resume(first, b.now, ClientState{Waiting: true, Label: l, Place: 9, Left: time.Hour,
-		Asked: []string{l}})
-	b.set.Resume(second, b.now, ClientState{Destination: "d\n"})
+	b.set.RestoreClient(first, b.now, ClientState{Waiting: true, Label: l, Place: 9,
+		Remaining: time.Hour,
+		Asked:     []string{l}})
+	b.set.RestoreClient(second, b.now, ClientState{Destination: "d\n"})
 	b.wantVerdict("second", b.ask(second, l), Wait)
 	b.wantWake("no time but that of the configuration", b.set.Tick(b.now), b.now+wait)
-	state, _ := b.set.Suspend(second, b.now)
-	if state.Place != 10 || state.Left != wait {
+	state, _ := b.set.ExportClient(second, b.now)
+	if state.Place != 10 || state.Remaining != wait {
 		t.Errorf("got %+v, want place 10, and %v left", state, wait)
 	}
 	b.wantAnswers("in order", b.count(), Answer{Client: first})
@@ -298,7 +299,7 @@ func TestSuspend_bound(t *testing.T) {
 	for i := range 2 * maxPerDestination {
 		b.ask(c, label(fmt.Sprint("192.0.2.", i)))
 	}
-	if state, _ := b.set.Suspend(c, b.now); len(state.Asked) != maxPerDestination {
+	if state, _ := b.set.ExportClient(c, b.now); len(state.Asked) != maxPerDestination {
 		t.Errorf("got %d endpoints, want %d", len(state.Asked), maxPerDestination)
 	}
 }

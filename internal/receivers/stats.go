@@ -8,8 +8,8 @@ import (
 	"scache/internal/histogram"
 )
 
-// Counts are what has happened to a receiver so far.
-type Counts struct {
+// Totals are what has happened to a receiver so far.
+type Totals struct {
 	New       int64 // clients that were told to connect
 	Given     int64 // sessions given to clients that asked too early, or waited
 	Overflows int64 // clients that were told to connect although there was no room
@@ -25,7 +25,7 @@ type Stats struct {
 	Idle         int // sessions in the cache
 	Waiting      int // clients
 	NewPerMinute int // connections that have begun within the last minute
-	Counts
+	Totals
 	Waited   histogram.Values // how long clients have waited
 	Estimate bool             // the kernel does not count
 }
@@ -44,7 +44,7 @@ func (s *Set) Stats(now time.Duration) []Stats {
 	for i := range s.rules {
 		state := &s.rules[i]
 		all[i] = Stats{
-			Rule: s.config.Rules[i], Counts: state.counts, Waited: state.waited.Values(),
+			Rule: s.config.Rules[i], Totals: state.totals, Waited: state.waited.Values(),
 			NewPerMinute: state.newPerMinute(now), Estimate: s.estimate,
 		}
 	}
@@ -61,25 +61,25 @@ func (s *Set) Stats(now time.Duration) []Stats {
 // slotTime is the length of the intervals by which beginning connections are counted.
 const slotTime = 10 * time.Second
 
-// countBegun counts a connection that begins.
-func (r *ruleState) countBegun(now time.Duration) {
+// countNew counts a connection that begins.
+func (r *ruleState) countNew(now time.Duration) {
 	r.forgetSlots(now)
-	r.begun[r.slot%time.Duration(len(r.begun))]++
+	r.recent[r.slot%time.Duration(len(r.recent))]++
 }
 
 // forgetSlots clears the intervals that are older than a minute.
 func (r *ruleState) forgetSlots(now time.Duration) {
 	slot := now / slotTime
-	for i := 0; r.slot < slot && i < len(r.begun); i++ {
+	for i := 0; r.slot < slot && i < len(r.recent); i++ {
 		r.slot++
-		r.begun[r.slot%time.Duration(len(r.begun))] = 0
+		r.recent[r.slot%time.Duration(len(r.recent))] = 0
 	}
 	r.slot = max(r.slot, slot)
 }
 
 func (r *ruleState) newPerMinute(now time.Duration) (n int) {
 	r.forgetSlots(now)
-	for _, begun := range r.begun {
+	for _, begun := range r.recent {
 		n += int(begun)
 	}
 	return n

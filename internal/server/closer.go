@@ -41,8 +41,8 @@ func Alive(fd int) bool {
 // So connections are closed in the background, after SO_LINGER is switched off, and what may
 // block nevertheless in a separate queue.
 type Closer struct {
-	Goodbye string // sent before a connection that is alive is closed, if not empty
-	Hits    *Hits  // counts what the cache has dropped
+	Goodbye string  // sent before a connection that is alive is closed, if not empty
+	Labels  *Labels // counts what the cache has dropped
 
 	// Ended hears of the endpoint of each session that was in the cache, if not nil.
 	Ended func(endpoint string)
@@ -70,7 +70,7 @@ func (c *Closer) Close(all []cache.Ended) {
 // Discard closes connections that were not in the cache.
 func (c *Closer) Discard(all []cache.Ended) {
 	for _, e := range all {
-		c.Hits.ended(e)
+		c.Labels.ended(e)
 	}
 	if len(all) <= maxInlineClose && c.sockets.waiting.Load() > maxInlineClose {
 		for _, e := range all {

@@ -18,7 +18,7 @@ import (
 )
 
 func newCloser(goodbye string) *Closer {
-	return &Closer{Goodbye: goodbye, Hits: NewHits(func() time.Duration { return 0 })}
+	return &Closer{Goodbye: goodbye, Labels: NewLabels(func() time.Duration { return 0 })}
 }
 
 // TestCloser_saysGoodbyeToLiveConnections has remote ends that listen, that have sent
@@ -346,7 +346,7 @@ func TestCloser_doesNotDelayClients(t *testing.T) {
 	closer := newCloser("QUIT")
 	start := time.Now()
 	clock := func() time.Duration { return time.Since(start) }
-	s := &Server{Log: maillog.New(), Timeout: time.Minute, Hits: closer.Hits}
+	s := &Server{Log: maillog.New(), Timeout: time.Minute, Labels: closer.Labels}
 	s.Cache = cache.New(cache.Config{
 		Now: clock, Alarm: func(time.Duration) {}, Alive: Alive, Release: closer.Close,
 	})

@@ -145,9 +145,9 @@ func (s *Server) restore(entry any, r *handover.Reception, h *heldClients) {
 	case *cache.SavedSession:
 		s.Cache.RestoreSession(*e)
 		s.restoredSession(e.Label)
-	case *handover.Hits:
+	case *handover.LabelCounts:
 		h.release() // hits come last: all sessions have arrived
-		s.Hits.restore(e)
+		s.Labels.restore(e)
 	}
 }
 
@@ -344,7 +344,7 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 		return cmp.Compare(a.number, b.number)
 	})
 	state := &handover.State{Receivers: s.exportReceivers(), Claims: s.exportClaims(),
-		Bindings: all.Bindings, Sessions: all.Sessions, Hits: s.Hits.save()}
+		Bindings: all.Bindings, Sessions: all.Sessions, Labels: s.Labels.save()}
 	for _, c := range conversations {
 		state.Clients = append(state.Clients, c.export())
 	}

@@ -27,11 +27,11 @@ import (
 // each session that it closes, from which further decisions follow.
 type limiter struct {
 	*receivers.Set
-	clock func() time.Duration
-	count func(ports []uint16, add func(netip.AddrPort, uint64)) error
-	log   *maillog.Logger
-	cache *cache.Cache
-	loop  *eventloop.Loop // watches processes
+	clock            func() time.Duration
+	countConnections func(ports []uint16, add func(netip.AddrPort, uint64)) error
+	log              *maillog.Logger
+	cache            *cache.Cache
+	loop             *eventloop.Loop // watches processes
 
 	// watchers is the number of descriptors of processes. Sessions leave room for them and for
 	// those of claims: limitSessions is called when the numbers have changed.
@@ -44,13 +44,13 @@ type limiter struct {
 	// openProcess returns a descriptor that can be read when a process has ended.
 	openProcess func(pid int) (fd int, err error)
 
-	claims   *claims
-	running  sync.WaitGroup
-	restored chan struct{} // has an element when a state has been received
-	stopping chan struct{}
-	stopOnce sync.Once
-	counts   chan struct{} // a count is wanted
-	closes   chan struct{} // there is something in closing
+	claims      *claims
+	running     sync.WaitGroup
+	restored    chan struct{} // has an element when a state has been received
+	stopping    chan struct{}
+	stopOnce    sync.Once
+	countWanted chan struct{} // a count is wanted
+	closeWanted chan struct{} // there is something in closing
 
 	mu      sync.Mutex
 	coming  bool // a state is being received
@@ -62,26 +62,27 @@ type limiter struct {
 
 func newLimiter(s *Server, clock func() time.Duration) *limiter {
 	l := &limiter{
-		Set: s.Receivers, clock: clock, count: s.CountConnections, log: s.Log, cache: s.Cache,
+		Set: s.Receivers, clock: clock, countConnections: s.CountConnections, log: s.Log, cache: s.Cache,
 		loop: s.workers[0].loop, stopping: make(chan struct{}),
-		restored: make(chan struct{}, 1), counts: make(chan struct{}, 1), closes: make(chan struct{}, 1),
-		watched: map[int]*processWatch{}, claims: newClaims(), limitSessions: s.limitSessions,
+		restored: make(chan struct{}, 1), countWanted: make(chan struct{}, 1),
+		closeWanted: make(chan struct{}, 1),
+		watched:     map[int]*processWatch{}, claims: newClaims(), limitSessions: s.limitSessions,
 		settle:      func() { s.all(func(*worker) {}) },
 		openProcess: func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 	}
 	l.timer = time.AfterFunc(time.Hour, l.tick)
 	l.timer.Stop()
-	l.Hold()
+	l.StopPromising()
 	l.running.Go(l.keepCounting)
 	l.running.Go(l.keepClosing)
 	return l
 }
 
-// stop returns when nothing is carried out any more. Loops do not run any more. Later calls do
+// stop returns when nothing is carried out any more. The loops must have ended. Later calls do
 // nothing.
-func (l *limiter) stop() { l.stopOnce.Do(l.end) }
+func (l *limiter) stop() { l.stopOnce.Do(l.stopNow) }
 
-func (l *limiter) end() {
+func (l *limiter) stopNow() {
 	close(l.stopping)
 	l.running.Wait()
 	l.mu.Lock()
@@ -103,7 +104,7 @@ func (l *limiter) stateComes() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		l.coming = true
-		l.Hold()
+		l.StopPromising()
 	}
 }
 
@@ -112,7 +113,7 @@ func (l *limiter) stateReceived() {
 		l.mu.Lock()
 		l.coming = false
 		l.mu.Unlock()
-		l.release()
+		l.startPromising()
 		select {
 		case l.restored <- struct{}{}:
 		default:
@@ -120,7 +121,7 @@ func (l *limiter) stateReceived() {
 	}
 }
 
-func (l *limiter) release() { l.carryOut(l.Release(l.clock())) }
+func (l *limiter) startPromising() { l.carryOut(l.StartPromising(l.clock())) }
 
 // carryOut carries out decisions. It does not wait, and may be called with no lock held.
 func (l *limiter) carryOut(d receivers.Decisions) {
@@ -129,7 +130,7 @@ func (l *limiter) carryOut(d receivers.Decisions) {
 		c.worker.loop.Post(func() { c.endWait(a.Give != "") })
 	}
 	if d.Count {
-		l.counts <- struct{}{} // there is one at a time
+		l.countWanted <- struct{}{} // there is one at a time
 	}
 	if d.Wake == 0 && len(d.Close) == 0 && len(d.Watch) == 0 {
 		return
@@ -146,7 +147,7 @@ func (l *limiter) carryOut(d receivers.Decisions) {
 	if len(d.Close) > 0 {
 		l.closing = append(l.closing, d.Close...)
 		select {
-		case l.closes <- struct{}{}:
+		case l.closeWanted <- struct{}{}:
 		default:
 		}
 	}
@@ -165,7 +166,7 @@ func (l *limiter) keepClosing() {
 	defer l.log.ExitOnPanic()
 	for {
 		select {
-		case <-l.closes:
+		case <-l.closeWanted:
 		case <-l.stopping:
 			return
 		}
@@ -203,7 +204,7 @@ func (l *limiter) keepCounting() {
 			claimed = time.After(claimInterval)
 		}
 		select {
-		case <-l.counts:
+		case <-l.countWanted:
 			if works {
 				works = l.countOnce()
 			}
@@ -230,7 +231,7 @@ func (l *limiter) awaitState() bool {
 			coming := l.coming
 			l.mu.Unlock()
 			if !coming {
-				l.release()
+				l.startPromising()
 				return true
 			}
 		case <-l.stopping:
@@ -250,7 +251,7 @@ func (l *limiter) countOnce() bool {
 	claimed := l.claims.claim(l.Shared(l.clock()))
 	snapshot := l.NewSnapshot(l.clock())
 	snapshot.Claimed = claimed
-	err := l.count(snapshot.Ports, snapshot.Add)
+	err := l.countConnections(snapshot.Ports, snapshot.Add)
 	switch {
 	case err == nil:
 		d := l.Apply(snapshot, l.clock())

@@ -15,8 +15,8 @@ type listing struct {
 	moreBindings, moreSessions bool // are still to be listed
 	bindings                   cache.BindingCursor
 	sessions                   cache.SessionCursor
-	hits                       []topk.Entry // are still to be listed
-	byEndpoint                 bool         // hits are of endpoints, not of destinations
+	labels                     []topk.Entry // are still to be listed
+	byEndpoint                 bool         // labels are of endpoints, not of destinations
 }
 
 // The bounds of one step of a listing, in entries and in bytes of their labels.
@@ -43,13 +43,13 @@ func (c *conversation) continueListing() error {
 		l.moreBindings = w.listBindings(&l.bindings)
 	case l.moreSessions:
 		l.moreSessions = w.listSessions(&l.sessions)
-	case len(l.hits) > 0:
+	case len(l.labels) > 0:
 		n, bytes := 0, 0
-		for ; n < min(len(l.hits), listingStep) && bytes < listingBytes; n++ {
-			bytes += len(l.hits[n].Label)
+		for ; n < min(len(l.labels), listingStep) && bytes < listingBytes; n++ {
+			bytes += len(l.labels[n].Label)
 		}
-		w.listHits(l.hits[:n], l.byEndpoint)
-		l.hits = l.hits[n:]
+		w.listLabelCounts(l.labels[:n], l.byEndpoint)
+		l.labels = l.labels[n:]
 	default:
 		control.EncodeEntry(w.encode, control.End{})
 		c.listing = nil
@@ -64,7 +64,7 @@ func (w *worker) listBindings(at *cache.BindingCursor) bool {
 	for _, b := range list {
 		control.EncodeEntry(w.encode, control.Binding{
 			Destination: b.Destination, Endpoint: b.Endpoint, Property: b.Property,
-			Age: control.Seconds(b.Age), Left: control.Seconds(b.Left),
+			Age: control.Seconds(b.Age), Remaining: control.Seconds(b.Remaining),
 		})
 		w.encode.End()
 	}
@@ -78,7 +78,7 @@ func (w *worker) listSessions(at *cache.SessionCursor) bool {
 		control.EncodeEntry(w.encode, control.Session{
 			Endpoint: s.Endpoint, Property: s.Property, Remote: s.Description,
 			Receiver: w.server.receiverOf(s.Endpoint),
-			Age:      control.Seconds(s.Age), Left: control.Seconds(s.Left),
+			Age:      control.Seconds(s.Age), Remaining: control.Seconds(s.Remaining),
 		})
 		w.encode.End()
 	}

@@ -19,7 +19,7 @@ var operatorRequests = map[string]func(*conversation, attr.List){
 	control.RequestList:    (*conversation).tellAll,
 	control.RequestFlush:   (*conversation).flushCache,
 	control.RequestRestart: (*conversation).restart,
-	control.RequestHits:    (*conversation).tellHits,
+	control.RequestHits:    (*conversation).tellLabelCounts,
 
 	control.RequestReceivers: (*conversation).tellReceivers,
 }

@@ -120,11 +120,11 @@ func TestList_andFlush(t *testing.T) {
 		t.Fatalf("%+v, %+v, %v", bindings, sessions, err)
 	}
 	if got, want := bindings[0], (control.Binding{Destination: `smtp\nd\n`, Endpoint: `smtp\ne\n`,
-		Property: `dp\n`, Left: control.Seconds(100 * time.Second)}); got != want {
+		Property: `dp\n`, Remaining: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	if got, want := sessions[0], (control.Session{Endpoint: `smtp\ne\n`, Property: `ep\n`,
-		Remote: remotes[0], Left: control.Seconds(100 * time.Second)}); got != want {
+		Remote: remotes[0], Remaining: control.Seconds(100 * time.Second)}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	for _, step := range []struct {
@@ -186,7 +186,7 @@ func TestHits(t *testing.T) {
 	for range 3 {
 		if f, err := c.FindDestination("smtp\nd\n"); err != nil {
 			t.Fatal(err)
-		} else if f.Status == client.OK {
+		} else if f.Code == client.OK {
 			unix.Close(f.FD)
 		}
 		if _, err := c.FindEndpoint("smtp\nx\n"); err != nil {
@@ -200,18 +200,18 @@ func TestHits(t *testing.T) {
 	if _, err := c.Flush("smtp\nd\n"); err != nil {
 		t.Fatal(err)
 	}
-	for level, want := range map[string][]control.Hits{
+	for level, want := range map[string][]control.LabelCounts{
 		control.LevelDestination: {{Label: `smtp\nd\n`, Hits: 2, Misses: 1, Saves: 4, Expired: 1,
 			Flushed: 1, Counted: control.Seconds(time.Hour)}},
 		control.LevelEndpoint: {{Label: `smtp\ne\n`, Hits: 2, Saves: 4, Expired: 1, Flushed: 1,
 			Counted: control.Seconds(time.Hour)},
 			{Label: `smtp\nx\n`, Misses: 3, Counted: control.Seconds(time.Hour)}},
 	} {
-		if got, err := c.Hits(level); !slices.Equal(got, want) || err != nil {
+		if got, err := c.LabelCounts(level); !slices.Equal(got, want) || err != nil {
 			t.Errorf("%s: %+v, %v, want %+v", level, got, err, want)
 		}
 	}
-	if _, err := c.Hits("odd"); err != client.ErrStock {
+	if _, err := c.LabelCounts("odd"); err != client.ErrStock {
 		t.Errorf("an odd level: %v", err)
 	}
 }
@@ -226,15 +226,15 @@ func TestHits_evictedAndFlushedAreApart(t *testing.T) {
 		w.save(t, c)
 	}
 	w.Cache.SetLimit(func() int { return 1 })
-	w.Hits.ended(cache.Ended{FD: fdpass.None, Why: cache.Evicted, Destination: "smtp\nd\n"})
+	w.Labels.ended(cache.Ended{FD: fdpass.None, Why: cache.Evicted, Destination: "smtp\nd\n"})
 	if _, err := c.FlushAll(); err != nil {
 		t.Fatal(err)
 	}
-	for level, want := range map[string]control.Hits{
+	for level, want := range map[string]control.LabelCounts{
 		control.LevelDestination: {Label: `smtp\nd\n`, Saves: 3, Evicted: 1, Flushed: 1},
 		control.LevelEndpoint:    {Label: `smtp\ne\n`, Saves: 3, Evicted: 2, Flushed: 1},
 	} {
-		if got, err := c.Hits(level); len(got) != 1 || got[0] != want || err != nil {
+		if got, err := c.LabelCounts(level); len(got) != 1 || got[0] != want || err != nil {
 			t.Errorf("%s: got %+v, %v, want %+v", level, got, err, want)
 		}
 	}
@@ -248,10 +248,10 @@ func TestHits_many(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	c := w.operator(t)
-	for i := range hitsSize + 200 {
-		w.Hits.endpoints.CountString(fmt.Sprint(i), 0)
+	for i := range labelsSize + 200 {
+		w.Labels.endpoints.CountString(fmt.Sprint(i), 0)
 	}
-	if got, err := c.Hits(control.LevelEndpoint); len(got) != hitsSize || err != nil {
+	if got, err := c.LabelCounts(control.LevelEndpoint); len(got) != labelsSize || err != nil {
 		t.Errorf("%d, %v", len(got), err)
 	}
 }

@@ -94,7 +94,7 @@ func (c *conversation) save(list attr.List) {
 		return
 	}
 	c.saveSession(ttl, list[1].Value, list[2].Value, fd)
-	c.server().Hits.endpoints.Count(list[1].Value, topk.Save)
+	c.server().Labels.endpoints.Count(list[1].Value, topk.Save)
 	c.reply(control.OK)
 }
 
@@ -107,7 +107,7 @@ func (c *conversation) saveDestination(list attr.List) {
 	}
 	c.server().Cache.SaveBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
 	c.savedBinding(ttl, list[1].Value, list[2].Value, list[3].Value)
-	c.server().Hits.destinations.Count(list[1].Value, topk.Save)
+	c.server().Labels.destinations.Count(list[1].Value, topk.Save)
 	c.reply(control.OK)
 }
 
@@ -171,12 +171,12 @@ func (w *worker) lookUp(q question) (s cache.Session, found bool) {
 }
 
 func (c *conversation) answerFind(q question, s cache.Session, found bool) {
-	hits := c.server().Hits
-	table := hits.endpoints
+	labels := c.server().Labels
+	table := labels.endpoints
 	if q.byDestination {
-		table = hits.destinations
+		table = labels.destinations
 	}
-	hits.found(table, q.label, s, found)
+	labels.found(table, q.label, s, found)
 	status := control.NotFound
 	if found {
 		status = control.OK

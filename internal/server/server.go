@@ -37,9 +37,9 @@ import (
 
 // A Server answers clients, each independently of the others.
 type Server struct {
-	Cache *cache.Cache
-	Hits  *Hits
-	Log   *maillog.Logger
+	Cache  *cache.Cache
+	Labels *Labels
+	Log    *maillog.Logger
 
 	// Announce reports whether the server must speak first, as clients of Postfix 3.6 and
 	// later expect and earlier ones do not understand. The first call may wait; clients wait

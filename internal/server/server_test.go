@@ -42,14 +42,14 @@ func newWorld(t testing.TB) *world { return newWorldWith(t, func(*world) {}) }
 func newWorldWith(t testing.TB, prepare func(*world)) *world {
 	w := &world{alive: func(int) bool { return true }}
 	now := func() time.Duration { return time.Duration(w.now.Load()) }
-	w.Server = &Server{Log: maillog.New(w), Timeout: time.Minute, Hits: NewHits(now)}
+	w.Server = &Server{Log: maillog.New(w), Timeout: time.Minute, Labels: NewLabels(now)}
 	w.Cache = cache.New(cache.Config{
 		Now:   now,
 		Alarm: func(time.Duration) {},
 		Alive: func(fd int) bool { return w.alive(fd) },
 		Release: func(all []cache.Ended) {
 			for _, e := range all {
-				w.Hits.ended(e)
+				w.Labels.ended(e)
 				if e.FD == fdpass.None {
 					continue
 				}
@@ -305,7 +305,7 @@ func BenchmarkPair(b *testing.B) {
 			b.Fatal(status, err)
 		}
 		f, err := c.FindEndpoint(label)
-		if f.Status != client.OK || err != nil {
+		if f.Code != client.OK || err != nil {
 			b.Fatal(f, err)
 		}
 		unix.Close(f.FD)

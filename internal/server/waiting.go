@@ -167,7 +167,7 @@ func (c *conversation) resumeWait() error {
 			return err
 		}
 	}
-	verdict, d := l.Resume(c.client, l.clock(), saved.ClientState)
+	verdict, d := l.RestoreClient(c.client, l.clock(), saved.ClientState)
 	l.carryOut(d)
 	if saved.Pending {
 		c.phase = waitsForConnection
@@ -184,7 +184,7 @@ func (c *conversation) exportWait() *handover.Wait {
 	if l == nil {
 		return nil
 	}
-	state, isActive := l.Suspend(c.client, l.clock())
+	state, isActive := l.ExportClient(c.client, l.clock())
 	if !isActive {
 		return nil
 	}

@@ -12,23 +12,23 @@ import (
 	"scache/internal/topk"
 )
 
-// Hits counts what happens to the busiest destinations and endpoints.
-type Hits struct {
+// Labels counts what happens to the busiest destinations and endpoints.
+type Labels struct {
 	destinations, endpoints *topk.Table
 	now                     func() time.Duration
 }
 
-// hitsSize is how many destinations, and how many endpoints, are counted.
-const hitsSize = 1000
+// labelsSize is how many destinations, and how many endpoints, are counted.
+const labelsSize = 1000
 
-// NewHits returns empty tables.
-func NewHits(now func() time.Duration) *Hits {
-	return &Hits{topk.New(hitsSize, now), topk.New(hitsSize, now), now}
+// NewLabels returns empty tables.
+func NewLabels(now func() time.Duration) *Labels {
+	return &Labels{topk.New(labelsSize, now), topk.New(labelsSize, now), now}
 }
 
 // found counts a lookup by an endpoint or a destination. A session that was found by a
 // destination counts for its endpoint, too.
-func (h *Hits) found(table *topk.Table, label []byte, s cache.Session, ok bool) {
+func (h *Labels) found(table *topk.Table, label []byte, s cache.Session, ok bool) {
 	if !ok {
 		table.Count(label, topk.Miss)
 		return
@@ -49,7 +49,7 @@ var endEvents = [...]topk.Event{
 }
 
 // ended counts a session that the cache has closed, or a binding that it has dropped.
-func (h *Hits) ended(e cache.Ended) {
+func (h *Labels) ended(e cache.Ended) {
 	if e.Endpoint != "" {
 		h.endpoints.CountString(e.Endpoint, endEvents[e.Why])
 	}
@@ -59,7 +59,7 @@ func (h *Hits) ended(e cache.Ended) {
 }
 
 // table returns the table of a level, or nil.
-func (h *Hits) table(level string) *topk.Table {
+func (h *Labels) table(level string) *topk.Table {
 	switch level {
 	case control.LevelDestination:
 		return h.destinations
@@ -70,47 +70,47 @@ func (h *Hits) table(level string) *topk.Table {
 }
 
 // save returns the counts for another process.
-func (h *Hits) save() (all []handover.Hits) {
+func (h *Labels) save() (all []handover.LabelCounts) {
 	for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
 		for _, e := range h.table(level).Entries() {
-			all = append(all, handover.Hits{Level: level, Entry: e, Age: h.now() - e.Since})
+			all = append(all, handover.LabelCounts{Level: level, Entry: e, Age: h.now() - e.Since})
 		}
 	}
 	return all
 }
 
 // restore adds the counts of a label of another process.
-func (h *Hits) restore(saved *handover.Hits) {
+func (h *Labels) restore(saved *handover.LabelCounts) {
 	if table := h.table(saved.Level); table != nil {
 		saved.Since = h.now() - saved.Age
 		table.Restore(saved.Entry)
 	}
 }
 
-// tellHits begins the reply to the request hits.
-func (c *conversation) tellHits(list attr.List) {
+// tellLabelCounts begins the reply to the request hits.
+func (c *conversation) tellLabelCounts(list attr.List) {
 	var table *topk.Table
 	err := list.Expect("level")
 	if err == nil {
-		table = c.server().Hits.table(string(list[0].Value))
+		table = c.server().Labels.table(string(list[0].Value))
 	}
 	if table == nil {
 		c.refuse(control.RequestHits, err)
 		return
 	}
-	c.listing = &listing{hits: table.Entries(), byEndpoint: table == c.server().Hits.endpoints}
+	c.listing = &listing{labels: table.Entries(), byEndpoint: table == c.server().Labels.endpoints}
 	c.reply(control.OK)
 }
 
-// listHits encodes some of the counts.
-func (w *worker) listHits(all []topk.Entry, byEndpoint bool) {
-	now := w.server.Hits.now()
+// listLabelCounts encodes some of the counts.
+func (w *worker) listLabelCounts(all []topk.Entry, byEndpoint bool) {
+	now := w.server.Labels.now()
 	for _, e := range all {
 		receiver := ""
 		if byEndpoint {
 			receiver = w.server.receiverOf(e.Label)
 		}
-		control.EncodeEntry(w.encode, control.Hits{
+		control.EncodeEntry(w.encode, control.LabelCounts{
 			Label:    e.Label,
 			Hits:     e.Counts[topk.Hit],
 			Misses:   e.Counts[topk.Miss],
