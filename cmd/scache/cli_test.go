@@ -29,7 +29,7 @@ func TestCommandLine(t *testing.T) {
 	testenv.SkipShort(t)
 	testscript.Run(t, testscript.Params{
 		Dir:      "testdata",
-		Deadline: time.Now().Add(2 * patience), // for a server that should have refused to start
+		Deadline: time.Now().Add(2 * longWait), // for a server that should have refused to start
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("PATH", filepath.Dir(binary)+":"+env.Getenv("PATH"))
 			env.Setenv("GOCOVERDIR", os.Getenv("GOCOVERDIR"))
@@ -52,7 +52,7 @@ func serving(ts *testscript.TestScript, neg bool, sockets []string) {
 
 // waitForServer waits until a server answers at a socket.
 func waitForServer(path string) error {
-	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(longWait); ; time.Sleep(5 * time.Millisecond) {
 		conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 		if err == nil {
 			defer conn.Close()

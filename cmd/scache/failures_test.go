@@ -103,7 +103,7 @@ func askOnce(path string) error {
 	if err != nil {
 		return err
 	}
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(longWait))
 	c := fdpass.New(conn.(*net.UnixConn))
 	defer c.Close()
 	f, err := client.Detect(c).FindEndpoint("miss")

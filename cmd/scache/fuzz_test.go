@@ -47,7 +47,7 @@ func FuzzState(f *testing.F) {
 	f.Cleanup(func() { good.Close() })
 	base := -1
 	f.Fuzz(func(t *testing.T, seed uint64, text []byte) {
-		good.Conn.(*fdpass.Conn).SetDeadline(time.Now().Add(2 * patience)) // after a panic, none answers
+		good.Conn.(*fdpass.Conn).SetDeadline(time.Now().Add(2 * longWait)) // after a panic, none answers
 		if err := miss(good); err != nil {
 			t.Fatalf("before: %v\n%q", err, m.Log())
 		}
@@ -62,7 +62,7 @@ func FuzzState(f *testing.F) {
 		s.text.Write(text)
 		s.send(m.Socket)
 		status, got := "", 0
-		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		for end := time.Now().Add(longWait); ; time.Sleep(time.Millisecond) {
 			if _, err := good.FlushAll(); err != nil {
 				t.Fatalf("%v\n%q", err, m.Log())
 			}

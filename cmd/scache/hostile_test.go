@@ -146,7 +146,7 @@ func (v *victim) wantReload() {
 	if took := time.Since(start); took > hostileLatency {
 		v.t.Errorf("the process has ended after %v, want at most %v", took, hostileLatency)
 	}
-	if err := v.StartWhenNeeded(patience); err != nil {
+	if err := v.StartWhenNeeded(longWait); err != nil {
 		v.t.Fatalf("%v\n%q", err, v.Log())
 	}
 	v.saved.want(v.t, v.good)
@@ -337,7 +337,7 @@ func TestHostile_manyStates(t *testing.T) {
 	if took := time.Since(start); took > hostileLatency {
 		t.Errorf("the process has ended after %v, want at most %v", took, hostileLatency)
 	}
-	if err := v.StartWhenNeeded(patience); err != nil {
+	if err := v.StartWhenNeeded(longWait); err != nil {
 		t.Fatal(err)
 	}
 	v.saved.want(t, v.good)
@@ -639,7 +639,7 @@ func TestHostile_descriptorsInFlight(t *testing.T) {
 		if err := m.HangUp(); err != nil {
 			t.Fatal(err)
 		}
-		if err := m.StartWhenNeeded(patience); err != nil {
+		if err := m.StartWhenNeeded(longWait); err != nil {
 			t.Fatalf("%v\n%q", err, m.Log())
 		}
 		if !m.WaitForText("takeover: ") {
@@ -721,7 +721,7 @@ func TestHostile_readersThatDoNotRead(t *testing.T) {
 			}
 			state := v.Cmd.ProcessState
 			used = state.UserTime() + state.SystemTime() - used
-			if err := v.StartWhenNeeded(patience); err != nil {
+			if err := v.StartWhenNeeded(longWait); err != nil {
 				t.Fatal(err)
 			}
 			wantAnswer(t, v.good)
@@ -796,7 +796,7 @@ func TestHostile_acceptQueue(t *testing.T) {
 	if err := m.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	if err := m.StartWhenNeeded(patience); err != nil {
+	if err := m.StartWhenNeeded(longWait); err != nil {
 		t.Fatalf("%v\n%q", err, m.Log())
 	}
 	for i, c := range clients {

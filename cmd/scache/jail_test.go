@@ -166,7 +166,7 @@ func receiveLog(t *testing.T, path string) *net.UnixConn {
 	if err := os.Chmod(path, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.SetReadDeadline(time.Now().Add(longWait))
 	return conn
 }
 

@@ -29,8 +29,8 @@ import (
 	"scache/internal/testenv"
 )
 
-// patience bounds every wait for something that a daemon should do at once.
-const patience = time.Minute
+// longWait bounds every wait for something that a daemon should do at once.
+const longWait = time.Minute
 
 // newMaster returns a master whose child is yet to be started, with options
 // beside the usual ones.
@@ -61,7 +61,7 @@ func connect(t *testing.T, path string) *net.UnixConn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(longWait))
 	return conn
 }
 
@@ -188,8 +188,8 @@ func TestIdle_ends(t *testing.T) {
 		"-o beats main.cf": {"max_idle = 1h", []string{"-o", "max_idle=1"}},
 		"the last -o counts": {"max_idle = 1h",
 			[]string{"-o", "max_idle=1h", "-o", "max_idle=1s"}},
-		"a name in main.cf, set by -o": {"patience = 1h\nmax_idle = $patience",
-			[]string{"-o", "patience=1"}},
+		"a name in main.cf, set by -o": {"lifetime = 1h\nmax_idle = $lifetime",
+			[]string{"-o", "lifetime=1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -217,7 +217,7 @@ func TestIdle_operatorsDoNotCount(t *testing.T) {
 	start(t, m)
 	ended := make(chan error, 1)
 	go func() { ended <- m.Wait() }()
-	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(longWait); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		select {
 		case err := <-ended:
 			if err != nil {

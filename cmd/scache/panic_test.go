@@ -139,7 +139,7 @@ func TestPanic_endsOneConversation(t *testing.T) {
 	if err := m.Wait(); err != nil {
 		t.Errorf("the process has ended with %v", err)
 	}
-	if err := m.StartWhenNeeded(patience); err != nil {
+	if err := m.StartWhenNeeded(longWait); err != nil {
 		t.Fatalf("%v\n%q", err, m.Log())
 	}
 	for i, s := range all {

@@ -71,7 +71,7 @@ const wantAtOnce = 20 * time.Second
 // askInstance asks the server of an instance for an endpoint.
 func askInstance(t *testing.T, i *postfixtest.Instance, label string) (found client.Found) {
 	t.Helper()
-	err := client.Ask(i.Dir+"/queue/private/scache", patience, func(c *client.Client) (err error) {
+	err := client.Ask(i.Dir+"/queue/private/scache", longWait, func(c *client.Client) (err error) {
 		found, err = c.FindEndpoint(label)
 		return err
 	})

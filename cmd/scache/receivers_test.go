@@ -408,7 +408,7 @@ func (f *fullReceiver) wantWaiting(t *testing.T, n int64) {
 
 // askReceivers asks a server for its receivers.
 func askReceivers(socket string) (all []control.Receiver, err error) {
-	err = client.Ask(socket, patience, func(c *client.Client) (err error) {
+	err = client.Ask(socket, longWait, func(c *client.Client) (err error) {
 		all, err = c.Receivers()
 		return err
 	})

@@ -351,7 +351,7 @@ func (s *soak) garbage(r *rand.Rand) {
 }
 
 // talk sends bytes, and waits this long whether the daemon hangs up.
-func (s *soak) talk(data []byte, patience time.Duration) {
+func (s *soak) talk(data []byte, wait time.Duration) {
 	s.broken.Add(1)
 	conn, err := net.Dial("unix", s.Socket)
 	if err != nil {
@@ -360,7 +360,7 @@ func (s *soak) talk(data []byte, patience time.Duration) {
 	}
 	defer conn.Close()
 	conn.Write(data)
-	conn.SetReadDeadline(time.Now().Add(patience))
+	conn.SetReadDeadline(time.Now().Add(wait))
 	buf := make([]byte, 4096)
 	for {
 		if _, err := conn.Read(buf); err != nil {

@@ -677,7 +677,7 @@ func waitUntilTaken(t *testing.T, conn *net.UnixConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := time.Now().Add(patience)
+	end := time.Now().Add(longWait)
 	for unread := 1; unread > 0; time.Sleep(20 * time.Microsecond) {
 		raw.Control(func(fd uintptr) { unread, err = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
 		if err != nil || time.Now().After(end) {

@@ -14,29 +14,29 @@ import (
 	"scache/internal/client"
 )
 
-// timeout bounds a conversation. It includes the time that master(8) takes to
+// usualTimeout bounds a conversation. It includes the time that master(8) takes to
 // start the server.
-const timeout = 10 * time.Second
+const usualTimeout = 10 * time.Second
 
 // onlyOwner is a hint for a server that refuses the connection.
 const onlyOwner = "only root and the mail system's own user may ask the server"
 
 // ask connects to the server, and calls question with the client.
 func (c *site) ask(question func(*client.Client) error) error {
-	return c.askWithin(timeout, question)
+	return c.askWithin(usualTimeout, question)
 }
 
-// askWithin is ask with another time limit.
-func (c *site) askWithin(limit time.Duration, question func(*client.Client) error) error {
+// askWithin is ask with another timeout.
+func (c *site) askWithin(timeout time.Duration, question func(*client.Client) error) error {
 	path, err := c.path()
 	if err != nil {
 		return err
 	}
-	return conversationError(path, limit, client.Ask(path, limit, question))
+	return conversationError(path, timeout, client.Ask(path, timeout, question))
 }
 
 // conversationError adds the path of the socket and hints to an error.
-func conversationError(path string, limit time.Duration, err error) error {
+func conversationError(path string, timeout time.Duration, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -49,7 +49,7 @@ func conversationError(path string, limit time.Duration, err error) error {
 		return hintError(at, "scachectl enable switches to this server",
 			"with the stock server, only scachectl debug works")
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		at = fmt.Errorf("%s: no answer within %v: %w", path, limit, os.ErrDeadlineExceeded)
+		at = fmt.Errorf("%s: no answer within %v: %w", path, timeout, os.ErrDeadlineExceeded)
 		return hintError(at, "the mail log says why the server did not start, or what keeps it busy")
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET),
 		errors.Is(err, syscall.EPIPE):

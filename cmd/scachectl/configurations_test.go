@@ -108,7 +108,7 @@ func TestSwitcher_wait(t *testing.T) {
 	t.Parallel()
 	signal, send := context.WithCancel(t.Context())
 	var errOut bytes.Buffer
-	s := &switcher{signal: signal, errOut: &errOut, patience: patience{time.Millisecond, time.Hour}}
+	s := &switcher{signal: signal, errOut: &errOut, intervals: intervals{time.Millisecond, time.Hour}}
 	long := func(ctx context.Context) error {
 		select {
 		case <-time.After(20 * time.Millisecond):
@@ -127,7 +127,7 @@ func TestSwitcher_wait(t *testing.T) {
 	if err := s.wait(long); err != nil {
 		t.Errorf("got %v after a signal, want no error", err)
 	}
-	s.patience = patience{time.Hour, time.Millisecond}
+	s.intervals = intervals{time.Hour, time.Millisecond}
 	forever := func(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()

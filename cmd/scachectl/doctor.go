@@ -76,13 +76,13 @@ func (c *site) examine() (*doctor, error) {
 		return nil, err
 	}
 	if d.running || err != nil {
-		d.status, d.statusErr = c.statusWithin(promptly)
+		d.status, d.statusErr = c.statusWithin(quickTimeout)
 		d.running = d.running || d.answered() || d.stock()
 	} else {
 		d.statusErr = errors.New("the mail system is not running")
 	}
 	d.checkEntry()
-	d.checkValues() // Probe has its own time limit
+	d.checkValues() // Probe has its own timeout
 	for _, c := range []struct {
 		about string
 		check func(*doctor)
@@ -106,9 +106,9 @@ func (c *site) examine() (*doctor, error) {
 // checkLimit is how long a check may take.
 const checkLimit = 2 * time.Second
 
-// within makes a check with a time limit: the check may wait for a file or a process that does
-// not answer. After the limit, the goroutine of the check is left behind.
-func (d *doctor) within(limit time.Duration, about string, check func(*doctor)) {
+// within makes a check with a timeout: the check may wait for a file or a process that does
+// not answer. After the timeout, the goroutine of the check is left behind.
+func (d *doctor) within(timeout time.Duration, about string, check func(*doctor)) {
 	one := *d
 	one.findings = nil
 	done := make(chan struct{})
@@ -119,9 +119,9 @@ func (d *doctor) within(limit time.Duration, about string, check func(*doctor)) 
 	select {
 	case <-done:
 		d.findings = append(d.findings, one.findings...)
-	case <-time.After(limit):
+	case <-time.After(timeout):
 		d.note(about, "see what keeps the machine busy, and run this again",
-			"could not be checked within %v", limit)
+			"could not be checked within %v", timeout)
 	}
 }
 

@@ -66,7 +66,7 @@ previous one. With --print, it only writes the changed master.cf to standard out
 }
 
 func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cobra.Command {
-	s := switcher{site: c, use: use, patience: patience{10 * time.Second, 20 * time.Second}}
+	s := switcher{site: c, use: use, intervals: intervals{10 * time.Second, 20 * time.Second}}
 	all := false
 	cmd := terse(use, short, func(cmd *cobra.Command) error {
 		s.out, s.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
@@ -95,7 +95,7 @@ type switcher struct {
 	interrupted   <-chan struct{} // closed after a signal
 	signal        context.Context // done after a signal, also during a rollback
 	former        int64           // pid of our server that answered before the reload, or 0
-	patience      patience
+	intervals     intervals
 }
 
 // in runs a command for the mail system of a directory, if the caller may change it. First it
@@ -327,11 +327,11 @@ func (s *switcher) settle(command, conclusion string) error {
 	switch {
 	case !postfix.IsOurs(command):
 		// If our server still answers, Postfix has not read the entry.
-		if running && (s.restored || s.answers(postfix.OurName, timeout)) {
+		if running && (s.restored || s.answers(postfix.OurName, usualTimeout)) {
 			return s.usePrevious(command, running, conclusion)
 		}
 		return s.cleanUp(conclusion)
-	case running && !s.waitFor(command, promptly):
+	case running && !s.waitFor(command, quickTimeout):
 		if err := s.reload(command); err != nil {
 			return err
 		}
@@ -356,8 +356,8 @@ func (s *switcher) reloadIf(command string, running bool) error {
 	return s.reload(command)
 }
 
-// promptly is the time within which a server answers if master(8) starts it without a pause.
-const promptly = 3 * time.Second
+// quickTimeout is the time within which a server answers if master(8) starts it without a pause.
+const quickTimeout = 3 * time.Second
 
 // reload makes Postfix read master.cf again, and waits until the right server
 // answers.
@@ -368,7 +368,7 @@ func (s *switcher) reload(command string) error {
 	}
 	reload := func() error { return s.wait(s.system.Reload) }
 	err := s.step("postfix -c "+s.system.Directory+" reload", reload)
-	if err != nil || s.dryRun || s.waitFor(command, promptly) {
+	if err != nil || s.dryRun || s.waitFor(command, quickTimeout) {
 		return err
 	}
 	if s.isInterrupted() {
@@ -379,7 +379,7 @@ func (s *switcher) reload(command string) error {
 	if err := s.wait(s.system.ClearThrottle); err != nil {
 		return err
 	}
-	if s.waitFor(command, timeout) {
+	if s.waitFor(command, usualTimeout) {
 		return nil
 	}
 	_, err = s.site.status()
@@ -387,29 +387,28 @@ func (s *switcher) reload(command string) error {
 		errSilent, command, err)
 }
 
-// A patience says how long to wait for a command of Postfix.
-type patience struct {
+// Intervals say how long to wait for a command of Postfix.
+type intervals struct {
 	note        time.Duration // until a message says that it takes long, again and again
 	afterSignal time.Duration // until the command is killed after a signal
 }
 
-// wait runs a command of Postfix, which has no time limit. After a signal, it is killed if it
+// wait runs a command of Postfix, which has no timeout. After a signal, it is killed if it
 // does not end soon.
 func (s *switcher) wait(do func(context.Context) error) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	limit := s.patience.afterSignal
 	stop := context.AfterFunc(s.signal, func() {
 		select {
 		case <-ctx.Done():
-		case <-time.After(limit):
+		case <-time.After(s.intervals.afterSignal):
 			cancel()
 		}
 	})
 	defer stop()
 	done := make(chan error, 1)
 	go func() { done <- do(ctx) }()
-	note := time.NewTicker(s.patience.note)
+	note := time.NewTicker(s.intervals.note)
 	defer note.Stop()
 	for start := time.Now(); ; {
 		select {
@@ -424,7 +423,7 @@ func (s *switcher) wait(do func(context.Context) error) error {
 
 // pid returns the pid of our server that answers, or 0.
 func (s *switcher) pid() int64 {
-	status, err := s.site.statusWithin(promptly)
+	status, err := s.site.statusWithin(quickTimeout)
 	if err != nil {
 		return 0
 	}
@@ -432,22 +431,22 @@ func (s *switcher) pid() int64 {
 }
 
 // waitFor waits until the server of this command answers, and reports whether it does within
-// the limit.
-func (s *switcher) waitFor(command string, limit time.Duration) bool {
+// the timeout.
+func (s *switcher) waitFor(command string, timeout time.Duration) bool {
 	const pause = 100 * time.Millisecond
 
-	end := time.Now().Add(limit)
+	end := time.Now().Add(timeout)
 	for ; time.Now().Before(end) && !s.isInterrupted(); time.Sleep(pause) {
-		if s.answers(command, limit/2) {
+		if s.answers(command, timeout/2) {
 			return true
 		}
 	}
 	return false
 }
 
-// answers reports whether a server answers within the limit, and is the one of this command.
-func (s *switcher) answers(command string, limit time.Duration) bool {
-	status, err := s.site.statusWithin(limit)
+// answers reports whether a server answers within the timeout, and is the one of this command.
+func (s *switcher) answers(command string, timeout time.Duration) bool {
+	status, err := s.site.statusWithin(timeout)
 	switch {
 	case postfix.IsOurs(command):
 		return err == nil

@@ -45,7 +45,7 @@ func (c *site) restartAll(out io.Writer) error {
 	}
 	return c.inInstances(out, true, func(dir string) error {
 		one := &site{dir: dir}
-		if _, err := one.statusWithin(promptly); err != nil {
+		if _, err := one.statusWithin(quickTimeout); err != nil {
 			return one.excuse(err)
 		}
 		return one.restartAndSay(out)

@@ -49,10 +49,10 @@ func (c *site) path() (string, error) {
 }
 
 // status asks the server for its status.
-func (c *site) status() (control.Status, error) { return c.statusWithin(timeout) }
+func (c *site) status() (control.Status, error) { return c.statusWithin(usualTimeout) }
 
-func (c *site) statusWithin(limit time.Duration) (s control.Status, err error) {
-	err = c.askWithin(limit, func(cl *client.Client) error {
+func (c *site) statusWithin(timeout time.Duration) (s control.Status, err error) {
+	err = c.askWithin(timeout, func(cl *client.Client) error {
 		s, err = cl.Status()
 		return err
 	})

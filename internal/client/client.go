@@ -41,19 +41,19 @@ type Client struct {
 	first bool // the next list from the server may be the announcement
 
 	maxEntries, maxBytes int    // bound an answer that is collected
-	extend               func() // restarts the time limit of Ask
+	extend               func() // restarts the timeout of Ask
 }
 
-// Ask connects to the server at a path, and calls question with the client. limit is for
+// Ask connects to the server at a path, and calls question with the client. The timeout is for
 // everything, including the connection.
-func Ask(path string, limit time.Duration, question func(*Client) error) error {
-	conn, err := fdpass.Dial(path, limit)
+func Ask(path string, timeout time.Duration, question func(*Client) error) error {
+	conn, err := fdpass.Dial(path, timeout)
 	if err != nil {
 		return err
 	}
 	c := Detect(fdpass.New(conn))
 	defer c.Close()
-	c.extend = func() { conn.SetDeadline(time.Now().Add(limit)) }
+	c.extend = func() { conn.SetDeadline(time.Now().Add(timeout)) }
 	c.extend()
 	return question(c)
 }

@@ -61,7 +61,7 @@ func (c *Client) List() (bindings []control.Binding, sessions []control.Session,
 }
 
 // Each asks for everything in the cache, and calls a function for each [control.Binding]
-// and [control.Session] in the order of the server. It keeps none of them. The time limit
+// and [control.Session] in the order of the server. It keeps none of them. The timeout
 // of [Ask] is restarted with each entry. If the function returns an error, Each returns it.
 func (c *Client) Each(do func(entry any) error) error {
 	return c.entries(control.RequestList, func(entry any, _ int) error {

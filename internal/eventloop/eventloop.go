@@ -229,11 +229,11 @@ func (l *Loop) poll() (int, error) {
 
 // sleep waits until a descriptor is ready or a timer ends.
 func (l *Loop) sleep() (int, error) {
-	limit := -1
+	timeout := -1
 	if next, any := l.wheel.Next(); any {
-		limit = int(min(max(next-l.now+roundUp, 0)/time.Millisecond, math.MaxInt32))
+		timeout = int(min(max(next-l.now+roundUp, 0)/time.Millisecond, math.MaxInt32))
 	}
-	n, err := unix.EpollWait(l.epoll, l.events[:], limit)
+	n, err := unix.EpollWait(l.epoll, l.events[:], timeout)
 	if err == unix.EINTR {
 		return 0, nil
 	}

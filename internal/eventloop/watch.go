@@ -74,7 +74,7 @@ func (w *Watch) Again() {
 }
 
 // SetTimeout makes the wait end after this time from the beginning of the turn, with
-// a call of TimedOut. It replaces an earlier limit.
+// a call of TimedOut. It replaces an earlier timeout.
 func (w *Watch) SetTimeout(d time.Duration) {
 	w.deadline = w.loop.now + d
 	if !w.timer.Running() || w.deadline < w.timerAt {

@@ -327,9 +327,9 @@ func (r *Reception) receiveBatch(s *fdpass.Socket, urgent bool) (fds []int, n in
 var errStopped = errors.New("the rest was not read: the process is about to end")
 
 // wait waits for waitStep, and reports whether it did. It does not wait if the total time has
-// reached the limit, or if Stop is closed.
-func (r *Reception) wait(total *time.Duration, limit time.Duration) bool {
-	if *total >= limit {
+// reached most, or if Stop is closed.
+func (r *Reception) wait(total *time.Duration, most time.Duration) bool {
+	if *total >= most {
 		return false
 	}
 	*total += waitStep

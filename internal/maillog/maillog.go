@@ -53,7 +53,7 @@ type Logger struct {
 	lostAll atomic.Int64
 	sinks   atomic.Pointer[[]Sink]
 	verbose atomic.Int32
-	limiter limiter
+	rate    rateLimiter
 }
 
 type entry struct {
@@ -167,7 +167,7 @@ func (l *Logger) Warning(format string, args ...any) { l.limited(Warning, format
 // WarningRarely is Warning, except that it logs one line of a kind in a minute, and no count of
 // the others.
 func (l *Logger) WarningRarely(format string, args ...any) {
-	if l.limiter.isRare(format) {
+	if l.rate.isRare(format) {
 		l.log(Warning, format, args...)
 	}
 }
@@ -200,19 +200,19 @@ func (l *Logger) Panic(reason any) {
 	}
 }
 
-// Flush waits until all lines so far are written, or this time has passed.
-func (l *Logger) Flush(limit time.Duration) {
+// Flush waits until all lines so far are written, at most for the timeout.
+func (l *Logger) Flush(timeout time.Duration) {
 	l.report(time.Now())
-	timeout := time.NewTimer(limit)
-	defer timeout.Stop()
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
 	done := make(chan struct{})
 	select {
 	case l.queue <- entry{do: func() { close(done) }}:
-	case <-timeout.C:
+	case <-timer.C:
 		return
 	}
 	select {
 	case <-done:
-	case <-timeout.C:
+	case <-timer.C:
 	}
 }

@@ -197,7 +197,7 @@ func TestLogger_boundsTheNumberOfKinds(t *testing.T) {
 	for i := range 3 * maxKinds {
 		l.Info(fmt.Sprint("format ", i))
 	}
-	if got := len(l.limiter.kinds); got > maxKinds {
+	if got := len(l.rate.kinds); got > maxKinds {
 		t.Errorf("got %d kinds, want at most %d", got, maxKinds)
 	}
 }

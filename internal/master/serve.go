@@ -90,7 +90,7 @@ func (p *Process) Serve(handle Handler) (Reason, error) {
 
 // EndedWithin waits for this time. It returns early if no next process will be started, with
 // the reason: Terminated or Orphaned. It is for use after Serve has begun.
-func (p *Process) EndedWithin(limit time.Duration) Reason {
+func (p *Process) EndedWithin(pause time.Duration) Reason {
 	const step = 10 * time.Millisecond
 	for waited := time.Duration(0); ; waited += step {
 		if !p.masterLives() {
@@ -99,9 +99,9 @@ func (p *Process) EndedWithin(limit time.Duration) Reason {
 		select {
 		case <-p.signals:
 			return Terminated
-		case <-time.After(min(step, limit)):
+		case <-time.After(min(step, pause)):
 		}
-		if waited >= limit {
+		if waited >= pause {
 			return ""
 		}
 	}
@@ -298,32 +298,32 @@ func (s *service) isIdle() bool {
 const watchdogSteps = 10
 
 // Watchdog calls check from time to time, and ends the process if check does not
-// return within limit. check must use what the process needs to serve clients.
+// return within the timeout. check must use what the process needs to serve clients.
 //
-// The limit does not include time in which the process is stopped by a signal.
-func (p *Process) Watchdog(limit time.Duration, check func()) {
-	p.watch(limit, check, func() {
-		p.Log.LogFatal("watchdog timeout: the process was stuck for %v", limit)
+// The timeout does not include time in which the process is stopped by a signal.
+func (p *Process) Watchdog(timeout time.Duration, check func()) {
+	p.watch(timeout, check, func() {
+		p.Log.LogFatal("watchdog timeout: the process was stuck for %v", timeout)
 		p.Log.Flush(time.Second)
 		os.Exit(1)
 	})
 }
 
-// watch is Watchdog with a function to call after the limit.
-func (p *Process) watch(limit time.Duration, check, bite func()) {
+// watch is Watchdog with a function to call after the timeout.
+func (p *Process) watch(timeout time.Duration, check, bite func()) {
 	var steps atomic.Int32 // since check returned last
 	go func() {
 		defer p.Log.ExitOnPanic()
 		for {
 			check()
 			steps.Store(0)
-			time.Sleep(limit / 3)
+			time.Sleep(timeout / 3)
 		}
 	}()
 	go func() {
 		defer p.Log.ExitOnPanic()
 		for steps.Add(1) <= watchdogSteps+watchdogSteps/3 {
-			time.Sleep(limit / watchdogSteps)
+			time.Sleep(timeout / watchdogSteps)
 		}
 		bite()
 	}()

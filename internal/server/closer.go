@@ -98,14 +98,14 @@ func (c *Closer) close(e cache.Ended) {
 	unix.Close(e.FD)
 }
 
-// Wait returns when all connections are closed, or after this time.
-func (c *Closer) Wait(limit time.Duration) {
-	timeout := time.NewTimer(limit)
-	defer timeout.Stop()
+// Wait returns when all connections are closed, or after the timeout.
+func (c *Closer) Wait(timeout time.Duration) {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
 	for _, q := range []*closeQueue{&c.sockets, &c.others} {
 		select {
 		case <-q.whenIdle():
-		case <-timeout.C:
+		case <-timer.C:
 			return
 		}
 	}

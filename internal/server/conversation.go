@@ -382,8 +382,8 @@ func (c *conversation) write() error {
 	return nil
 }
 
-// setWatch tells the loop what to wait for, and for how long. There is a limit only for a
-// client that has begun a request.
+// setWatch tells the loop what to wait for, and for how long. There is a timeout only for
+// a client that has begun a request.
 func (c *conversation) setWatch() error {
 	if c.inRequest() && c.phase != waitsForConnection {
 		c.watch.SetTimeout(c.server().Timeout)

@@ -77,8 +77,8 @@ func (r *receptions) finish() {
 	}
 	overtime := r.overtime
 	r.mu.Unlock()
-	limit := time.AfterFunc(maxOvertime, func() { close(overtime) })
-	defer limit.Stop()
+	timer := time.AfterFunc(maxOvertime, func() { close(overtime) })
+	defer timer.Stop()
 	r.running.Wait()
 }
 

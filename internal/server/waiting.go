@@ -194,8 +194,8 @@ func (c *conversation) exportWait() *handover.Wait {
 // savedBinding tells the limiter that a client has saved a binding.
 func (c *conversation) savedBinding(ttl time.Duration, label, property, endpoint []byte) {
 	if l := c.server().limiter; l != nil {
-		if limit := l.cache.TTLLimit(); limit > 0 {
-			ttl = min(ttl, limit)
+		if longest := l.cache.TTLLimit(); longest > 0 {
+			ttl = min(ttl, longest)
 		}
 		l.SaveDestination(c.client, l.clock(), ttl, label, property, endpoint)
 	}
@@ -208,14 +208,14 @@ func (c *conversation) saveSession(ttl time.Duration, label, property []byte, fd
 		c.server().Cache.SaveSession(ttl, label, property, fd)
 		return
 	}
-	keep, limit, d := l.Save(c.client, l.clock(), label, property)
+	keep, longest, d := l.Save(c.client, l.clock(), label, property)
 	l.carryOut(d)
 	if !keep {
 		c.server().Discard([]cache.Ended{{FD: fd, Why: cache.Evicted, Endpoint: string(label)}})
 		return
 	}
-	if limit > 0 {
-		ttl = min(ttl, limit)
+	if longest > 0 {
+		ttl = min(ttl, longest)
 	}
 	c.server().Cache.SaveSession(ttl, label, property, fd)
 	l.carryOut(l.Saved(c.client, l.clock(), string(label)))

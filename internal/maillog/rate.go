@@ -14,8 +14,8 @@ const linesPerSecond = 20
 // maxKinds bounds the number of kinds. There are fewer formats in the program.
 const maxKinds = 1000
 
-// A limiter counts lines by kind.
-type limiter struct {
+// A rateLimiter counts lines by kind.
+type rateLimiter struct {
 	mu    sync.Mutex
 	kinds map[string]*kind // by format
 }
@@ -31,13 +31,13 @@ type kind struct {
 
 // limited logs a line, unless linesPerSecond lines of its kind were logged in this second.
 func (l *Logger) limited(level Level, format string, args []any) {
-	k := l.limiter.admit(format, l.reportSuppressed)
+	k := l.rate.admit(format, l.reportSuppressed)
 	if k == nil {
 		return
 	}
 	line := l.log(level, format, args...)
-	l.limiter.mu.Lock()
-	defer l.limiter.mu.Unlock()
+	l.rate.mu.Lock()
+	defer l.rate.mu.Unlock()
 	line = strings.TrimPrefix(line, prefixes[level])
 	k.example = line[:min(len(line), maxExample)]
 }
@@ -47,7 +47,7 @@ const maxExample = 200
 
 // admit counts a line and returns its kind, or nil if the line must not be logged. Then
 // report is called when the second is over.
-func (l *limiter) admit(format string, report func()) *kind {
+func (l *rateLimiter) admit(format string, report func()) *kind {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, k := time.Now(), l.kind(format)
@@ -65,7 +65,7 @@ func (l *limiter) admit(format string, report func()) *kind {
 }
 
 // isRare reports whether no line of this kind was rare within the last minute, and counts one.
-func (l *limiter) isRare(format string) bool {
+func (l *rateLimiter) isRare(format string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	now, k := time.Now(), l.kind(format)
@@ -77,7 +77,7 @@ func (l *limiter) isRare(format string) bool {
 }
 
 // kind returns the kind with this format. The caller holds mu.
-func (l *limiter) kind(format string) *kind {
+func (l *rateLimiter) kind(format string) *kind {
 	k := l.kinds[format]
 	if k == nil {
 		if l.kinds == nil || len(l.kinds) >= maxKinds {
@@ -95,14 +95,14 @@ func (l *Logger) reportSuppressed() { l.report(time.Now().Add(-time.Second)) }
 
 // report logs how many lines were suppressed in the seconds that started before until.
 func (l *Logger) report(until time.Time) {
-	for _, k := range l.limiter.take(until) {
+	for _, k := range l.rate.take(until) {
 		const text = "%d more lines like this one within a second: %s"
 		l.log(Warning, text, k.suppressed, k.example)
 	}
 }
 
 // take returns the kinds with suppressed lines, and sets their numbers to zero.
-func (l *limiter) take(until time.Time) (all []kind) {
+func (l *rateLimiter) take(until time.Time) (all []kind) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, k := range l.kinds {
