@@ -341,6 +341,13 @@ func (c *Cache) FindDestination(label []byte) (found Session, ok bool) {
 	}
 }
 
+// HasDestination reports whether there are bindings of a destination.
+func (c *Cache) HasDestination(label []byte) bool {
+	c.lock()
+	defer c.unlock()
+	return c.destinations.byLabel[string(label)] != nil
+}
+
 // confirm reports whether a session that was taken is alive, and counts a hit. A
 // dead session is released.
 func (c *Cache) confirm(s Session, lookups *Lookups, destination []byte) bool {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"scache/internal/cache"
 	"scache/internal/fdpass"
 )
 
@@ -60,9 +61,13 @@ type Reception struct {
 	first   *fdpass.Socket // has come with the request, and has the first batch
 	memory  *os.File
 	entries *entryReader
-	sources []*fdpass.Socket // where the batches come from
-	batch   []int            // the rest of the present batch
-	held    []int            // descriptors that are only kept open until the end
+	ahead   []item // read from entries, and not yielded yet
+	isAhead bool   // the sessions have been announced
+
+	aheadErr error            // what comes after ahead cannot be read
+	sources  []*fdpass.Socket // where the batches come from
+	batch    []int            // the rest of the present batch
+	held     []int            // descriptors that are only kept open until the end
 
 	waitedForData, waitedForRoom time.Duration
 }
@@ -77,7 +82,7 @@ func (r Receiver) Receive(fd int) *Reception {
 func (r *Reception) ExpectedSessions() int { return r.entries.missing[kindSession] }
 
 // Entries receives the state, once, and yields its entries: *Counts, *receivers.State (a part of
-// it), *Claim, *Client, *cache.SavedBinding, *cache.SavedSession, *LabelCounts. Their
+// it), *Claim, *Client, *cache.SavedBinding, *Announced, *cache.SavedSession, *LabelCounts. Their
 // descriptors belong to the caller. Descriptors of all else are closed.
 //
 // When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
@@ -170,6 +175,9 @@ func (r *Reception) close() {
 	if r.entries != nil {
 		r.Lost += r.entries.missing[kindSession] + r.entries.missing[kindClient]
 	}
+	for _, i := range r.ahead {
+		r.lose(i.kind)
+	}
 }
 
 // next returns the next entry, or nil for one that is not understood or not complete. After an
@@ -180,33 +188,96 @@ func (r *Reception) next() (any, error) {
 		return nil, errStopped
 	default:
 	}
-	kind, n, f, err := r.entries.next()
+	i, err := r.read()
 	if err != nil {
 		return nil, err
 	}
+	if i.kind == kindSession && !r.isAhead && r.entries.version > 1 {
+		return r.readAhead(i), nil
+	}
 	var fds []int
-	for range n {
-		fd, err := r.descriptor(kind)
+	for range i.descriptors {
+		fd, err := r.descriptor(i.kind)
 		if err != nil {
 			closeAll(fds)
-			r.lose(kind)
+			r.lose(i.kind)
 			return nil, err
 		}
 		fds = append(fds, fd)
 	}
-	entry, used, err := r.entry(kind, f, fds)
+	entry, used, err := r.entry(i, fds)
 	closeAll(fds[used:])
 	if entry == nil {
-		r.lose(kind)
+		r.lose(i.kind)
 	}
 	return entry, err
 }
 
+// An item is an entry of the description, without its descriptors.
+type item struct {
+	kind        string
+	descriptors int
+	fields      fields             // valid until the next item is read
+	session     cache.SavedSession // if it is one
+	bad         error              // why the session cannot be used
+}
+
+// read returns the next item.
+func (r *Reception) read() (i item, err error) {
+	if len(r.ahead) > 0 {
+		i, r.ahead = r.ahead[0], r.ahead[1:]
+		return i, nil
+	}
+	if r.aheadErr != nil {
+		return i, r.aheadErr
+	}
+	i.kind, i.descriptors, i.fields, err = r.entries.next()
+	if err == nil && i.kind == kindSession {
+		i.session, i.bad = readSession(i.fields, fdpass.None)
+	}
+	return i, err
+}
+
+// Announced comes before the first session. It has the labels of the sessions whose descriptors
+// are still to be received, which may take much longer than all before: the kernel may have to
+// grow the table of descriptors. More is set if there are other sessions, too.
+type Announced struct {
+	Labels []string
+	More   bool
+}
+
+// Bounds of what is read before its descriptors are received.
+const (
+	maxAhead     = 1 << 16 // sessions
+	maxAheadText = 64 << 20
+)
+
+// readAhead reads all sessions, of which this one is the first.
+func (r *Reception) readAhead(first item) *Announced {
+	r.isAhead = true
+	a := &Announced{}
+	var ahead []item
+	text := 0
+	i, err := first, error(nil)
+	for ; err == nil && i.kind == kindSession && !a.More; i, err = r.read() {
+		ahead = append(ahead, i)
+		a.Labels = append(a.Labels, i.session.Label)
+		text += len(i.session.Label) + len(i.session.Property)
+		a.More = len(ahead) == maxAhead || text > maxAheadText
+	}
+	if err == nil {
+		ahead = append(ahead, i)
+	}
+	r.ahead, r.aheadErr = ahead, err
+	return a
+}
+
 // entry returns an entry, and how many descriptors it has taken. It is nil if it is of no
 // known kind, or lacks descriptors.
-func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int, err error) {
+func (r *Reception) entry(i item, fds []int) (entry any, used int, err error) {
 	complete := len(fds) > 0 && !slices.Contains(fds, fdpass.None)
-	switch kind {
+	f := i.fields
+	switch i.kind {
 	case kindCounts:
 		c, err := readCounts(f)
 		return r.orRefuse(&c, err), 0, nil
@@ -221,9 +292,9 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 		r.Bindings++
 		return &b, 0, nil
 	case kindSession:
-		s, err := readSession(f, fdpass.None)
-		if err != nil || !complete || len(s.Label)+len(s.Property) > maxText {
-			return nil, 0, err
+		s := i.session
+		if i.bad != nil || !complete || len(s.Label)+len(s.Property) > maxText {
+			return nil, 0, i.bad
 		}
 		s.FD = fds[0]
 		r.Sessions++
@@ -246,7 +317,7 @@ func (r *Reception) entry(kind string, f fields, fds []int) (entry any, used int
 		}
 		return &Claim{name, fds[0]}, 1, nil
 	}
-	if s, err := readReceivers(kind, f); s != nil {
+	if s, err := readReceivers(i.kind, f); s != nil {
 		return r.orRefuse(s, err), 0, nil
 	}
 	return nil, 0, nil

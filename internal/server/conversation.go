@@ -44,6 +44,7 @@ type conversation struct {
 	gotInput    bool          // the client has sent something
 	timeout     time.Duration // what remained of the wait for the client in another process
 
+	coming *arrivals         // sessions of the same state that have not arrived, or nil
 	client *receivers.Client // for the limiter, if there is one
 	waited *handover.Wait    // what the limiter of another process knew, or nil
 }
@@ -117,7 +118,7 @@ func (c *conversation) read() error {
 	switch {
 	case err == fdpass.ErrAgain:
 		return nil
-	case err == io.EOF && c.inRequest() && c.phase != waitsForConnection:
+	case err == io.EOF && c.inRequest() && !c.waits():
 		return errCutOff
 	case err != nil:
 		return err
@@ -157,7 +158,8 @@ func (c *conversation) receive(in []byte) (n int, err error) {
 //
 // Where a receiver has all connections that it allows, a client that asks with find_endp or
 // find_dest, and for which there is no session, comes to waitsForConnection first. An answer
-// of the limiter moves it on from there: see endWait.
+// of the limiter moves it on from there: see endWait. While the sessions of another process
+// arrive, such a client can come to waitsForSessions, which ends when they are here.
 //
 // All other requests are answered at once. The last dummy of the client can come glued to its
 // next request: ackDue remembers it.
@@ -177,7 +179,7 @@ func (c *conversation) advance() (err error) {
 			more, err = c.hearDummy()
 		case c.phase == handover.DescriptorGoing:
 			more, err = c.sendDescriptor()
-		case c.phase == waitsForConnection:
+		case c.waits():
 			more, err = false, c.checkWait()
 		}
 		if err == nil && len(c.worker.out) > maxOut {
@@ -220,11 +222,11 @@ func (c *conversation) answerNext() (more bool, err error) {
 	} else {
 		err = c.answer(list)
 	}
-	if c.phase == handover.DescriptorDue || c.phase == waitsForConnection {
+	if c.phase == handover.DescriptorDue || c.waits() {
 		c.request, consumed = size, 0
 	}
 	c.unread = c.unread[consumed:]
-	return c.phase != waitsForConnection, err
+	return !c.waits(), err
 }
 
 // takeDescriptor does what a request to save asks for, once the descriptor has
@@ -385,7 +387,7 @@ func (c *conversation) write() error {
 // setWatch tells the loop what to wait for, and for how long. There is a timeout only for
 // a client that has begun a request.
 func (c *conversation) setWatch() error {
-	if c.inRequest() && c.phase != waitsForConnection {
+	if c.inRequest() && !c.waits() {
 		c.watch.SetTimeout(c.server().Timeout)
 	} else {
 		c.watch.ClearTimeout()
@@ -395,6 +397,11 @@ func (c *conversation) setWatch() error {
 		c.watch.Again()
 	}
 	return c.watch.WaitToWrite(blocked)
+}
+
+// waits reports whether the client waits for the server, which answers its request later.
+func (c *conversation) waits() bool {
+	return c.phase == waitsForConnection || c.phase == waitsForSessions
 }
 
 func (c *conversation) inRequest() bool {

@@ -98,8 +98,7 @@ func (s *Server) receive(fd int) {
 	}
 	h := heldClients{server: s}
 	s.limiter.stateComes()
-	// Clients wait until the sessions have arrived, but at most for maxHold.
-	timer := time.AfterFunc(maxHold, h.release)
+	timer := time.AfterFunc(maxHold, h.releaseAll)
 	defer timer.Stop()
 	s.receptions.mu.Lock()
 	stop, overtime := s.receptions.stop, s.receptions.overtime
@@ -111,7 +110,7 @@ func (s *Server) receive(fd int) {
 	for entry := range r.Entries() {
 		s.restore(entry, r, &h)
 	}
-	h.release()
+	h.releaseAll()
 	s.all(func(*worker) {}) // the loops have the clients
 	s.limiter.stateReceived()
 	if r.Err != nil {
@@ -142,65 +141,28 @@ func (s *Server) restore(entry any, r *handover.Reception, h *heldClients) {
 		s.restoreReceivers(e)
 	case *handover.Claim:
 		s.restoreClaim(e)
+	case *handover.Announced:
+		if s.limiter == nil { // it counts sessions before it lets a client wait
+			h.await(e)
+		}
 	case *cache.SavedSession:
 		s.Cache.RestoreSession(*e)
 		s.restoredSession(e.Label)
 	case *handover.LabelCounts:
-		h.release() // hits come last: all sessions have arrived
+		h.releaseAll() // they come last: all sessions have arrived
 		s.Labels.restore(e)
 	}
 }
 
-// maxHold is how long clients wait for the sessions. It is far below the timeouts of clients,
-// and long enough to receive some ten thousand sessions. A limiter waits for as long after the
-// start for a state that begins to arrive: see awaitState.
-const maxHold = 100 * time.Millisecond
-
-// heldClients are the clients of a state. They are served when its sessions have arrived.
-type heldClients struct {
-	server   *Server
-	mu       sync.Mutex
-	released bool
-	refused  bool // one of them may not connect
-	clients  []*handover.Client
-}
-
-func (h *heldClients) add(c *handover.Client) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.released {
-		h.resume(c)
-	} else {
-		h.clients = append(h.clients, c)
-	}
-}
-
-func (h *heldClients) release() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	for _, c := range h.clients {
-		h.resume(c)
-	}
-	h.released, h.clients = true, nil
-}
-
-// resume serves a client. Of those who may not connect, the first one is logged: there may be
-// thousands.
-func (h *heldClients) resume(c *handover.Client) {
-	err := h.server.resume(c)
-	if err != nil && !h.refused {
-		h.server.Log.Warning("%v", err)
-	}
-	h.refused = h.refused || err != nil
-}
-
 // resume serves a client that another process has served, or this one before it gave up a
-// handover. It was counted when it was accepted. The error says why it may not connect.
-func (s *Server) resume(saved *handover.Client) error {
+// handover. It was counted when it was accepted. Its lookups wait for sessions that are coming,
+// if any. The error says why it may not connect.
+func (s *Server) resume(saved *handover.Client, coming *arrivals) error {
 	c := newConversation(saved.FD)
 	c.phase, c.session, c.ackDue = saved.Phase, saved.Session, saved.AckDue
 	c.unread, c.unwritten = saved.Unread, slices.Clip(saved.Unwritten)
 	c.gotInput, c.morePending = true, true // what is unread comes before what arrives
+	c.coming = coming
 	c.timeout, c.tooLong, c.waited = saved.Timeout, saved.TooLong, saved.Wait
 	if err := s.checkPeer(saved.FD); err != nil {
 		s.countRefused()
@@ -265,7 +227,7 @@ func (s *Server) HandOver(
 		resume(nil)
 		s.receptions.reopen()
 		for i := range queued {
-			if err := s.resume(&queued[i]); err != nil {
+			if err := s.resume(&queued[i], nil); err != nil {
 				s.Log.Warning("%v", err)
 			}
 		}
@@ -358,7 +320,7 @@ func (s *Server) state(all cache.Snapshot) *handover.State {
 func (c *conversation) export() handover.Client {
 	c.refuseDescriptor()
 	phase := c.phase
-	if phase == waitsForConnection {
+	if c.waits() {
 		phase = handover.BetweenRequests
 	}
 	return handover.Client{

@@ -150,6 +150,11 @@ type question struct {
 
 // find looks into the cache and answers, unless the client has to wait.
 func (c *conversation) find(q question) {
+	if c.coming.concern(q, c.server().Cache) {
+		c.phase = waitsForSessions
+		c.worker.answered--
+		return
+	}
 	s, found, waits := cache.Session{}, false, false
 	if c.server().limiter == nil {
 		s, found = c.worker.lookUp(q)

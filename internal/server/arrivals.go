@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: EPL-2.0
+
+// What clients wait for while a state is received.
+
+package server
+
+import (
+	"sync"
+	"time"
+
+	"scache/internal/cache"
+	"scache/internal/handover"
+)
+
+// maxHold is how long the clients of a state wait for its sessions. It is far below the timeouts
+// of clients, and long enough to receive some ten thousand sessions. A limiter waits for as long
+// after the start for a state that begins to arrive: see awaitState.
+const maxHold = 100 * time.Millisecond
+
+// heldClients are the clients of a state. They are served when all bindings and the labels of
+// its sessions are known, or all has arrived. In the first case, their lookups wait if they may
+// be for a session that has not arrived.
+type heldClients struct {
+	server   *Server
+	mu       sync.Mutex
+	released bool
+	over     bool      // nothing is waited for any more
+	coming   *arrivals // until then; or nil
+	refused  bool      // one of them may not connect
+	clients  []*handover.Client
+}
+
+// await serves the clients while these sessions arrive.
+func (h *heldClients) await(coming *handover.Announced) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.over {
+		return
+	}
+	h.coming = newArrivals(coming.Labels, coming.More)
+	h.release()
+}
+
+// releaseAll serves the clients, and answers lookups that wait.
+func (h *heldClients) releaseAll() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.release()
+	if h.coming != nil {
+		h.server.endArrivals(h.coming)
+	}
+	h.coming, h.over = nil, true
+}
+
+func (h *heldClients) add(c *handover.Client) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.released {
+		h.resume(c)
+	} else {
+		h.clients = append(h.clients, c)
+	}
+}
+
+// release serves the clients. The caller holds mu.
+func (h *heldClients) release() {
+	for _, c := range h.clients {
+		h.resume(c)
+	}
+	h.released, h.clients = true, nil
+}
+
+// resume serves a client. Of those who may not connect, the first one is logged: there may be
+// thousands.
+func (h *heldClients) resume(c *handover.Client) {
+	err := h.server.resume(c, h.coming)
+	if err != nil && !h.refused {
+		h.server.Log.Warning("%v", err)
+	}
+	h.refused = h.refused || err != nil
+}
+
+// waitsForSessions is the phase of a client that looks for a session while the sessions of its
+// state arrive: the request, at the head of the unread bytes, is answered when they are here.
+// Descriptions do not have this phase: see waitsForConnection.
+const waitsForSessions handover.Phase = "waits_for_sessions"
+
+// arrivals are the labels of sessions whose descriptors are being received. A lookup is answered
+// at once if none of them concerns it.
+type arrivals struct {
+	labels map[string]struct{}
+	more   bool // there are sessions with other labels, too
+}
+
+func newArrivals(labels []string, more bool) *arrivals {
+	a := &arrivals{labels: make(map[string]struct{}, len(labels)), more: more}
+	for _, label := range labels {
+		a.labels[label] = struct{}{}
+	}
+	return a
+}
+
+// concern reports whether one of the sessions may be the answer to a question. All bindings
+// have arrived. Nil stands for no sessions.
+func (a *arrivals) concern(q question, all *cache.Cache) bool {
+	switch {
+	case a == nil:
+		return false
+	case a.more:
+		return true
+	case q.byDestination:
+		return all.HasDestination(q.label)
+	}
+	_, isComing := a.labels[string(q.label)]
+	return isComing
+}
+
+// endArrivals answers the lookups that wait for these sessions.
+func (s *Server) endArrivals(a *arrivals) {
+	for _, w := range s.workers {
+		w.loop.Post(func() {
+			for c := range w.clients {
+				if c.coming == a {
+					c.endArrivals()
+				}
+			}
+		})
+	}
+}
+
+func (c *conversation) endArrivals() {
+	c.coming = nil
+	if c.phase != waitsForSessions {
+		return
+	}
+	defer c.endOnPanic()
+	c.phase, c.request = handover.BetweenRequests, 0 // it is answered as if it had just arrived
+	err := c.advance()
+	if err == nil {
+		err = c.setWatch()
+	}
+	if err != nil {
+		c.end(err)
+	}
+}
