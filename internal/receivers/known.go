@@ -127,8 +127,9 @@ func (k *known) destination(label []byte, now time.Duration) (*destination, key)
 	return nil, key{}
 }
 
-// addDestination returns the destination with this label, which leads to a receiver.
-func (k *known) addDestination(label []byte, to key, now time.Duration) *destination {
+// addDestination returns the destination with this label, which leads to a receiver, as is
+// remembered until then. What is remembered for longer already goes before it.
+func (k *known) addDestination(label []byte, to key, until, now time.Duration) *destination {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	d := k.destinations[string(label)]
@@ -138,7 +139,9 @@ func (k *known) addDestination(label []byte, to key, now time.Duration) *destina
 			bindings: map[string]time.Duration{}, next: map[string]question{}}
 		k.destinations[d.label] = d
 	}
-	d.receiver, d.until = to, now+memory
+	if until >= d.until {
+		d.receiver, d.until = to, until
+	}
 	return d
 }
 

@@ -515,7 +515,7 @@ func (s *Set) FindDestination(c *Client, now time.Duration, label []byte) (Verdi
 		if target, found = s.classifyDestination(label, now); !found {
 			return NotFound, Decisions{}
 		}
-		to = s.known.addDestination(label, target, now)
+		to = s.known.addDestination(label, target, now+memory, now)
 	}
 	now = s.lock(now)
 	defer s.mu.Unlock()
@@ -767,7 +767,7 @@ func (s *Set) SaveDestination(c *Client, now, ttl time.Duration, label, text, en
 	if !found {
 		return
 	}
-	to := s.known.addDestination(label, k, now)
+	to := s.known.addDestination(label, k, now+memory, now)
 	now = s.lock(now)
 	defer s.mu.Unlock()
 	s.addPort(address.Port())

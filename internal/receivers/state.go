@@ -144,7 +144,8 @@ func (s *Set) Restore(now time.Duration, state State) (d Decisions) {
 	}
 	for _, to := range state.Destinations {
 		if k, address, found := s.classify([]byte(to.Endpoint), now); found {
-			destination := s.known.addDestination([]byte(to.Label), k, now)
+			until := now + min(to.Remaining, memory)
+			destination := s.known.addDestination([]byte(to.Label), k, until, now)
 			s.mu.Lock()
 			s.addPort(address.Port())
 			destination.bind([]byte(to.Endpoint), now+to.Binding, now)

@@ -77,10 +77,23 @@ func TestExport_all(t *testing.T) {
 	for _, d := range other.set.Export(other.now).Destinations {
 		i := slices.IndexFunc(state.Destinations,
 			func(o KnownDestination) bool { return o.Label == d.Label })
-		if d.Binding != state.Destinations[i].Binding {
-			t.Errorf("%q: got a binding for %v, want %v", d.Label, d.Binding,
-				state.Destinations[i].Binding)
+		if want := state.Destinations[i]; d.Binding != want.Binding || d.Remaining != want.Remaining {
+			t.Errorf("%q: got %+v, want %+v", d.Label, d, want)
 		}
+	}
+}
+
+// TestRestore_olderThanWhatIsKnown has a destination that an agent has saved meanwhile.
+func TestRestore_olderThanWhatIsKnown(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24 }")
+	b.set.SaveDestination(b.client(), b.now, time.Second, []byte("d\n"), nil,
+		[]byte(label("192.0.2.1")))
+	b.set.Restore(b.now, State{
+		Destinations: []KnownDestination{{"d\n", label("192.0.2.1"), time.Minute, time.Second}},
+	})
+	if got := b.set.Export(b.now).Destinations; len(got) != 1 || got[0].Remaining != memory {
+		t.Errorf("got %+v, want one that is remembered for %v", got, memory)
 	}
 }
 
