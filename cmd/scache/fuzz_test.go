@@ -276,14 +276,9 @@ func (s *randomState) send(path string) {
 	s.fds, s.ours = nil, nil
 	unix.SetNonblock(control.FD(), false)
 	unix.SetsockoptTimeval(control.FD(), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 60})
-	for { // until the other end is closed
-		n, err := unix.Read(control.FD(), make([]byte, 1))
-		if err == unix.EINTR {
-			continue
-		}
-		if n > 0 || err == unix.EAGAIN {
-			s.t.Fatalf("the process does not end reading: %d, %v", n, err)
-		}
-		return
+	// Until the other end is closed.
+	n, err := testenv.Read(control.FD(), make([]byte, 1))
+	if n > 0 || err == unix.EAGAIN {
+		s.t.Fatalf("the process does not end reading: %d, %v", n, err)
 	}
 }

@@ -53,6 +53,16 @@ func NewDescriptor(t testing.TB) int {
 	return p[0]
 }
 
+// Read reads once. A signal does not end it, as it does where a socket has SO_RCVTIMEO: the
+// runtime of Go sends signals to its own threads.
+func Read(fd int, p []byte) (n int, err error) {
+	for {
+		if n, err = unix.Read(fd, p); err != unix.EINTR {
+			return n, err
+		}
+	}
+}
+
 // Inode returns the number of the file of an open descriptor.
 func Inode(t testing.TB, fd int) uint64 {
 	t.Helper()
