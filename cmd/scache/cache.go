@@ -57,14 +57,19 @@ const (
 	roomStep = 32
 )
 
+// fileLimit returns the limit of open files. The Go runtime has raised it to the hard limit.
+func fileLimit() uint64 {
+	files := unix.Rlimit{Cur: 1024}
+	unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
+	return files.Cur
+}
+
 // sessionLimit returns a function from the number of clients, and of other descriptors, to
 // the number of sessions that may be cached. It depends on the limit of open files. A client
 // needs a descriptor, and another one for the session that it saves.
-func sessionLimit(configured int) func(clients, others int) int {
-	files := unix.Rlimit{Cur: 1024}
-	unix.Getrlimit(unix.RLIMIT_NOFILE, &files) // the Go runtime has raised Cur to Max
+func sessionLimit(files uint64, configured int) func(clients, others int) int {
 	return func(clients, others int) int {
-		limit := int(min(files.Cur, math.MaxInt32)) - ownDescriptors - 2*clients - others
+		limit := int(min(files, math.MaxInt32)) - ownDescriptors - 2*clients - others
 		if configured > 0 {
 			limit = min(limit, configured)
 		}

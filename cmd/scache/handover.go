@@ -19,9 +19,8 @@ import (
 // the user of all threads, and waits for one that is in a system call.
 func growFDTable() {
 	const enough = 1 << 15 // descriptors, which take a quarter of a megabyte
-	files := unix.Rlimit{}
-	unix.Getrlimit(unix.RLIMIT_NOFILE, &files)
-	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, int(min(files.Cur, enough))-1); err == nil {
+	last := int(min(fileLimit(), enough)) - 1
+	if fd, err := unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, last); err == nil {
 		unix.Close(fd)
 	}
 }

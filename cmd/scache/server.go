@@ -24,7 +24,7 @@ func newServer(
 		Log:          p.Log,
 		Timeout:      params.ipcTimeout,
 		Owner:        p.Owner(),
-		SessionLimit: sessionLimit(params.sessionLimit),
+		SessionLimit: sessionLimit(fileLimit(), params.sessionLimit),
 
 		Version:       version,
 		Started:       start,

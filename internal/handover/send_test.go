@@ -65,6 +65,27 @@ func TestSend_manySessions(t *testing.T) {
 	}
 }
 
+// TestSend_smallBuffers has the smallest socket buffers that the kernel allows, as where
+// net.core.wmem_default is that small. A pipe takes few batches then.
+func TestSend_smallBuffers(t *testing.T) {
+	fdpass.OnCreate(func(fd int) {
+		testenv.TraceDescriptor(fd)
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 1) // not each is a socket
+	})
+	defer fdpass.OnCreate(testenv.TraceDescriptor)
+	p := newPlace(t)
+	state, inodes := newState(t, 50, 5000)
+	p.send(t, state)
+	got, r, err := receiver(time.Hour).receive(p.message(t))
+	defer got.close()
+	if want := (Received{5000, 1, 50, 0}); r != want || err != nil {
+		t.Errorf("got %+v, %v, want %+v", r, err, want)
+	}
+	if !slices.Equal(got.inodes(t), inodes) {
+		t.Error("descriptors are not in order")
+	}
+}
+
 // TestSend_othersHaveDescriptorsInFlight of the same user, who may have no more: first nothing
 // is sent; then clients are, and as many sessions as find room.
 func TestSend_othersHaveDescriptorsInFlight(t *testing.T) {
