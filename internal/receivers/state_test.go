@@ -163,8 +163,8 @@ func TestRestore_begunInOrder(t *testing.T) {
 	b.wantAnswers("the older one", b.set.Tick(b.now), Answer{Client: c})
 }
 
-// TestSuspend has clients in each state, and resumes them in another process.
-func TestSuspend(t *testing.T) {
+// TestExportClient has clients in each state, and resumes them in another process.
+func TestExportClient(t *testing.T) {
 	t.Parallel()
 	const rules = "{ a, 192.0.2.0/24, connections=1 } { free, 198.51.100.1, idle=3 }"
 	l, destination, free := label("192.0.2.1"), "smtp\nd\n", "smtp\nfree\n"
@@ -263,8 +263,8 @@ func TestSuspend(t *testing.T) {
 	}
 }
 
-// TestResume_promiseIsOver has a promise that ends during the handover: it is no promise.
-func TestResume_promiseIsOver(t *testing.T) {
+// TestRestoreClient_promiseIsOver has a promise that ends during the handover: it is no promise.
+func TestRestoreClient_promiseIsOver(t *testing.T) {
 	t.Parallel()
 	l := label("192.0.2.1")
 	for age, want := range map[time.Duration]int{promiseTime - 1: 1, promiseTime: 0} {
@@ -283,9 +283,9 @@ func TestResume_promiseIsOver(t *testing.T) {
 	}
 }
 
-// TestResume_withoutAPlace has a client that did not wait so far. It waits for its whole time,
-// behind those that wait already.
-func TestResume_withoutAPlace(t *testing.T) {
+// TestRestoreClient_withoutAPlace has a client that did not wait so far. It waits for its whole
+// time, behind those that wait already.
+func TestRestoreClient_withoutAPlace(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "{ a, 192.0.2.0/24, connections=1 }")
 	l := label("192.0.2.1")
@@ -304,8 +304,8 @@ func TestResume_withoutAPlace(t *testing.T) {
 	b.wantAnswers("in order", b.count(), Answer{Client: first})
 }
 
-// TestSuspend_bound has a client ask for many endpoints.
-func TestSuspend_bound(t *testing.T) {
+// TestExportClient_bound has a client ask for many endpoints.
+func TestExportClient_bound(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "{ a, 192.0.2.0/24, idle=1 }")
 	c := b.client()

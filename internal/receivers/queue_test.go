@@ -713,9 +713,9 @@ func TestCountFailed(t *testing.T) {
 	b.wantAnswers("success", b.count(), Answer{Client: c})
 }
 
-// TestResume has the line go over to a new process, with the places and times of all, and
+// TestRestoreClient has the queue go over to a new process, with the places and times of all, and
 // with a promise.
-func TestResume(t *testing.T) {
+func TestRestoreClient(t *testing.T) {
 	t.Parallel()
 	old := newBench(t, "{ a, 192.0.2.0/24, connections=2 }")
 	old.open("192.0.2.1", 1)
@@ -808,9 +808,9 @@ func TestExport_holds(t *testing.T) {
 		Answer{Client: second})
 }
 
-// TestHold has the state of another process come: until all of it is there, no client is told
-// to connect.
-func TestHold(t *testing.T) {
+// TestStopPromising has the state of another process arrive: until all of it is there, no client
+// is told to connect.
+func TestStopPromising(t *testing.T) {
 	t.Parallel()
 	for name, limit := range map[string]string{"new": "new=2/1m", "connections": "connections=2"} {
 		t.Run(name, func(t *testing.T) {
@@ -832,9 +832,9 @@ func TestHold(t *testing.T) {
 	}
 }
 
-// TestHold_session has a client find a session before it is known whether the kernel counts. It
-// is in use, and counts once either way.
-func TestHold_session(t *testing.T) {
+// TestStopPromising_session has a client find a session before it is known whether the kernel
+// counts. It is in use, and counts once either way.
+func TestStopPromising_session(t *testing.T) {
 	t.Parallel()
 	for name, count := range map[string]func(b *bench) Decisions{
 		"estimate": func(b *bench) Decisions { return b.set.Estimate(b.now) },

@@ -1,22 +1,53 @@
 // SPDX-License-Identifier: EPL-2.0
 
+// The queue: clients that wait for a connection to a receiver.
+
 package receivers
 
 import (
 	"math"
-	"net/netip"
 	"slices"
 	"time"
 )
 
-// serve decides who of those waiting for a receiver gets what, in the order of their
-// places:
+// enqueue puts a client in its place in the queue.
+func (s *Set) enqueue(r *receiver, c *Client) {
+	i, _ := slices.BinarySearchFunc(r.waiters, c.place, func(o *Client, place uint64) int {
+		return int(int64(o.place - place))
+	})
+	r.waiters = slices.Insert(r.waiters, i, c)
+	c.receiver = r
+	s.waiting[r] = struct{}{}
+}
+
+// dequeue takes a client out of the queue.
+func (s *Set) dequeue(c *Client) {
+	r := c.receiver
+	if i := slices.Index(r.waiters, c); i >= 0 {
+		r.waiters = slices.Delete(r.waiters, i, i+1)
+	}
+	c.receiver = nil
+	if len(r.waiters) == 0 {
+		delete(s.waiting, r)
+	}
+}
+
+// changed serves the clients that wait for these receivers.
+func (s *Set) changed(now time.Duration, d *Decisions, changed ...*receiver) {
+	for _, r := range changed {
+		s.serve(r, now, d)
+	}
+	s.schedule(now, d)
+}
+
+// serve decides which clients get what, in the order of their places:
 //
-//   - An idle session that a client can use goes to it. If clients before it could not use
-//     it and have been passed over for half of their time, it is closed to make room.
+//   - An idle session that a client can use goes to it.
 //   - A client that will ask for another endpoint next, where a session is idle, is told
 //     to go on, and keeps its place.
 //   - A client is told to connect if there is room for a connection.
+//   - An idle session is closed to make room if clients before the one that can use it have
+//     been passed over for half of their time.
 //
 // The other idle sessions are closed to make room for the clients that still wait.
 func (s *Set) serve(r *receiver, now time.Duration, d *Decisions) {
@@ -25,57 +56,16 @@ func (s *Set) serve(r *receiver, now time.Duration, d *Decisions) {
 	}
 	r.prune(now)
 	s.pruneDone(r)
-	room, isKnown := s.room(r, now)
-	tokens := r.tokens()
-	if s.promisesStopped {
-		room, isKnown, tokens = min(room, 0), false, 0
-	}
-	idle := r.available()
-	excess := max(0, -room)
-	blocked, overdue := 0, 0
+	supply := s.supply(r, now)
+	excess := max(0, -supply.room)
 	waiters := r.waiters[:0]
 	for i, c := range r.waiters {
-		if idle == 0 && (room <= 0 || tokens <= 0) {
-			blocked += len(r.waiters) - i
+		if supply.isEmpty() {
 			waiters = append(waiters, r.waiters[i:]...)
 			break
 		}
-		for overdue > len(r.closes) && idle > 0 {
-			e := r.usable(c, now)
-			if e == nil {
-				break
-			}
-			s.closeForRoom(r, e, now, d)
-			idle--
-		}
-		if idle > 0 {
-			if e := r.usable(c, now); e != nil {
-				s.give(r, c, e, now)
-				d.Answers = append(d.Answers, Answer{Client: c, Give: e.label})
-				idle--
-				continue
-			}
-			if e := r.promptable(c); e != nil {
-				s.prompt(r, c, e, now)
-				d.Answers = append(d.Answers, Answer{Client: c})
-				idle--
-				continue
-			}
-		}
-		if room > 0 && tokens > 0 {
-			s.connect(r, c, now, d)
-			d.Answers = append(d.Answers, Answer{Client: c})
-			room--
-			tokens--
-			if len(r.closes) > 0 {
-				r.closes = slices.Delete(r.closes, 0, 1)
-			}
-			continue
-		}
-		blocked++
-		waiters = append(waiters, c)
-		if isKnown && tokens > 0 && now-c.since > (c.until-c.since)/2 {
-			overdue++
+		if !s.serveClient(r, c, &supply, now, d) {
+			waiters = append(waiters, c)
 		}
 	}
 	clear(r.waiters[len(waiters):])
@@ -83,16 +73,86 @@ func (s *Set) serve(r *receiver, now time.Duration, d *Decisions) {
 		delete(s.waiting, r)
 		return
 	}
-	if !isKnown || r.limits.Connections == 0 {
+	if !supply.isKnown || r.limits.Connections == 0 {
 		return
 	}
-	for need := min(blocked, tokens) + excess - len(r.closes); need > 0 && idle > 0; need-- {
+	need := min(len(waiters), supply.tokens) + excess - len(r.closes)
+	for ; need > 0 && supply.idle > 0; need-- {
 		e := r.oldest(false)
 		if e == nil {
 			break
 		}
 		s.closeForRoom(r, e, now, d)
-		idle--
+		supply.idle--
+	}
+}
+
+// A supply is what there is for the clients that wait for a receiver.
+type supply struct {
+	idle    int  // sessions
+	room    int  // for connections; less than zero if there are too many
+	isKnown bool // room is what the kernel says
+	tokens  int  // connections that may begin now
+	overdue int  // clients that were passed over for half of their time
+}
+
+func (s *Set) supply(r *receiver, now time.Duration) supply {
+	room, isKnown := s.room(r, now)
+	if s.promisesStopped {
+		return supply{idle: r.available(), room: min(room, 0)}
+	}
+	return supply{idle: r.available(), room: room, isKnown: isKnown, tokens: r.tokens()}
+}
+
+func (y *supply) isEmpty() bool { return y.idle == 0 && (y.room <= 0 || y.tokens <= 0) }
+
+// serveClient answers a client, if it can, and reports whether it has.
+func (s *Set) serveClient(
+	r *receiver, c *Client, y *supply, now time.Duration, d *Decisions,
+) (answered bool) {
+	s.closeForOverdue(r, c, y, now, d)
+	if y.idle > 0 {
+		if e := r.usable(c, now); e != nil {
+			s.give(r, c, e, now)
+			d.Answers = append(d.Answers, Answer{Client: c, Give: e.label})
+			y.idle--
+			return true
+		}
+		if e := r.promptable(c); e != nil {
+			s.prompt(r, c, e, now)
+			d.Answers = append(d.Answers, Answer{Client: c})
+			y.idle--
+			return true
+		}
+	}
+	if y.room > 0 && y.tokens > 0 {
+		s.connect(r, c, now, d)
+		d.Answers = append(d.Answers, Answer{Client: c})
+		y.room--
+		y.tokens--
+		if len(r.closes) > 0 {
+			r.closes = slices.Delete(r.closes, 0, 1)
+		}
+		return true
+	}
+	if y.isKnown && y.tokens > 0 && now-c.since > (c.until-c.since)/2 {
+		y.overdue++
+	}
+	return false
+}
+
+// closeForOverdue closes idle sessions that this client can use, to make room for clients
+// before it that were passed over for too long.
+func (s *Set) closeForOverdue(
+	r *receiver, c *Client, y *supply, now time.Duration, d *Decisions,
+) {
+	for y.overdue > len(r.closes) && y.idle > 0 {
+		e := r.usable(c, now)
+		if e == nil {
+			return
+		}
+		s.closeForRoom(r, e, now, d)
+		y.idle--
 	}
 }
 
@@ -122,14 +182,6 @@ func (s *Set) room(r *receiver, now time.Duration) (room int, isKnown bool) {
 func (s *Set) mayPromise(r *receiver) bool {
 	return !s.config.Shared || s.estimate ||
 		s.applying != nil && s.applying.Claimed[s.sharedName(r)]
-}
-
-// isFresh reports whether the last count can be relied upon.
-func (s *Set) isFresh(now time.Duration) bool {
-	if s.estimate {
-		return true
-	}
-	return s.counted && s.covered == len(s.ports) && now-s.countedAt <= countInterval
 }
 
 // openConnections returns the number of connections to a receiver, as far as they are
@@ -191,32 +243,6 @@ func (r *receiver) prune(now time.Duration) {
 		r.breakPromise(p)
 	}
 	r.begun = slices.DeleteFunc(r.begun, old(r.newTime()))
-}
-
-// breakPromise forgets a promise that no count has shown. The connection may have begun, and
-// ended before a count.
-func (r *receiver) breakPromise(p *promise) {
-	if !p.saved {
-		r.state.totals.Refused++
-	}
-	at := p.at + promiseTime
-	if p.done {
-		at = p.doneAt
-	}
-	r.begin(at)
-	r.removePromise(p)
-}
-
-// pruneDone forgets promises of clients that have connected or will not, if the last
-// count began later.
-func (s *Set) pruneDone(r *receiver) {
-	for i := 0; i < len(r.promises); {
-		if p := r.promises[i]; p.done && s.last != nil && p.doneAt < s.last.startedAt {
-			r.breakPromise(p)
-			continue
-		}
-		i++
-	}
 }
 
 // usable returns an endpoint with a session that a client can be given, or nil.
@@ -424,237 +450,4 @@ func (s *Set) schedule(now time.Duration, d *Decisions) {
 	if wake != math.MaxInt64 {
 		d.Wake = max(wake, now, 1)
 	}
-}
-
-// nextCount returns when connections may be counted again.
-func (s *Set) nextCount() time.Duration {
-	switch {
-	case s.retryCount > 0:
-		return s.retryCount
-	case !s.counted || s.covered != len(s.ports):
-		return 0
-	}
-	return s.countedAt + max(s.interval, s.minInterval)
-}
-
-// A Snapshot is a list of connections by receiver. It is filled by one goroutine, without
-// the lock of its Set.
-type Snapshot struct {
-	// Ports are the remote ports of the connections to be added.
-	Ports []uint16
-
-	// Claimed has the names, as in Shared, of receivers to which connections may be promised
-	// when this snapshot is applied, if Config.Shared is set.
-	Claimed map[string]bool
-
-	set       *Set
-	startedAt time.Duration
-	found     map[key]map[uint64]struct{}
-}
-
-// Ports returns the remote ports whose connections count.
-func (s *Set) Ports() []uint16 {
-	if s == nil {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.ports)
-}
-
-// Shared is a receiver to which other servers may promise connections, too.
-type Shared struct {
-	Name     string // the same in each server
-	Limit    int    // of connections
-	Promised int    // connections that this Set has promised and that no count has shown
-}
-
-// Shared returns the receivers that are to be claimed before a count: those for which clients
-// wait, or to which connections are promised. A claim may end when none is promised.
-func (s *Set) Shared(now time.Duration) (all []Shared) {
-	if s == nil {
-		return nil
-	}
-	now = s.lock(now)
-	defer s.mu.Unlock()
-	for r := range s.promising {
-		r.prune(now)
-		if len(r.promises) == 0 {
-			delete(s.promising, r)
-		}
-	}
-	add := func(r *receiver) {
-		if r.limits.Connections > 0 {
-			all = append(all, Shared{s.sharedName(r), r.limits.Connections, len(r.promises)})
-		}
-	}
-	for r := range s.waiting {
-		add(r)
-	}
-	for r := range s.promising {
-		if _, isWaiting := s.waiting[r]; !isWaiting {
-			add(r)
-		}
-	}
-	return all
-}
-
-// notePromise remembers that a receiver has promises, for Shared.
-func (s *Set) notePromise(r *receiver) {
-	if s.config.Shared {
-		s.promising[r] = struct{}{}
-	}
-}
-
-func (s *Set) sharedName(r *receiver) string {
-	if r.address.IsValid() {
-		return s.name(r) + r.address.String()
-	}
-	return s.name(r)
-}
-
-// NewSnapshot begins a count. The kernel must be asked after this call.
-func (s *Set) NewSnapshot(now time.Duration) *Snapshot {
-	return &Snapshot{Ports: s.Ports(), set: s, startedAt: now, found: map[key]map[uint64]struct{}{}}
-}
-
-// Add adds a connection to a snapshot. The cookie is a number that no other connection
-// has.
-func (n *Snapshot) Add(remote netip.AddrPort, cookie uint64) {
-	s, a := n.set, remote.Addr()
-	rule := min(s.matcher.address(a), s.byName(a, n.startedAt))
-	byLine := s.known.line(a, n.startedAt)
-	if rule = min(rule, s.matcher.any); rule == s.matcher.any && byLine != none {
-		rule = none // labels have told that it belongs elsewhere
-	}
-	n.add(rule, remote, cookie)
-	if byLine != rule {
-		n.add(byLine, remote, cookie)
-	}
-}
-
-func (n *Snapshot) add(rule int, remote netip.AddrPort, cookie uint64) {
-	if rule == none || !n.set.config.Rules[rule].Limits.limitsConnections() {
-		return
-	}
-	k := n.set.key(rule, remote.Addr())
-	if n.found[k] == nil {
-		n.found[k] = map[uint64]struct{}{}
-	}
-	n.found[k][cookie] = struct{}{}
-}
-
-// Apply takes a complete snapshot into account, unless a later one has been applied.
-func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
-	if s == nil {
-		return d
-	}
-	now = s.lock(now)
-	defer s.mu.Unlock()
-	s.counting = false
-	if s.last != nil && n.startedAt < s.last.startedAt {
-		s.schedule(now, &d)
-		return d
-	}
-	changed := false
-	for k, found := range n.found {
-		if r := s.receivers[k]; r != nil {
-			changed = s.count(r, found, n) || changed
-		}
-	}
-	if s.last != nil {
-		for k := range s.last.found {
-			if r := s.receivers[k]; r != nil && n.found[k] == nil {
-				changed = s.count(r, nil, n) || changed
-			}
-		}
-	}
-	s.last, s.covered, s.retryCount = n, len(n.Ports), 0
-	s.counted, s.countedAt = true, now
-	s.interval = min(2*s.interval, slowCountInterval)
-	if changed {
-		s.interval = countInterval
-	}
-	s.minInterval = countShare * (now - n.startedAt)
-	for holder := range s.tentative {
-		s.endHold(holder)
-	}
-	s.applying = n
-	for r := range s.waiting {
-		s.serve(r, now, &d)
-	}
-	s.applying = nil
-	s.schedule(now, &d)
-	return d
-}
-
-// count compares the connections to a receiver with those of the snapshot before. Each new
-// one keeps a promise, if there is any, and has just begun. Without a promise it is of another
-// program, and may have begun at any time since the snapshot before. count reports whether
-// there is any change.
-func (s *Set) count(r *receiver, found map[uint64]struct{}, n *Snapshot) (changed bool) {
-	changed = len(found) != r.open
-	isComparable := s.last != nil && s.covered == len(n.Ports)
-	for cookie := range found {
-		if _, seen := r.seen[cookie]; isComparable && !seen {
-			changed = true
-			if len(r.promises) > 0 || n.startedAt-s.last.startedAt <= recentCount {
-				r.begin(s.now)
-			}
-			r.keepPromise()
-		}
-	}
-	if r.open, r.seen = len(found), found; changed {
-		r.prune(s.now)
-	}
-	return changed
-}
-
-// keepPromise finds the promise that a new connection has kept: one whose client has
-// connected by now, as no other connection will keep it. Otherwise it is the oldest one,
-// so that the others last longest. If that is a mistake, endPromise corrects it.
-func (r *receiver) keepPromise() {
-	i := slices.IndexFunc(r.promises, func(p *promise) bool { return p.done })
-	switch {
-	case i >= 0:
-		r.removePromise(r.promises[i])
-	case len(r.promises) > 0:
-		p := r.promises[0]
-		r.promises, r.kept, p.kept = r.promises[1:], append(r.kept, p), true
-	}
-}
-
-// CountFailed tells that a count has failed. Another one will be asked for.
-func (s *Set) CountFailed(now time.Duration) (d Decisions) {
-	if s == nil {
-		return d
-	}
-	now = s.lock(now)
-	defer s.mu.Unlock()
-	s.counting, s.counted, s.retryCount = false, false, now+slowCountInterval
-	s.schedule(now, &d)
-	return d
-}
-
-// Estimate tells that the kernel does not count connections: from now on they are
-// estimated from what clients were told and given, by process.
-func (s *Set) Estimate(now time.Duration) (d Decisions) {
-	if s == nil {
-		return d
-	}
-	now = s.lock(now)
-	defer s.mu.Unlock()
-	s.estimate, s.counting = true, false
-	clear(s.tentative)
-	for _, r := range s.receivers {
-		for _, p := range slices.Concat(r.promises, r.kept) {
-			if c := p.client; c != nil && !p.done {
-				s.noteHold(c, r, true, &d)
-			}
-			r.removePromise(p)
-		}
-		s.serve(r, now, &d)
-	}
-	s.schedule(now, &d)
-	return d
 }
