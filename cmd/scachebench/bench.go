@@ -132,6 +132,18 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 			return nil, err
 		}
 	}
+	if err := b.measureScenarios(ctx, r); err != nil {
+		return nil, err
+	}
+	if len(r.Rows)+len(r.Outages)+len(r.Delays) == 0 {
+		return nil, fmt.Errorf("no scenario has %q in its name", b.only)
+	}
+	return r, nil
+}
+
+// measureScenarios measures all scenarios in each round, so that the machine is the same for
+// all.
+func (b *bench) measureScenarios(ctx context.Context, r *report) error {
 	var fixtures []*fixture
 	defer func() {
 		for _, f := range fixtures {
@@ -146,17 +158,17 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 		f := &fixture{scenario: s}
 		fixtures = append(fixtures, f)
 		if err := f.prepare(b.servers); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Fprintln(os.Stderr, "ready:", s.name)
 	}
-	if len(fixtures)+len(r.Outages)+len(r.Delays) == 0 {
-		return nil, fmt.Errorf("no scenario has %q in its name", b.only)
+	if len(fixtures) == 0 {
+		return nil
 	}
 	for round := range b.rounds {
 		for _, f := range fixtures {
 			if err := f.measure(ctx, round); err != nil {
-				return nil, fmt.Errorf("%s: %w", f.name, err)
+				return fmt.Errorf("%s: %w", f.name, err)
 			}
 		}
 		fmt.Fprintf(os.Stderr, "round %d of %d is done\n", round+1, b.rounds)
@@ -167,7 +179,7 @@ func (b *bench) run(ctx context.Context) (*report, error) {
 			r.Rows = append(r.Rows, c.row)
 		}
 	}
-	return r, nil
+	return nil
 }
 
 // allowFiles lets this process and its children have as many open files as the

@@ -59,35 +59,10 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 		}})
 		driven <- err
 	}()
-	cl, err := dial(c.Socket)
+	logged, err := d.sample(c.Socket)
 	if err != nil {
 		return d, err
 	}
-	defer cl.Close()
-	var mu sync.Mutex
-	var expiring sync.WaitGroup
-	logged := map[string]time.Time{}
-	for i := range delaySamples {
-		time.Sleep((delaySeconds - 3) * time.Second / delaySamples) // the last ones have to expire
-		remote, end, err := expire(cl)
-		if err != nil {
-			return d, err
-		}
-		expiring.Go(func() {
-			defer remote.Close()
-			unix.Read(remote.FD(), make([]byte, 1)) // until the session is closed
-			late := float64(time.Since(end).Microseconds()) / 1000
-			mu.Lock()
-			defer mu.Unlock()
-			d.Expiry = append(d.Expiry, late)
-		})
-		text := fmt.Sprintf("nonsense-%d-", i)
-		logged[text] = time.Now()
-		if err := provoke(cl, text); err != nil {
-			return d, err
-		}
-	}
-	expiring.Wait()
 	if err := <-driven; err != nil {
 		return d, err
 	}
@@ -101,6 +76,40 @@ func measureDelay(ctx context.Context, server server) (d delay, err error) {
 	slices.Sort(d.Expiry)
 	slices.Sort(d.Log)
 	return d, nil
+}
+
+// sample lets sessions expire, and returns when which texts should have been in the log.
+func (d *delay) sample(socket string) (logged map[string]time.Time, err error) {
+	cl, err := dial(socket)
+	if err != nil {
+		return nil, err
+	}
+	defer cl.Close()
+	var mu sync.Mutex
+	var expiring sync.WaitGroup
+	defer expiring.Wait()
+	logged = map[string]time.Time{}
+	for i := range delaySamples {
+		time.Sleep((delaySeconds - 3) * time.Second / delaySamples) // the last ones have to expire
+		remote, end, err := expire(cl)
+		if err != nil {
+			return nil, err
+		}
+		expiring.Go(func() {
+			defer remote.Close()
+			unix.Read(remote.FD(), make([]byte, 1)) // until the session is closed
+			late := float64(time.Since(end).Microseconds()) / 1000
+			mu.Lock()
+			defer mu.Unlock()
+			d.Expiry = append(d.Expiry, late)
+		})
+		text := fmt.Sprintf("nonsense-%d-", i)
+		logged[text] = time.Now()
+		if err := provoke(cl, text); err != nil {
+			return nil, err
+		}
+	}
+	return logged, nil
 }
 
 // expire saves a session for one second. It returns the remote end and the time when the

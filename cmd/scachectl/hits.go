@@ -32,6 +32,19 @@ var counts = []struct {
 
 func lookups(h control.LabelCounts) int64 { return h.Hits + h.Misses }
 
+const hitsHelp = `hits shows the busiest destinations, or endpoints: how often each was looked up,
+with a connection found (hits) or not (misses), how often a connection was saved for it, and
+what became of the others: expired, closed by the remote end before they were wanted
+(dead), closed to make room for others (evicted), or dropped by an operator (flushed).
+The counts continue over reloads.
+
+Up to 1,000 of each kind are counted. One that takes the place of another may have had
+more events before: at most as many as the error says.
+
+Many misses and few saves: delivery agents do not save connections for it. Many misses
+and many expired: mail is too rare for the time limit. Many dead: the receiver's time
+limit is shorter than ours. "scachectl explain" looks at one destination.`
+
 func newHitsCommand(c *site) *cobra.Command {
 	level, sort, limit, asJSON, names := control.LevelDestination, "misses", 20, false, naming{}
 	var orders []string
@@ -66,18 +79,7 @@ func newHitsCommand(c *site) *cobra.Command {
 			}
 			return hitsTable(level, shown, names).print(cmd.OutOrStdout(), len(all)-len(shown))
 		})
-	cmd.Long = `hits shows the busiest destinations, or endpoints: how often each was looked up, with
-a connection found (hits) or not (misses), how often a connection was saved for it, and
-what became of the others: expired, closed by the remote end before they were wanted
-(dead), closed to make room for others (evicted), or dropped by an operator (flushed).
-The counts continue over reloads.
-
-Up to 1,000 of each kind are counted. One that takes the place of another may have had
-more events before: at most as many as the error says.
-
-Many misses and few saves: delivery agents do not save connections for it. Many misses
-and many expired: mail is too rare for the time limit. Many dead: the receiver's time
-limit is shorter than ours. "scachectl explain" looks at one destination.`
+	cmd.Long = hitsHelp
 	flags := cmd.Flags()
 	flags.StringVar(&level, "by", level, "destination or endpoint")
 	flags.StringVar(&sort, "sort", sort, "sort by "+strings.Join(orders, ", ")+", the highest first")

@@ -24,12 +24,7 @@ type listing struct {
 	json    bool
 }
 
-func newListCommand(c *site) *cobra.Command {
-	l := listing{order: "label"}
-	cmd := &cobra.Command{
-		Use:   "list [LABEL]",
-		Short: "List destinations, endpoints and sessions",
-		Long: `list shows each destination with the endpoints that it is bound to, and each
+const listHelp = `list shows each destination with the endpoints that it is bound to, and each
 endpoint with its sessions in sum: the cached connections. Age is the time since
 the last save, left is the rest of the time to live.
 
@@ -37,7 +32,14 @@ With LABEL, list shows only what belongs to it: a domain, an address, or a label
 list shows it, short or whole.
 
 With --sort none, list prints what the server sends while it arrives, each session by
-itself.` + labelHelp,
+itself.` + labelHelp
+
+func newListCommand(c *site) *cobra.Command {
+	l := listing{order: "label"}
+	cmd := &cobra.Command{
+		Use:               "list [LABEL]",
+		Short:             "List destinations, endpoints and sessions",
+		Long:              listHelp,
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: c.completeLabels(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

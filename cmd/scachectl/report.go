@@ -82,46 +82,55 @@ func (c *site) report() string {
 	if err != nil {
 		return b.String()
 	}
-	section("doctor", func(w io.Writer) error {
-		d, err := c.examine()
-		if err != nil {
-			return err
-		}
-		return printFindings(w, d.findings)
-	})
-	section("config", func(w io.Writer) error {
-		conf, err := system.ServerConfig()
-		if err != nil {
-			return err
-		}
-		settings, problems := readSettings(conf)
-		return errors.Join(printSettings(w, settings), problems)
-	})
-	section("status", func(w io.Writer) error {
-		s, err := c.status()
-		if err != nil {
-			return err
-		}
-		path, err := c.path()
-		return errors.Join(err, fullStatus{Status: s}.print(w, path))
-	})
+	section("doctor", c.writeFindings)
+	section("config", func(w io.Writer) error { return writeConfig(w, system) })
+	section("status", c.writeStatus)
 	for _, level := range []string{control.LevelDestination, control.LevelEndpoint} {
-		section("hits by "+level, func(w io.Writer) error {
-			all, _, err := c.hits(level)
-			if err != nil {
-				return err
-			}
-			slices.SortStableFunc(all, func(a, b control.LabelCounts) int {
-				return cmp.Compare(lookups(b), lookups(a))
-			})
-			shown := all[:min(len(all), 20)]
-			return hitsTable(level, shown, naming{}).print(w, len(all)-len(shown))
-		})
+		section("hits by "+level, func(w io.Writer) error { return c.writeHits(w, level) })
 	}
 	section("entry in master.cf", func(w io.Writer) error { return writeEntry(w, system) })
 	section("limits of master(8)", func(w io.Writer) error { return writeLimits(w, system) })
 	section("log", func(w io.Writer) error { return writeLog(w, system) })
 	return b.String()
+}
+
+func (c *site) writeFindings(w io.Writer) error {
+	d, err := c.examine()
+	if err != nil {
+		return err
+	}
+	return printFindings(w, d.findings)
+}
+
+func writeConfig(w io.Writer, system *postfix.System) error {
+	conf, err := system.ServerConfig()
+	if err != nil {
+		return err
+	}
+	settings, problems := readSettings(conf)
+	return errors.Join(printSettings(w, settings), problems)
+}
+
+func (c *site) writeStatus(w io.Writer) error {
+	s, err := c.status()
+	if err != nil {
+		return err
+	}
+	path, err := c.path()
+	return errors.Join(err, fullStatus{Status: s}.print(w, path))
+}
+
+// writeHits writes the labels of a level that were looked up most often.
+func (c *site) writeHits(w io.Writer, level string) error {
+	all, _, err := c.hits(level)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(all, func(a, b control.LabelCounts) int {
+		return cmp.Compare(lookups(b), lookups(a))
+	})
+	shown := all[:min(len(all), 20)]
+	return hitsTable(level, shown, naming{}).print(w, len(all)-len(shown))
 }
 
 func writeVersions(w io.Writer, system *postfix.System) error {
