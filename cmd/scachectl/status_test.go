@@ -40,7 +40,7 @@ func TestStatus_manualExplainsEachField(t *testing.T) {
 		t.Fatalf("%s, %v", text, err)
 	}
 	for name := range times {
-		mentions(t, "scachectl.8", section, ".Va "+name)
+		mentions(t, section, ".Va "+name)
 	}
 }
 

@@ -6,9 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -158,51 +155,20 @@ var onRequest = []string{"running: %s"}
 // logFormats returns the formats of the server's log lines, by the level that comes first.
 func logFormats(t *testing.T) map[string][]string {
 	t.Helper()
-	found := map[string][]string{}
-	for _, dir := range []string{"../../cmd/scache", "../server", "../master", "../handover"} {
-		files, err := filepath.Glob(dir + "/*.go")
-		if len(files) == 0 || err != nil {
-			t.Fatalf("%s: %v", dir, err)
-		}
-		for _, file := range files {
-			if strings.HasSuffix(file, "_test.go") {
-				continue
-			}
-			parsed, err := parser.ParseFile(token.NewFileSet(), file, nil, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			ast.Inspect(parsed, func(n ast.Node) bool {
-				if level, format, ok := logCall(n); ok && !slices.Contains(onRequest, format) {
-					found[level] = append(found[level], format)
-				}
-				return true
-			})
-		}
+	levels := map[string]string{
+		"Info": "", "Warning": "warning: ", "WarningRarely": "warning: ", "LogFatal": "fatal: ",
 	}
+	found := map[string][]string{}
+	dirs := []string{"../../cmd/scache", "../server", "../master", "../handover"}
+	eachCall(t, dirs, func(_, name, format string) {
+		if level, logs := levels[method(name)]; logs && !slices.Contains(onRequest, format) {
+			found[level] = append(found[level], format)
+		}
+	})
 	if len(found[""]) < 6 || len(found["warning: "]) < 10 {
 		t.Fatalf("found too few lines: %q", found)
 	}
 	return found
-}
-
-// logCall returns the level and the format of a call such as x.Log.Info("format", …).
-func logCall(n ast.Node) (level, format string, ok bool) {
-	call, isCall := n.(*ast.CallExpr)
-	if !isCall || len(call.Args) == 0 {
-		return "", "", false
-	}
-	method, isMethod := call.Fun.(*ast.SelectorExpr)
-	text, isText := call.Args[0].(*ast.BasicLit)
-	if !isMethod || !isText || text.Kind != token.STRING {
-		return "", "", false
-	}
-	levels := map[string]string{
-		"Info": "", "Warning": "warning: ", "WarningRarely": "warning: ", "LogFatal": "fatal: ",
-	}
-	level, ok = levels[method.Sel.Name]
-	format, err := strconv.Unquote(text.Value)
-	return level, format, ok && err == nil
 }
 
 var verb = regexp.MustCompile(`%[-+#.\d]*[a-z]`)
