@@ -155,7 +155,7 @@ func TestMemoryReturner_afterAFlush(t *testing.T) {
 	c := cache.New(cache.Config{
 		Now:     func() time.Duration { return time.Since(start) },
 		Alarm:   func(time.Duration) {},
-		Release: func([]cache.Ended) {},
+		Release: func([]cache.Dropped) {},
 		Freed: memoryReturner(func() {
 			debug.FreeOSMemory()
 			done <- struct{}{}

@@ -37,7 +37,7 @@ func newServer(
 		Discard:          closer.Discard,
 		Waiting:          closer.Waiting,
 	}
-	closer.Ended = s.SessionEnded
+	closer.Dropped = s.SessionDropped
 	p.MakeRoom = func() {
 		s.Cache.Evict(roomStep)
 		closer.Wait(closeLimit)

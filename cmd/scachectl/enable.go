@@ -43,9 +43,9 @@ func newEnableCommand(c *site) *cobra.Command {
 this server check its configuration, as the entry and main.cf have it. Then one process
 of the server serves a client in a trial, with a connection passed to it and back, and
 hands over to a second process. If anything is wrong, enable says so, and changes
-nothing. Else it changes the command of the entry, and nothing else of the file, keeps a
-copy of the entry in master.cf.scache-saved, reloads Postfix if it runs, and asks the
-new server for its status. If that fails, or is interrupted, it rolls back.
+nothing. Otherwise it changes the command of the entry, and nothing else of the file,
+keeps a copy of the entry in master.cf.scache-saved, reloads Postfix if it runs, and
+asks the new server for its status. If that fails, or is interrupted, it rolls back.
 
 A master.cf that cannot be replaced, such as a mount point, is written in place, with a
 backup beside it until that is done. For a file that comes from elsewhere, such as from

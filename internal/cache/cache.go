@@ -30,8 +30,8 @@
 // # Bounds
 //
 // Three bounds apply: the number of sessions, the number of bindings, and the
-// memory of all entries. When one is reached, the entry that is nearest to its
-// end makes room. Only Freeze walks over all entries while the cache is locked.
+// memory of all entries. When one is reached, the entry with the earliest deadline
+// makes room. Only Freeze walks over all entries while the cache is locked.
 //
 // The cache reads no clock, does not sleep and makes no system calls: it calls the
 // functions of [Config] for that. Its methods are safe for concurrent use.
@@ -74,9 +74,9 @@ type Config struct {
 	// any lock held, and must not block.
 	Alive func(fd int) bool
 
-	// Release takes over the descriptors of sessions that have ended. It is also told
-	// of bindings that have ended. It is called without the cache's lock held.
-	Release func([]Ended)
+	// Release takes over the descriptors of sessions that were dropped. It is also called
+	// for bindings that were dropped, and without the cache's lock held.
+	Release func([]Dropped)
 
 	// Freed, if not nil, is called when the cache has dropped much memory, and most of
 	// what it held: then the process can return memory to the system. It is called
@@ -84,9 +84,9 @@ type Config struct {
 	Freed func()
 }
 
-// Ended is a session that has ended, whose descriptor is to be closed, or a binding
-// that has ended, with fdpass.None.
-type Ended struct {
+// Dropped is a session that the cache has dropped, whose descriptor is to be closed, or a
+// binding that it has dropped, without a descriptor.
+type Dropped struct {
 	FD  int // or fdpass.None
 	Why Reason
 
@@ -126,7 +126,7 @@ type Cache struct {
 	bindingWheel *timerwheel.Wheel
 	alarm        time.Duration // when Expire is to be called, if alarmSet
 	alarmSet     bool
-	ended        []Ended // to be released once mu is unlocked
+	dropped      []Dropped // to be released once mu is unlocked
 	stats        Stats
 	totals       Totals
 	waited       histogram.Histogram // how long sessions were in the cache until they were found
@@ -354,7 +354,7 @@ func (c *Cache) confirm(s Session, lookups *Lookups, destination []byte) bool {
 	if !c.config.Alive(s.FD) {
 		c.lock()
 		defer c.unlock()
-		c.release(Ended{s.FD, Dead, s.Endpoint, string(destination)})
+		c.release(Dropped{s.FD, Dead, s.Endpoint, string(destination)})
 		return false
 	}
 	c.waited.Observe(s.waited)
@@ -449,8 +449,8 @@ func (c *Cache) lock() (now time.Duration) {
 // unlock ends every operation: it unlocks the cache, and only then releases what
 // was dropped.
 func (c *Cache) unlock() {
-	ended := c.ended
-	c.ended = nil
+	ended := c.dropped
+	c.dropped = nil
 	freed := c.shrunk()
 	c.mu.Unlock()
 	if len(ended) > 0 {

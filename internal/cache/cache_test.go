@@ -26,7 +26,7 @@ type world struct {
 	alarm  time.Duration // 0 if not set
 	closed []int
 	ends   map[int]Reason // of those that were closed
-	told   []Ended        // all that was released
+	told   []Dropped      // all that was released
 	dead   map[int]bool
 	fd     int
 }
@@ -40,7 +40,7 @@ func newWorldWith(config Config) *world {
 	config.Now = func() time.Duration { return w.now }
 	config.Alarm = func(d time.Duration) { w.alarm = w.now + d }
 	config.Alive = func(fd int) bool { return !w.dead[fd] }
-	config.Release = func(all []Ended) {
+	config.Release = func(all []Dropped) {
 		w.told = append(w.told, all...)
 		for _, e := range all {
 			if e.FD != fdpass.None {
@@ -247,7 +247,7 @@ func TestFind_skipsDeadSessions(t *testing.T) {
 	if want := (Lookups{0, 1}); stats.Endpoint != want {
 		t.Errorf("by endpoint: got %+v, want %+v", stats.Endpoint, want)
 	}
-	if got := totals.Ended[Dead]; got != 4 {
+	if got := totals.Dropped[Dead]; got != 4 {
 		t.Errorf("got %d dead, want 4", got)
 	}
 }
@@ -434,7 +434,7 @@ func TestRelease_hearsReasonsAndLabels(t *testing.T) {
 	t.Parallel()
 	w := newWorldWith(Config{BindingLimit: 1})
 	w.SetLimit(func() int { return 2 })
-	want := func(step string, want ...Ended) {
+	want := func(step string, want ...Dropped) {
 		t.Helper()
 		if !slices.Equal(w.told, want) {
 			t.Errorf("%s: got %v, want %v", step, w.told, want)
@@ -443,32 +443,32 @@ func TestRelease_hearsReasonsAndLabels(t *testing.T) {
 	}
 	w.binding(time.Minute, "d", "p", "e")
 	w.sleep(2 * time.Minute)
-	want("binding's time", Ended{fdpass.None, Expired, "", "d"})
+	want("binding's time", Dropped{fdpass.None, Expired, "", "d"})
 	w.binding(time.Minute, "d", "p", "e")
 	w.Clear()
-	want("clear", Ended{fdpass.None, Flushed, "", "d"})
+	want("clear", Dropped{fdpass.None, Flushed, "", "d"})
 	w.binding(time.Minute, "d1", "p", "e")
 	w.binding(time.Minute, "d", "p", "e")
-	want("binding limit", Ended{fdpass.None, Evicted, "", "d1"})
+	want("binding limit", Dropped{fdpass.None, Evicted, "", "d1"})
 	dead, live := w.session(time.Minute, "e"), w.session(time.Minute, "e")
 	w.dead[dead] = true
 	if got := found(t, w.FindDestination, "d"); got.FD != live || got.Endpoint != "e" {
 		t.Errorf("got %+v, want %d of e", got, live)
 	}
-	want("dead", Ended{dead, Dead, "e", "d"})
+	want("dead", Dropped{dead, Dead, "e", "d"})
 	fd := w.session(time.Second, "e")
 	w.sleep(2 * time.Second)
-	want("session's time", Ended{fd, Expired, "e", ""})
+	want("session's time", Dropped{fd, Expired, "e", ""})
 	fd = w.session(time.Second, "e")
 	w.Flush([]string{"e"})
-	want("flush", Ended{fd, Flushed, "e", ""})
+	want("flush", Dropped{fd, Flushed, "e", ""})
 	fd = w.session(time.Second, "e")
 	w.Evict(1)
-	want("evict", Ended{fd, Evicted, "e", ""})
+	want("evict", Dropped{fd, Evicted, "e", ""})
 	w.takeAll()
 	want("take all")
 	w.ReleaseSessions([]SavedSession{{FD: 7}, {FD: 8}})
-	want("release", Ended{7, Flushed, "", ""}, Ended{8, Flushed, "", ""})
+	want("release", Dropped{7, Flushed, "", ""}, Dropped{8, Flushed, "", ""})
 }
 
 // TestExpire_dropsBindingsByTheAlarmAlone has no other call that would make time pass.
@@ -478,7 +478,7 @@ func TestExpire_dropsBindingsByTheAlarmAlone(t *testing.T) {
 	w.binding(2*time.Second, "d", "p", "e")
 	w.binding(time.Minute, "d", "q", "e")
 	w.sleep(2*time.Second + precision)
-	if want := (Ended{fdpass.None, Expired, "", "d"}); len(w.told) != 1 || w.told[0] != want {
+	if want := (Dropped{fdpass.None, Expired, "", "d"}); len(w.told) != 1 || w.told[0] != want {
 		t.Errorf("got %v, want %v", w.told, want)
 	}
 	w.sleep(time.Minute)

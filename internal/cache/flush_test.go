@@ -39,7 +39,7 @@ func TestFlush_byLabel(t *testing.T) {
 	}
 	w.wantSize(t, 1, 0, 0)
 	w.wantClosed(t, e1, e2, f, g)
-	if got := w.Totals().Ended[Flushed]; got != 4 {
+	if got := w.Totals().Dropped[Flushed]; got != 4 {
 		t.Errorf("got %d flushed, want 4", got)
 	}
 }
@@ -61,7 +61,7 @@ func TestClear_inSteps(t *testing.T) {
 		}
 		bindings := len(w.bindings("d"))
 		steps, release := 0, w.config.Release
-		w.config.Release = func(all []Ended) {
+		w.config.Release = func(all []Dropped) {
 			if release(all); len(all) > flushStep {
 				t.Errorf("%s: got %d in one step, want at most %d", name, len(all), flushStep)
 			}
@@ -105,7 +105,7 @@ func TestFlush_atTheEndOfBindings(t *testing.T) {
 	}
 	w.now += time.Second // without an alarm, between two ticks of the wheel
 	release := w.config.Release
-	w.config.Release = func(all []Ended) {
+	w.config.Release = func(all []Dropped) {
 		if release(all); len(all) > flushStep {
 			t.Errorf("got %d in one step, want at most %d", len(all), flushStep)
 		}

@@ -30,7 +30,7 @@ func TestSetLimit_evictsNearestToItsEnd(t *testing.T) {
 	if w.ends[shorter] != Evicted {
 		t.Errorf("got reason %v, want %v", w.ends[shorter], Evicted)
 	}
-	if got := w.Totals().Ended[Evicted]; got != 5 {
+	if got := w.Totals().Dropped[Evicted]; got != 5 {
 		t.Errorf("got %d evicted, want 5", got)
 	}
 	if got := w.Limit(); got != 1 {
@@ -128,7 +128,7 @@ func TestMemoryLimit_evictsNearestToItsEndOfBothKinds(t *testing.T) {
 	for i := 0; len(w.told) < 3; i++ {
 		w.binding(time.Minute, fmt.Sprint("more ", i), long, "e")
 	}
-	want := []Ended{
+	want := []Dropped{
 		{fdpass.None, Evicted, "", "d2"}, {fd, Evicted, long, ""}, {fdpass.None, Evicted, "", "d1"},
 	}
 	if !slices.Equal(w.told, want) {
@@ -138,7 +138,7 @@ func TestMemoryLimit_evictsNearestToItsEndOfBothKinds(t *testing.T) {
 	if memory.Used > memory.Limit || memory.Used < memory.Limit/2 {
 		t.Errorf("got %+v, want the limit nearly used", memory)
 	}
-	if totals.EvictedForMemory != 3 || totals.EvictedBindings != 2 || totals.Ended[Evicted] != 1 {
+	if totals.EvictedForMemory != 3 || totals.EvictedBindings != 2 || totals.Dropped[Evicted] != 1 {
 		t.Errorf("got %+v, %+v, want 2 bindings and a session evicted", memory, totals)
 	}
 	w.Clear()

@@ -91,7 +91,7 @@ func (c *Cache) ReleaseSessions(sessions []SavedSession) {
 	c.lock()
 	defer c.unlock()
 	for _, s := range sessions {
-		c.ended = append(c.ended, Ended{FD: s.FD, Why: Flushed})
+		c.dropped = append(c.dropped, Dropped{FD: s.FD, Why: Flushed})
 	}
 }
 
@@ -138,6 +138,6 @@ func (c *Cache) RestoreSession(s SavedSession) {
 		}
 		c.addSession(now, now-s.Age, s.TTL, ep, s.Property, s.FD)
 	} else {
-		c.release(Ended{FD: s.FD, Why: Expired, Endpoint: s.Label})
+		c.release(Dropped{FD: s.FD, Why: Expired, Endpoint: s.Label})
 	}
 }

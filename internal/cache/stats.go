@@ -32,7 +32,7 @@ type Totals struct {
 	Destination, Endpoint Lookups
 	Saved                 int64          // sessions
 	TakenOver             int64          // sessions of another cache
-	Ended                 [reasons]int64 // sessions that the cache closed, by reason
+	Dropped               [reasons]int64 // sessions that the cache closed, by reason
 	EvictedBindings       int64
 	EvictedForMemory      int64            // sessions and bindings; they are counted above, too
 	Peak                  Size             // as in Stats

@@ -10,9 +10,9 @@ import (
 	"unicode/utf8"
 )
 
-// Escape writes any text on one line, so that Unescape returns it: a line end as \n, a
-// backslash as \\, and a byte that is not UTF-8, or belongs to a character that is not
-// printable, as \xNN. Terminal escapes, C1 controls and characters that change the
+// Escape writes any text on one line, so that Unescape returns it. A line end becomes \n, and a
+// backslash \\. A byte that is not UTF-8, or belongs to a character that is not printable,
+// becomes \xNN. Terminal escapes, C1 controls and characters that change the
 // direction of text are not printable.
 func Escape(text string) string {
 	if isPlain(text) {

@@ -10,7 +10,7 @@ var created func(fd int)
 // the caller gets it. It is for TestMain: it must be called before all other functions.
 func OnCreate(f func(fd int)) { created = f }
 
-// trace tells tests of a descriptor.
+// trace tells tests about a new descriptor.
 func trace(fd int) {
 	if created != nil {
 		created(fd)

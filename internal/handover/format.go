@@ -275,7 +275,7 @@ func readSession(f fields, fd int) (cache.SavedSession, error) {
 }
 
 // readClient returns a client without its descriptors. announcement is the first output to a
-// client that has received none yet; descriptions of version 1 do not contain its bytes.
+// client that has received none yet. Descriptions of version 1 do not contain its bytes.
 func readClient(f fields, announcement []byte) (Client, error) {
 	c := Client{
 		FD: fdpass.None, Session: fdpass.None,

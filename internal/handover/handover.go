@@ -29,9 +29,9 @@
 // receivers of package receivers. The format of the description is in format.go; older and newer
 // versions can read it.
 //
-// This package does steps 1 and 3 to 5. For what comes before and after, see in the old process
-// handOver in cmd/scache, which decides when to try, and Server.HandOver in package server; in
-// the new process Server.receive, which the request starts.
+// This package does steps 1 and 3 to 5. In the old process, handOver in cmd/scache decides when
+// to try, and Server.HandOver in package server stops the clients. In the new process, the
+// request starts Server.receive.
 package handover
 
 import (

@@ -9,9 +9,9 @@ import (
 	"scache/internal/receivers"
 )
 
-// receivers writes what is known of receivers: an entry for each name of an address, each
-// destination, each connection that has begun lately, each process with a connection that the
-// kernel does not show, and the counts of each receiver.
+// receivers writes what is known of receivers. There is an entry for each name of an address,
+// each destination and each connection that has begun lately. Others are for processes with a
+// connection that the kernel does not show, and for the totals of each rule.
 func (e entryWriter) receivers(s *receivers.State) error {
 	if err := writeEach(s.Names, e.receiverName); err != nil {
 		return err

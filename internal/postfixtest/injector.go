@@ -271,7 +271,7 @@ func (t *tracee) serve() {
 		}
 		call := notification{}
 		if t.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&call)) != 0 {
-			continue // the thread has gone
+			continue // the thread has ended
 		}
 		answer := response{id: call.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
 		if errno := t.judge(&call); errno != 0 {

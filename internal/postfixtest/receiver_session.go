@@ -202,7 +202,7 @@ func (c *farConn) send() {
 	defer close(c.sent)
 	for d := range c.pending {
 		time.Sleep(time.Until(d.at))
-		c.Conn.Write(d.data) // if the client has gone, the next Read says so
+		c.Conn.Write(d.data) // if the client has hung up, the next Read fails
 	}
 }
 

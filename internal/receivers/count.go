@@ -110,7 +110,7 @@ func (n *Snapshot) Add(remote netip.AddrPort, cookie uint64) {
 	rule := min(s.matcher.address(a), s.byName(a, n.startedAt))
 	byLine := s.known.line(a, n.startedAt)
 	if rule = min(rule, s.matcher.any); rule == s.matcher.any && byLine != none {
-		rule = none // labels have told that it belongs elsewhere
+		rule = none // by its labels, it belongs to another receiver
 	}
 	n.add(rule, remote, cookie)
 	if byLine != rule {
@@ -176,7 +176,7 @@ func (s *Set) Apply(n *Snapshot, now time.Duration) (d Decisions) {
 // count compares the connections to a receiver with those of the snapshot before. Each new
 // one keeps a promise, if there is any, and has just begun. Without a promise it is of another
 // program, and may have begun at any time since the snapshot before. count reports whether
-// there is any change.
+// anything has changed.
 func (s *Set) count(r *receiver, found map[uint64]struct{}, n *Snapshot) (changed bool) {
 	changed = len(found) != r.open
 	isComparable := s.last != nil && s.covered == len(n.Ports)
@@ -195,7 +195,7 @@ func (s *Set) count(r *receiver, found map[uint64]struct{}, n *Snapshot) (change
 	return changed
 }
 
-// CountFailed tells that a count has failed. Another one will be asked for.
+// CountFailed is called when a count has failed. The Set asks for another one later.
 func (s *Set) CountFailed(now time.Duration) (d Decisions) {
 	if s == nil {
 		return d
@@ -207,8 +207,8 @@ func (s *Set) CountFailed(now time.Duration) (d Decisions) {
 	return d
 }
 
-// Estimate tells that the kernel does not count connections: from now on they are
-// estimated from what clients were told and given, by process.
+// Estimate is called when the kernel does not count connections. From now on they are
+// estimated, by process, from what clients were told and given.
 func (s *Set) Estimate(now time.Duration) (d Decisions) {
 	if s == nil {
 		return d

@@ -53,7 +53,7 @@ func (s *Set) endHold(holder int) *receiver {
 	return r
 }
 
-// ProcessEnded tells that a process is no more.
+// ProcessEnded is called when a process has ended.
 func (s *Set) ProcessEnded(now time.Duration, pid int) (d Decisions) {
 	if s == nil {
 		return d

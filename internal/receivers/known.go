@@ -15,7 +15,7 @@ const (
 	capacity = 10000
 )
 
-// known is what labels and properties have told so far: the names of addresses, the
+// known is what labels and properties have shown so far: the names of addresses, the
 // addresses of lines, and where destinations lead to. It has a lock of its own, as each
 // look-up asks it.
 type known struct {
@@ -44,7 +44,7 @@ type destination struct {
 	next     map[string]question      // endpoints that agents ask for on its behalf
 }
 
-// A question tells when an agent asks for an endpoint.
+// A question is when an agent asks for an endpoint.
 type question int
 
 const (

@@ -122,7 +122,7 @@ func (w *world) carryOut() {
 			w.t.Logf("%v close %q", w.now, label)
 			if cookie, found := w.take(label); found {
 				w.shut(cookie)
-				w.add(w.set.Ended(w.now, label))
+				w.add(w.set.Dropped(w.now, label))
 			} else {
 				w.add(w.set.NotClosed(w.now, label))
 			}
@@ -409,7 +409,7 @@ func (w *world) step(r *rapid.T, a *agent) {
 		label := endpointOf(rapid.SampledFrom([]string{"1", "2", "3"}).Draw(r, "address"))
 		if cookie, found := w.take(label); found {
 			w.shut(cookie)
-			w.add(w.set.Ended(w.now, label))
+			w.add(w.set.Dropped(w.now, label))
 		}
 		return
 	}
@@ -468,7 +468,7 @@ func (w *world) end() {
 				break
 			}
 			w.shut(cookie)
-			w.add(w.set.Ended(w.now, label))
+			w.add(w.set.Dropped(w.now, label))
 		}
 	}
 	w.pass(1100 * time.Millisecond)

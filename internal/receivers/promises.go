@@ -21,9 +21,10 @@ type promise struct {
 	saved    bool // the client has connected: it has saved the session
 }
 
-// endPromise notes that a client has connected by now, or will not. If no count has shown
-// its connection, one may have, and it was taken for the connection of another client:
-// then it is that client who has yet to connect. Otherwise the next count tells.
+// endPromise notes that a client has connected by now, or will not. If no count has shown its
+// connection, an earlier count may have taken it for the connection of another client. Then
+// that client has yet to connect, and its promise is open again. If there is no such client,
+// the next count shows whether this one has connected.
 func (r *receiver) endPromise(p *promise, now time.Duration) {
 	if p.client.promise = nil; p.kept {
 		p.client = nil

@@ -16,33 +16,33 @@ type Client struct {
 	Owner any // for the server
 	PID   int // of the process, or 0 if it is unknown
 
-	active      bool      // there may be something to clean up
-	receiver    *receiver // it waits for a connection to it
-	label       []byte    // that it asks for while it waits
-	address     netip.AddrPort
-	hidden      bool
-	byName      bool         // it asks by destination
-	destination *destination // of this delivery, or nil
-	place       uint64
-	since       time.Duration
-	until       time.Duration
-	started     bool // the delivery has its place and its time
-	settled     bool // the delivery has waited
-	given       *receiver
-	givenLabel  string
-	prompted    *receiver
-	expected    string // the label that it is to ask for
-	promptedAt  time.Duration
-	asked       []string // labels, in this delivery
-	answeredAt  time.Duration
-	promise     *promise
-	serial      int // instead of PID
+	active        bool      // there may be something to clean up
+	receiver      *receiver // it waits for a connection to it
+	label         []byte    // that it asks for while it waits
+	address       netip.AddrPort
+	hidden        bool
+	byDestination bool         // it asks by destination
+	destination   *destination // of this delivery, or nil
+	place         uint64
+	since         time.Duration
+	until         time.Duration
+	started       bool // the delivery has its place and its time
+	settled       bool // the delivery has its answer, and does not wait again
+	given         *receiver
+	givenLabel    string
+	prompted      *receiver
+	expected      string // the label that it is to ask for
+	promptedAt    time.Duration
+	asked         []string // labels, in this delivery
+	answeredAt    time.Duration
+	promise       *promise
+	serial        int // instead of PID
 }
 
 // Given returns the endpoint of the session that the client is to take.
 func (c *Client) Given() string { return c.givenLabel }
 
-// Begin tells that a client begins another delivery: it asks by destination.
+// Begin is called when a client begins another delivery: it asks by destination.
 func (s *Set) Begin(c *Client, now time.Duration) (d Decisions) {
 	if s == nil || !c.active && s.numHolds.Load() == 0 {
 		return d
@@ -180,8 +180,8 @@ func (s *Set) ask(c *Client, r *receiver, label []byte, address netip.AddrPort,
 	d := Decisions{}
 	s.addPort(address.Port())
 	c.label, c.address = append(c.label[:0], label...), address
-	c.byName = len(c.asked) == 0
-	c.hidden = !c.byName && !address.IsValid()
+	c.byDestination = len(c.asked) == 0
+	c.hidden = !c.byDestination && !address.IsValid()
 	c.answeredAt = now
 	if e := r.usable(c, now); e != nil {
 		s.give(r, c, e, now)
@@ -231,7 +231,7 @@ func (s *Set) addPort(port uint16) {
 	}
 }
 
-// Found tells that a client gets a session that was in the cache, with this label.
+// Found is called when a client gets a session that was in the cache, with this label.
 func (s *Set) Found(c *Client, now time.Duration, label string) (d Decisions) {
 	if s == nil {
 		return d
@@ -300,7 +300,7 @@ func (s *Set) Served(c *Client, now time.Duration, ok bool) (Verdict, Decisions)
 	return s.ask(c, r, slices.Clone(c.label), c.address, now)
 }
 
-// Gone tells that a client has hung up.
+// Gone is called when a client has hung up.
 func (s *Set) Gone(c *Client, now time.Duration) (d Decisions) {
 	if s == nil || !c.active {
 		return d

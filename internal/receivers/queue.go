@@ -166,7 +166,7 @@ func (r *receiver) available() (n int) {
 
 // room returns how many connections there may be more, or less if that is negative. It
 // is none or less until the kernel has been asked. It also reports whether that is known:
-// the last count is fresh, or it is a little older and tells that the receiver is full.
+// the last count is fresh, or it is a little older and shows that the receiver is full.
 func (s *Set) room(r *receiver, now time.Duration) (room int, isKnown bool) {
 	if r.limits.Connections == 0 {
 		return math.MaxInt, true
@@ -247,7 +247,7 @@ func (r *receiver) prune(now time.Duration) {
 
 // usable returns an endpoint with a session that a client can be given, or nil.
 func (r *receiver) usable(c *Client, now time.Duration) *endpoint {
-	if !c.byName {
+	if !c.byDestination {
 		if e := r.endpoints[string(c.label)]; e != nil && e.available() > 0 {
 			return e
 		}
@@ -270,7 +270,7 @@ func (r *receiver) promptable(c *Client) *endpoint {
 	}
 	var best *endpoint
 	for label, q := range c.destination.next {
-		if q == askedUnknown || q == askedFirst && !c.byName || slices.Contains(c.asked, label) {
+		if q == askedUnknown || q == askedFirst && !c.byDestination || slices.Contains(c.asked, label) {
 			continue
 		}
 		if e := r.endpoints[label]; e != nil && e.available() > 0 {
@@ -337,8 +337,8 @@ func (s *Set) endWait(r *receiver, c *Client, now time.Duration) {
 	}
 }
 
-// prompt tells a client that there is none, as it will ask for another endpoint of the
-// receiver. It has not waited yet: should the session be gone, it waits on.
+// prompt tells a client that nothing was found, because it will ask for another endpoint of
+// the receiver next. If the session has left the cache by then, the client waits on.
 func (s *Set) prompt(r *receiver, c *Client, e *endpoint, now time.Duration) {
 	e.prompted++
 	c.receiver, c.answeredAt = nil, now

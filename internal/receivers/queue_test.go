@@ -207,7 +207,7 @@ func TestSaved_goesToTheFirstThatCanUseIt(t *testing.T) {
 	d = b.set.Saved(saver, b.now, label("192.0.2.1"))
 	b.wantAnswers("late", d)
 	b.wantClose("late", d, label("192.0.2.1"))
-	b.wantAnswers("closed", b.set.Ended(b.now, label("192.0.2.1")))
+	b.wantAnswers("closed", b.set.Dropped(b.now, label("192.0.2.1")))
 	b.shut("192.0.2.1")
 	b.wantAnswers("room", b.count(), Answer{Client: first})
 }
@@ -368,7 +368,7 @@ func TestSave_limits(t *testing.T) {
 	b.pass(time.Second)
 	b.wantClose("2 idle", b.set.Saved(b.client(), b.now, other))
 	b.wantClose("3 idle", b.set.Saved(b.client(), b.now, other), label("192.0.2.1"))
-	b.set.Ended(b.now, label("192.0.2.1"))
+	b.set.Dropped(b.now, label("192.0.2.1"))
 	if got := b.set.Stats(b.now)[0].Idle; got != 2 {
 		t.Errorf("got %d idle sessions, want 2", got)
 	}
@@ -867,7 +867,7 @@ func TestSet_nil(t *testing.T) {
 	set.SaveDestination(c, 0, 0, nil, nil, nil)
 	set.Restore(0, set.Export(0))
 	all := []Decisions{
-		d, d2, set.Begin(c, 0), set.Found(c, 0, ""), set.Saved(c, 0, ""), set.Ended(0, ""),
+		d, d2, set.Begin(c, 0), set.Found(c, 0, ""), set.Saved(c, 0, ""), set.Dropped(0, ""),
 		set.NotClosed(0, ""), set.Gone(c, 0), set.ProcessEnded(0, 1), set.Tick(0), set.CountFailed(0),
 		set.Estimate(0),
 	}
@@ -904,7 +904,7 @@ func TestSet_concurrent(t *testing.T) {
 					[]byte("host_name=x.mx.example\nhost_addr=198.51.100.1\n"), l)
 				set.Save(c, now, l, nil)
 				set.Saved(c, now, string(l))
-				set.Ended(now, string(l))
+				set.Dropped(now, string(l))
 				set.Tick(now)
 				set.Stats(now)
 				n := set.NewSnapshot(now)

@@ -22,7 +22,7 @@
 //  5. save_dest: [Set.SaveDestination].
 //  6. save_endp: [Set.Save] says whether to keep the session. If so, put it into the
 //     cache, and then call [Set.Saved].
-//  7. A session leaves the cache without having been found: [Set.Ended]. A session that
+//  7. A session leaves the cache without having been found: [Set.Dropped]. A session that
 //     is to be closed is not there: [Set.NotClosed].
 //  8. The client hangs up: [Set.Gone]. Its process ends: [Set.ProcessEnded].
 //  9. Decisions have Count set: dump the connections with these [Set.Ports] into a
@@ -35,7 +35,7 @@
 //     [Set.StartPromising].
 //
 // The order matters in two places: a session is in the cache before Saved is called, and
-// has left it before Ended is called. Otherwise calls may come in any order from several
+// has left it before Dropped is called. Otherwise calls may come in any order from several
 // goroutines, as long as those about one Client come one after another. Decisions can be
 // carried out late, and some may have been overtaken by then.
 //
@@ -123,10 +123,10 @@ type Set struct {
 	rules           []ruleState
 	receivers       map[key]*receiver
 	waiting         map[*receiver]struct{} // those with waiters
-	promising       map[*receiver]struct{} // those with promises, and others
+	promising       map[*receiver]struct{} // those with promises; some may have none any more
 	applying        *Snapshot              // while Apply runs
 	promisesStopped bool                   // between StopPromising and StartPromising
-	sweepAt         int                    // when receivers without state are removed
+	sweepAt         int                    // the number of receivers at which unused ones are removed
 	place           uint64                 // of the client that began to wait last
 	serial          int                    // of the last client whose process is unknown
 	holds           map[int]*receiver      // by process that has a hidden connection
@@ -135,7 +135,7 @@ type Set struct {
 
 	ports       []uint16
 	last        *Snapshot
-	covered     int           // how many of the ports it has
+	covered     int           // how many of the ports the last snapshot has
 	counting    bool          // another one is under way
 	counted     bool          // the last count was a success
 	countedAt   time.Duration // when
@@ -158,7 +158,7 @@ type ruleState struct {
 	slot   time.Duration // the number of the last interval
 }
 
-// A receiver is one with its own limits.
+// A receiver is the state of a receiver: what is known of the connections to its endpoints.
 type receiver struct {
 	key
 	limits    Limits
@@ -166,7 +166,7 @@ type receiver struct {
 	waiters   []*Client // in the order of their places
 	endpoints map[string]*endpoint
 	promises  []*promise
-	kept      []*promise // whose connections were shown, and whose clients are still at it
+	kept      []*promise // that a count has shown, while the deliveries go on
 	holds     int        // connections that the kernel does not show, in use by clients
 	open      int        // connections that the kernel shows
 	seen      map[uint64]struct{}
@@ -183,7 +183,7 @@ type endpoint struct {
 	saved    []time.Duration // when, the oldest first
 	closing  []time.Duration // when it was decided to close some
 	given    int             // sessions that clients were given, and have not got yet
-	prompted int             // those that clients are expected to ask for
+	prompted int             // sessions that clients are expected to ask for next
 	missed   bool            // a client did not find what was given to it
 }
 

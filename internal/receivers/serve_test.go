@@ -58,7 +58,7 @@ func TestServe_closesAsMuchAsIsNeeded(t *testing.T) {
 		}
 		// The kernel does not show them any more: as many clients connect as there is room for.
 		for range closed {
-			b.set.Ended(b.now, label("192.0.2.1"))
+			b.set.Dropped(b.now, label("192.0.2.1"))
 			b.shut("192.0.2.1")
 		}
 		room := max(0, test.limit-(test.open-closed))
@@ -238,7 +238,7 @@ func TestGone_given(t *testing.T) {
 	if got := b.set.Stats(b.now)[0]; got.Idle != 1 || got.Open != 1 {
 		t.Errorf("got %d idle, %d open, want 1, 1", got.Idle, got.Open)
 	}
-	b.set.Ended(b.now, label("192.0.2.1"))
+	b.set.Dropped(b.now, label("192.0.2.1"))
 	b.wantVerdict("none is left", b.ask(b.client(), label("192.0.2.1")), NotFound)
 }
 

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// SaveDestination tells that a client saves a binding. ttl is how long it stays in the
+// SaveDestination is called when a client saves a binding. ttl is how long it stays in the
 // cache.
 func (s *Set) SaveDestination(c *Client, now, ttl time.Duration, label, text, endpoint []byte) {
 	if s == nil {
@@ -75,8 +75,7 @@ func (s *Set) endSave(c *Client, now time.Duration) (changed []*receiver) {
 	return changed
 }
 
-// Saved tells that a session is in the cache now. c is nil if it was not saved by a
-// client of this process, but came with a handover.
+// Saved is called when a session is in the cache. If it came with a handover, c is nil.
 func (s *Set) Saved(c *Client, now time.Duration, label string) (d Decisions) {
 	if s == nil {
 		return d
@@ -108,9 +107,9 @@ func (s *Set) Saved(c *Client, now time.Duration, label string) (d Decisions) {
 	return d
 }
 
-// Ended tells that a session with this label has left the cache, and that no client has
-// got it.
-func (s *Set) Ended(now time.Duration, label string) (d Decisions) {
+// Dropped is called when a session with this label has left the cache, and no client has got
+// it.
+func (s *Set) Dropped(now time.Duration, label string) (d Decisions) {
 	return s.sessionEvent(now, label, func(r *receiver, e *endpoint, now time.Duration) {
 		if len(e.closing) > 0 {
 			e.closing = slices.Delete(e.closing, 0, 1)
@@ -120,8 +119,8 @@ func (s *Set) Ended(now time.Duration, label string) (d Decisions) {
 	})
 }
 
-// NotClosed tells that the cache had no session with this label, when it was to be
-// closed.
+// NotClosed is called when a session with this label was to be closed, and the cache had
+// none.
 func (s *Set) NotClosed(now time.Duration, label string) (d Decisions) {
 	return s.sessionEvent(now, label, func(r *receiver, e *endpoint, now time.Duration) {
 		if len(e.closing) > 0 {

@@ -159,7 +159,7 @@ func TestWake_counts(t *testing.T) {
 		{nil, 0, 10 * time.Millisecond},
 		{func() { b.shut("192.0.2.1"); b.open("192.0.2.1", 1) }, 0, 5 * time.Millisecond},
 		{func() { b.open("192.0.2.1", 1) }, 2 * time.Millisecond, 16 * time.Millisecond},
-		{func() { b.set.Ended(b.now, label("192.0.2.1")) }, 0, 10 * time.Millisecond},
+		{func() { b.set.Dropped(b.now, label("192.0.2.1")) }, 0, 10 * time.Millisecond},
 	} {
 		if d := b.set.Tick(b.now); d.Count == (i == 0) { // then, one is under way
 			t.Fatalf("step %d: got count %t, want %t", i, d.Count, i != 0)

@@ -30,8 +30,8 @@ import (
 // A handover includes the claims, as the next process has the promises. The methods are safe for
 // concurrent use.
 //
-// A claim is a socket that is bound to a name in the abstract namespace: that is the same in
-// each chroot, belongs to the network namespace, as connections do, and a process that ends
+// A claim is a socket that is bound to a name in the abstract namespace. That is the same in
+// each chroot. It belongs to the network namespace, as connections do, and a process that ends
 // leaves nothing there.
 type claims struct {
 	mu      sync.Mutex
@@ -155,8 +155,8 @@ func take(name string) (fd int, ofServer bool) {
 }
 
 // isServer reports whether the process that has bound a name may be a server: then its user is
-// root or the user of this process. A process of another user can bind a name, too, and then
-// listen or not. known is false if that process does not listen, or is gone.
+// root or the user of this process. Processes of other users can bind a name, too. known is
+// false if the process does not listen, or has ended.
 func isServer(name string) (is, known bool) {
 	const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	fd, err := unix.Socket(unix.AF_UNIX, kind, 0)

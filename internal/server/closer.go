@@ -44,33 +44,33 @@ type Closer struct {
 	Goodbye string  // sent before a connection that is alive is closed, if not empty
 	Labels  *Labels // counts what the cache has dropped
 
-	// Ended hears of the endpoint of each session that was in the cache, if not nil.
-	Ended func(endpoint string)
+	// Dropped is called with the endpoint of each session that was in the cache, if not nil.
+	Dropped func(endpoint string)
 
 	sockets, others closeQueue
 }
 
-// maxInlineClose is how many connections may wait to be closed in the background
-// before the caller closes its own: otherwise clients that save faster than
-// connections are closed would use up all descriptors.
+// maxInlineClose is how many connections may wait to be closed in the background. If there are
+// more, the caller closes its own. Otherwise clients that save faster than connections are
+// closed would use up all descriptors.
 const maxInlineClose = 16
 
 // Close closes connections. It returns before they are closed.
-func (c *Closer) Close(all []cache.Ended) {
+func (c *Closer) Close(all []cache.Dropped) {
 	c.Discard(all)
-	if c.Ended != nil {
+	if c.Dropped != nil {
 		for _, e := range all {
 			if e.FD != fdpass.None {
-				c.Ended(e.Endpoint)
+				c.Dropped(e.Endpoint)
 			}
 		}
 	}
 }
 
 // Discard closes connections that were not in the cache.
-func (c *Closer) Discard(all []cache.Ended) {
+func (c *Closer) Discard(all []cache.Dropped) {
 	for _, e := range all {
-		c.Labels.ended(e)
+		c.Labels.dropped(e)
 	}
 	if len(all) <= maxInlineClose && c.sockets.waiting.Load() > maxInlineClose {
 		for _, e := range all {
@@ -82,7 +82,7 @@ func (c *Closer) Discard(all []cache.Ended) {
 }
 
 // close closes one connection. It does not block.
-func (c *Closer) close(e cache.Ended) {
+func (c *Closer) close(e cache.Dropped) {
 	if e.FD == fdpass.None {
 		return
 	}
@@ -130,8 +130,8 @@ type closeQueue struct {
 
 // A closeJob is a descriptor and the function that closes it.
 type closeJob struct {
-	ended cache.Ended
-	close func(cache.Ended)
+	entry cache.Dropped
+	close func(cache.Dropped)
 }
 
 // maxCloseWorkers bounds how many files are closed at the same time.
@@ -139,7 +139,7 @@ const maxCloseWorkers = 4
 
 // addFile adds a descriptor whose close(2) may block.
 func (q *closeQueue) addFile(fd int) {
-	q.add([]cache.Ended{{FD: fd}}, maxCloseWorkers, func(e cache.Ended) { unix.Close(e.FD) })
+	q.add([]cache.Dropped{{FD: fd}}, maxCloseWorkers, func(e cache.Dropped) { unix.Close(e.FD) })
 }
 
 // closeFD closes a descriptor, in the background only if close(2) could block. It does not
@@ -165,7 +165,7 @@ func mayBlock(fd int) bool {
 }
 
 // add adds descriptors, which up to max goroutines close.
-func (q *closeQueue) add(all []cache.Ended, max int, closeOne func(cache.Ended)) {
+func (q *closeQueue) add(all []cache.Dropped, max int, closeOne func(cache.Dropped)) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, e := range all {
@@ -183,7 +183,7 @@ func (q *closeQueue) add(all []cache.Ended, max int, closeOne func(cache.Ended))
 
 func (q *closeQueue) work() {
 	for job, ok := q.next(); ok; job, ok = q.next() {
-		job.close(job.ended)
+		job.close(job.entry)
 	}
 }
 

@@ -43,7 +43,7 @@ func TestCloser_saysGoodbyeToLiveConnections(t *testing.T) {
 			"was found dead": {"QUIT", cache.Dead, func(int) {}, ""},
 		} {
 			var remotes []int
-			var all []cache.Ended
+			var all []cache.Dropped
 			for range n {
 				const kind = unix.SOCK_STREAM | unix.SOCK_CLOEXEC
 				pair, err := unix.Socketpair(unix.AF_UNIX, kind, 0)
@@ -52,7 +52,7 @@ func TestCloser_saysGoodbyeToLiveConnections(t *testing.T) {
 				}
 				test.before(pair[0])
 				remotes = append(remotes, pair[0])
-				all = append(all, cache.Ended{FD: pair[1], Why: test.why})
+				all = append(all, cache.Dropped{FD: pair[1], Why: test.why})
 			}
 			c := newCloser(test.goodbye)
 			c.Close(all)
@@ -123,11 +123,11 @@ func TestCloser_doesNotLinger(t *testing.T) {
 	t.Parallel()
 	for name, n := range map[string]int{"some": 6, "many": maxInlineClose + 2} {
 		c := newCloser("QUIT")
-		var all []cache.Ended
+		var all []cache.Dropped
 		var remotes []net.Conn
 		for range n {
 			fd, remote := unread(t)
-			all = append(all, cache.Ended{FD: fd, Why: cache.Expired})
+			all = append(all, cache.Dropped{FD: fd, Why: cache.Expired})
 			remotes = append(remotes, remote)
 		}
 		start := time.Now()
@@ -152,15 +152,15 @@ func TestCloser_isNotHeldUpByAFile(t *testing.T) {
 	t.Parallel()
 	c := newCloser("")
 	blocked := make(chan struct{})
-	c.others.add(make([]cache.Ended, 2*maxCloseWorkers), maxCloseWorkers,
-		func(cache.Ended) { <-blocked }) // as a file system that does not answer
+	c.others.add(make([]cache.Dropped, 2*maxCloseWorkers), maxCloseWorkers,
+		func(cache.Dropped) { <-blocked }) // as a file system that does not answer
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[0])
 	fd, remote := unread(t)
-	c.Close([]cache.Ended{{FD: pipe[1]}, {FD: fd}})
+	c.Close([]cache.Dropped{{FD: pipe[1]}, {FD: fd}})
 	remote.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := io.Copy(io.Discard, remote); err != nil {
 		t.Errorf("got %v, want the end of the connection", err)
@@ -197,8 +197,8 @@ func TestSave_whileManyWaitToBeClosed(t *testing.T) {
 		blocked := make(chan struct{})
 		for q, n := range map[*closeQueue]int{&w.copies: test.copies, &c.others: test.sessions} {
 			if n > 0 {
-				q.add(make([]cache.Ended, n+maxCloseWorkers), maxCloseWorkers,
-					func(cache.Ended) { <-blocked })
+				q.add(make([]cache.Dropped, n+maxCloseWorkers), maxCloseWorkers,
+					func(cache.Dropped) { <-blocked })
 			}
 		}
 		testenv.Eventually(t, "all workers are busy", func() bool {
@@ -234,8 +234,8 @@ func TestDescriptors_inVainBlockNoLoop(t *testing.T) {
 	for n := 1; n <= 2; n++ {
 		w := newWorld(t)
 		blocked := make(chan struct{})
-		w.copies.add(make([]cache.Ended, maxCloseWorkers), maxCloseWorkers,
-			func(cache.Ended) { <-blocked })
+		w.copies.add(make([]cache.Dropped, maxCloseWorkers), maxCloseWorkers,
+			func(cache.Dropped) { <-blocked })
 		testenv.Eventually(t, "all workers are busy", func() bool { return w.waitingToClose() == 0 })
 		p := w.connect(t)
 		var fds []int
@@ -262,9 +262,9 @@ func TestCloser_closesInlineWhenBehind(t *testing.T) {
 	t.Parallel()
 	c := newCloser("")
 	blocked := make(chan struct{})
-	c.sockets.add(make([]cache.Ended, maxInlineClose+2), 1, func(cache.Ended) { <-blocked })
+	c.sockets.add(make([]cache.Dropped, maxInlineClose+2), 1, func(cache.Dropped) { <-blocked })
 	fd, remote := unread(t)
-	c.Close([]cache.Ended{{FD: fd}})
+	c.Close([]cache.Dropped{{FD: fd}})
 	remote.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := io.Copy(io.Discard, remote); err != nil {
 		t.Errorf("got %v, want the end of the connection", err)
@@ -278,15 +278,15 @@ func TestCloser_pipe(t *testing.T) {
 	t.Parallel()
 	c := newCloser("")
 	blocked := make(chan struct{})
-	block := func(cache.Ended) { <-blocked }
-	c.sockets.add(make([]cache.Ended, maxInlineClose+2), 1, block)
-	c.others.add(make([]cache.Ended, maxCloseWorkers), maxCloseWorkers, block)
+	block := func(cache.Dropped) { <-blocked }
+	c.sockets.add(make([]cache.Dropped, maxInlineClose+2), 1, block)
+	c.others.add(make([]cache.Dropped, maxCloseWorkers), maxCloseWorkers, block)
 	var pipe [2]int
 	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(pipe[0])
-	c.Close([]cache.Ended{{FD: pipe[1]}})
+	c.Close([]cache.Dropped{{FD: pipe[1]}})
 	if n, err := unix.Read(pipe[0], make([]byte, 1)); n != 0 || err != nil {
 		t.Errorf("got %d, %v, want its end at once", n, err)
 	}

@@ -134,7 +134,7 @@ func (c *conversation) read() error {
 }
 
 // receive reads once. While too many descriptors wait to be closed, it takes no more: a client
-// that saves a session then hears that this has failed.
+// that saves a session is told that this has failed.
 func (c *conversation) receive(in []byte) (n int, err error) {
 	if c.server().waitingToClose() > maxWaitingToClose {
 		return c.socket.ReceiveBytes(in)

@@ -201,7 +201,7 @@ func TestCloser_goodbyeDoesNotBlock(t *testing.T) {
 		err = unix.Sendto(fds[0], make([]byte, 4096), unix.MSG_DONTWAIT, nil)
 	}
 	c := newCloser("QUIT")
-	c.Close([]cache.Ended{{FD: fds[0], Why: cache.Expired}})
+	c.Close([]cache.Dropped{{FD: fds[0], Why: cache.Expired}})
 	select {
 	case <-c.sockets.whenIdle():
 	case <-time.After(soon):

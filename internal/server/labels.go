@@ -39,22 +39,22 @@ func (h *Labels) found(table *topk.Table, label []byte, s cache.Session, ok bool
 	}
 }
 
-// endEvents are the events for the reasons for which the cache closes a session or drops a
+// dropEvents are the events for the reasons for which the cache closes a session or drops a
 // binding.
-var endEvents = [...]topk.Event{
+var dropEvents = [...]topk.Event{
 	cache.Expired: topk.Expired,
 	cache.Evicted: topk.Evicted,
 	cache.Flushed: topk.Flushed,
 	cache.Dead:    topk.Dead,
 }
 
-// ended counts a session that the cache has closed, or a binding that it has dropped.
-func (h *Labels) ended(e cache.Ended) {
+// dropped counts a session that the cache has closed, or a binding that it has dropped.
+func (h *Labels) dropped(e cache.Dropped) {
 	if e.Endpoint != "" {
-		h.endpoints.CountString(e.Endpoint, endEvents[e.Why])
+		h.endpoints.CountString(e.Endpoint, dropEvents[e.Why])
 	}
 	if e.Destination != "" {
-		h.destinations.CountString(e.Destination, endEvents[e.Why])
+		h.destinations.CountString(e.Destination, dropEvents[e.Why])
 	}
 }
 

@@ -19,12 +19,12 @@ import (
 )
 
 // A limiter carries out what a [receivers.Set] decides: it counts connections, wakes the Set
-// in time, closes sessions, watches processes, and gives answers to the loops of the clients
-// who wait for them. Its methods are safe for concurrent use.
+// in time, closes sessions and watches processes. It posts answers to the loops of the clients
+// that wait for them. Its methods are safe for concurrent use.
 //
 // Decisions come from event loops, from the cache and from the goroutines below. Answers are
-// posted at once. Sessions are closed by one goroutine, because the cache tells the Set of
-// each session that it closes, from which further decisions follow.
+// posted at once. Sessions are closed by one goroutine, because each session that
+// the cache closes changes the Set, from which further decisions follow.
 type limiter struct {
 	*receivers.Set
 	clock            func() time.Duration
@@ -88,7 +88,7 @@ func (l *limiter) stopNow() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.timer.Stop()
-	l.wake = 1 // earlier than all that may come
+	l.wake = 1 // earlier than any other time, so the timer is not started again
 	for _, p := range l.watched {
 		if p.fd != fdpass.None {
 			unix.Close(p.fd)
@@ -96,9 +96,8 @@ func (l *limiter) stopNow() {
 	}
 }
 
-// stateComes tells that the state of another process is being received, and stateReceived that
-// it is there, and that the loops have all of its clients. Meanwhile no client is told to
-// connect.
+// stateComes is called before the state of another process is received, and stateReceived when
+// the loops have all of its clients. Meanwhile no client is told to connect.
 func (l *limiter) stateComes() {
 	if l != nil {
 		l.mu.Lock()
@@ -175,7 +174,7 @@ func (l *limiter) keepClosing() {
 		l.closing = nil
 		l.mu.Unlock()
 		for _, label := range labels {
-			if !l.cache.EvictOldest(label) { // or else, sessionEnded hears of it
+			if !l.cache.EvictOldest(label) { // otherwise SessionDropped is called
 				l.carryOut(l.NotClosed(l.clock(), label))
 			}
 		}
@@ -197,7 +196,7 @@ func (l *limiter) keepCounting() {
 	if !l.awaitState() {
 		return
 	}
-	works := l.countOnce() // later counts tell what is new since
+	works := l.countOnce() // later counts show what is new since
 	for {
 		var claimed <-chan time.Time
 		if l.claims.any() {
@@ -270,10 +269,10 @@ func (l *limiter) countOnce() bool {
 	return true
 }
 
-// SessionEnded tells that the cache has closed a session. It is for the Closer.
-func (s *Server) SessionEnded(endpoint string) {
+// SessionDropped is called when the cache has closed a session. It is for the Closer.
+func (s *Server) SessionDropped(endpoint string) {
 	if s.limiter != nil {
-		s.limiter.carryOut(s.limiter.Ended(s.limiter.clock(), endpoint))
+		s.limiter.carryOut(s.limiter.Dropped(s.limiter.clock(), endpoint))
 	}
 }
 
@@ -333,7 +332,7 @@ func (l *limiter) descriptors() int {
 	return int(l.watchers.Load()) + int(l.claims.number.Load())
 }
 
-// TimedOut is called by the loop, and never: there is no timeout.
+// TimedOut is never called: the watch has no timeout.
 func (p *processWatch) TimedOut() {}
 
 // lookAgain looks for a process from time to time.

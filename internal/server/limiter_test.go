@@ -73,7 +73,7 @@ func newWorldWithLimits(t *testing.T, k *kernel, limits string) *world {
 		}
 		w.Receivers = receivers.New(receivers.Config{Rules: rules, Wait: 30 * time.Second})
 		w.CountConnections = k.count
-		w.Discard = func(all []cache.Ended) {
+		w.Discard = func(all []cache.Dropped) {
 			for _, e := range all {
 				unix.Close(e.FD)
 			}

@@ -94,7 +94,7 @@ func TestStatus_memory(t *testing.T) {
 			MemoryLimit: limit,
 			Now:         func() time.Duration { return 0 },
 			Alarm:       func(time.Duration) {},
-			Release:     func([]cache.Ended) {},
+			Release:     func([]cache.Dropped) {},
 		})
 	})
 	c := w.operator(t)
@@ -226,7 +226,7 @@ func TestHits_evictedAndFlushedAreApart(t *testing.T) {
 		w.save(t, c)
 	}
 	w.Cache.SetLimit(func() int { return 1 })
-	w.Labels.ended(cache.Ended{FD: fdpass.None, Why: cache.Evicted, Destination: "smtp\nd\n"})
+	w.Labels.dropped(cache.Dropped{FD: fdpass.None, Why: cache.Evicted, Destination: "smtp\nd\n"})
 	if _, err := c.FlushAll(); err != nil {
 		t.Fatal(err)
 	}

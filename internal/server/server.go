@@ -91,7 +91,7 @@ type Server struct {
 	CountConnections func(ports []uint16, add func(netip.AddrPort, uint64)) error
 
 	// Discard closes sessions that are not to be cached.
-	Discard func([]cache.Ended)
+	Discard func([]cache.Dropped)
 
 	// Waiting returns how many descriptors of sessions wait for a close(2) that may block, if
 	// not nil.
@@ -218,8 +218,8 @@ func (s *Server) greet(fd int) *conversation {
 	return c
 }
 
-// announces reports whether this client must be announced to. The previous process has no use
-// for it, so receiving a state does not wait until that is known: at the start, that would
+// announces reports whether the server must speak first to this client. It does not to the
+// previous process, so a state is received before Announce has returned. To wait for it would
 // take a third of the time for which clients wait at a reload.
 func (s *Server) announces(fd int) bool {
 	if s.Announce == nil || !s.announceKnown.Load() && handover.Requested(fd) {

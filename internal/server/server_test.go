@@ -47,9 +47,9 @@ func newWorldWith(t testing.TB, prepare func(*world)) *world {
 		Now:   now,
 		Alarm: func(time.Duration) {},
 		Alive: func(fd int) bool { return w.alive(fd) },
-		Release: func(all []cache.Ended) {
+		Release: func(all []cache.Dropped) {
 			for _, e := range all {
-				w.Labels.ended(e)
+				w.Labels.dropped(e)
 				if e.FD == fdpass.None {
 					continue
 				}

@@ -27,10 +27,10 @@ func (s *Server) values(totals cache.Totals) stats.Values {
 
 		Saved:           totals.Saved,
 		TakenOver:       totals.TakenOver,
-		Expired:         totals.Ended[cache.Expired],
-		Dead:            totals.Ended[cache.Dead],
-		Evicted:         totals.Ended[cache.Evicted],
-		Flushed:         totals.Ended[cache.Flushed],
+		Expired:         totals.Dropped[cache.Expired],
+		Dead:            totals.Dropped[cache.Dead],
+		Evicted:         totals.Dropped[cache.Evicted],
+		Flushed:         totals.Dropped[cache.Flushed],
 		EvictedBindings: totals.EvictedBindings,
 
 		EvictedForMemory: totals.EvictedForMemory,

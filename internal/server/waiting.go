@@ -201,7 +201,7 @@ func (c *conversation) savedBinding(ttl time.Duration, label, property, endpoint
 	}
 }
 
-// saveSession puts a session into the cache, unless its receiver has had enough of it.
+// saveSession puts a session into the cache, unless a limit of its receiver says not to keep it.
 func (c *conversation) saveSession(ttl time.Duration, label, property []byte, fd int) {
 	l := c.server().limiter
 	if l == nil {
@@ -211,7 +211,7 @@ func (c *conversation) saveSession(ttl time.Duration, label, property []byte, fd
 	keep, longest, d := l.Save(c.client, l.clock(), label, property)
 	l.carryOut(d)
 	if !keep {
-		c.server().Discard([]cache.Ended{{FD: fd, Why: cache.Evicted, Endpoint: string(label)}})
+		c.server().Discard([]cache.Dropped{{FD: fd, Why: cache.Evicted, Endpoint: string(label)}})
 		return
 	}
 	if longest > 0 {
@@ -221,7 +221,7 @@ func (c *conversation) saveSession(ttl time.Duration, label, property []byte, fd
 	l.carryOut(l.Saved(c.client, l.clock(), string(label)))
 }
 
-// restoredSession tells the limiter of a session that another process had in its cache.
+// restoredSession tells the limiter about a session that another process had in its cache.
 func (s *Server) restoredSession(endpoint string) {
 	if l := s.limiter; l != nil {
 		l.carryOut(l.Saved(nil, l.clock(), endpoint))

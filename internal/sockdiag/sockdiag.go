@@ -73,7 +73,7 @@ func newSocket(sys system) (*Socket, error) {
 	return s, nil
 }
 
-// openNetlink returns a socket that hears the kernel only, because it is connected.
+// openNetlink returns a socket that receives from the kernel only, because it is connected to it.
 func openNetlink() (int, error) {
 	const kind = unix.SOCK_RAW | unix.SOCK_CLOEXEC
 	fd, err := unix.Socket(unix.AF_NETLINK, kind, unix.NETLINK_SOCK_DIAG)

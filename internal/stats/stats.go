@@ -3,10 +3,9 @@
 // Package stats declares each number that an operator sees, once.
 //
 // [Numbers] and [Times] are tables of the fields of [Values]. Everything that shows or
-// carries these numbers is a loop over them: the text and the JSON of the status, the
-// counts in the state that a process hands over to the next one, the metrics, and the
-// manual pages. To add a number, add a field and a line of a table, and set the field in
-// package server.
+// carries these numbers is a loop over them: the status as text and JSON, the state that a
+// process hands over, the metrics, and the manual pages. To add a number, add a field and a
+// line of a table, and set the field in package server.
 package stats
 
 import (
@@ -27,7 +26,7 @@ const (
 	Peak                // the greatest value of a gauge so far; the next process continues it
 )
 
-// Values are the numbers. All are 64 bits wide, on 32-bit machines, too: a busy server
+// Values are the numbers. All are 64 bits wide, also on 32-bit machines: a busy server
 // counts 2^31 events in a few days.
 type Values struct {
 	Clients, Connections, Refused, Lost, LostLines int64

@@ -14,7 +14,7 @@ import (
 
 // drop takes a session out of the cache. Its descriptor will be released.
 func (s *session) drop(why Reason) {
-	s.cache.release(Ended{FD: s.fd, Why: why, Endpoint: s.endpoint.label})
+	s.cache.release(Dropped{FD: s.fd, Why: why, Endpoint: s.endpoint.label})
 	s.remove()
 }
 
@@ -38,7 +38,7 @@ func (b *binding) drop(why Reason) {
 	if why == Evicted {
 		c.totals.EvictedBindings++
 	}
-	c.ended = append(c.ended, Ended{FD: fdpass.None, Why: why, Destination: b.destination.label})
+	c.dropped = append(c.dropped, Dropped{FD: fdpass.None, Why: why, Destination: b.destination.label})
 	b.remove()
 }
 
@@ -72,9 +72,9 @@ func (c *Cache) removeIfUnused(ep *endpoint) {
 }
 
 // release releases a descriptor when the cache is unlocked.
-func (c *Cache) release(e Ended) {
-	c.totals.Ended[e.Why]++
-	c.ended = append(c.ended, e)
+func (c *Cache) release(e Dropped) {
+	c.totals.Dropped[e.Why]++
+	c.dropped = append(c.dropped, e)
 }
 
 // TimerEnded is for the wheel: the time to live has ended.
