@@ -42,7 +42,7 @@ type soak struct {
 
 func TestSoak(t *testing.T) {
 	testenv.SkipShort(t)
-	duration := 20 * time.Second
+	duration := 10 * time.Second
 	if text := os.Getenv("DURATION"); text != "" {
 		var err error
 		if duration, err = time.ParseDuration(text); err != nil {

@@ -127,7 +127,7 @@ func TestSwitcher_wait(t *testing.T) {
 	if err := s.wait(long); err != nil {
 		t.Errorf("got %v after a signal, want no error", err)
 	}
-	s.intervals = intervals{time.Hour, time.Millisecond}
+	s = &switcher{signal: signal, errOut: &errOut, intervals: intervals{time.Hour, time.Millisecond}}
 	forever := func(ctx context.Context) error {
 		<-ctx.Done()
 		return ctx.Err()

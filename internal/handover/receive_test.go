@@ -146,6 +146,20 @@ func TestReceive_announcesNotAll(t *testing.T) {
 	}
 }
 
+// TestReadAhead_longTexts stops when the texts of the sessions are too long together.
+func TestReadAhead_longTexts(t *testing.T) {
+	t.Parallel()
+	half := strings.Repeat("x", 1<<19)
+	r := &Reception{}
+	i := item{kind: kindSession, session: cache.SavedSession{Label: half, Property: half}}
+	for range 100 {
+		r.ahead = append(r.ahead, i)
+	}
+	if got := r.readAhead(i); len(got.Labels) != maxAheadText>>20+1 || !got.More {
+		t.Errorf("got %d sessions, more: %v, want %d", len(got.Labels), got.More, maxAheadText>>20+1)
+	}
+}
+
 // TestReceive_statesInBadOrder: what is lost is counted, and nothing stays open.
 func TestReceive_statesInBadOrder(t *testing.T) {
 	header := list("version", "3", "bindings", "1", "sessions", "2", "clients", "1", "news", "x")
@@ -376,4 +390,40 @@ func FuzzDescription(f *testing.F) {
 		}
 		before.WantSame(t, "at the end")
 	})
+}
+
+// TestEntryReader_bounds has numbers of entries at their limit, and one above.
+func TestEntryReader_bounds(t *testing.T) {
+	t.Parallel()
+	for more := range 2 {
+		want := more == 0
+		header := list("version", "2", "sessions", strconv.Itoa(maxEntries+more))
+		if _, err := newEntryReader(strings.NewReader(header), zero); (err == nil) != want {
+			t.Errorf("%d announced: got %v", maxEntries+more, err)
+		}
+		e, err := newEntryReader(strings.NewReader(list("version", "2")+list("entry", "new")), zero)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.read = maxEntries - 1 + more
+		if _, _, _, err := e.next(); (err == nil) != want {
+			t.Errorf("entry %d: got %v", e.read, err)
+		}
+		entry := list("entry", "new", "descriptors", strconv.Itoa(maxDescriptors+more))
+		e, err = newEntryReader(strings.NewReader(list("version", "2")+entry), zero)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, _, _, err := e.next(); (err == nil) != want {
+			t.Errorf("%d descriptors: got %v", maxDescriptors+more, err)
+		}
+		f, _ := file(t)
+		if err := unix.Ftruncate(f, maxSize+int64(more)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := memorySize(f); (err == nil) != want {
+			t.Errorf("%d bytes: got %v", maxSize+more, err)
+		}
+		unix.Close(f)
+	}
 }
