@@ -405,7 +405,7 @@ func TestMail_cacheOnDemand(t *testing.T) {
 		"relayhost": fmt.Sprintf("[127.0.0.1]:%d", sink.Port),
 	}})
 	deliver(t, i, 500, "recipient@example.test")
-	wantConnections(t, i, 500, 250)
+	wantConnections(t, i, 500, 400)
 	wantNoComplaints(t, i)
 }
 

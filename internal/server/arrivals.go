@@ -41,7 +41,7 @@ func (h *heldClients) await(coming *handover.Announced) {
 	h.release()
 }
 
-// releaseAll serves the clients, and answers lookups that wait.
+// releaseAll serves the clients, and answers requests that wait.
 func (h *heldClients) releaseAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -80,8 +80,8 @@ func (h *heldClients) resume(c *handover.Client) {
 	h.refused = h.refused || err != nil
 }
 
-// waitsForSessions is the phase of a client that looks for a session while the sessions of its
-// state arrive: the request, at the head of the unread bytes, is answered when they are here.
+// waitsForSessions is the phase of a client whose request has to wait until the sessions of its
+// state have arrived. The request is at the head of the unread bytes.
 // Descriptions do not have this phase: see waitsForConnection.
 const waitsForSessions handover.Phase = "waits_for_sessions"
 
@@ -115,7 +115,13 @@ func (a *arrivals) concern(q question, all *cache.Cache) bool {
 	return isComing
 }
 
-// endArrivals answers the lookups that wait for these sessions.
+// await makes the client wait for the sessions of its state.
+func (c *conversation) await() {
+	c.phase = waitsForSessions
+	c.worker.answered-- // for now
+}
+
+// endArrivals answers the requests that wait for these sessions.
 func (s *Server) endArrivals(a *arrivals) {
 	for _, w := range s.workers {
 		w.loop.Post(func() {

@@ -14,13 +14,15 @@ import (
 
 const notFound = `status\02\0property\0\0\0`
 
-// TestLookup_duringArrival waits only if a session that has not arrived may be the answer.
+// TestLookup_duringArrival waits only if a session that has not arrived may be the answer. An
+// operator waits.
 func TestLookup_duringArrival(t *testing.T) {
 	t.Parallel()
 	const byEndpoint, byDestination = `request\0find_endp\0label\0`, `request\0find_dest\0label\0`
 	for question, test := range map[string]struct {
 		more, waits bool
 	}{
+		`request\0status`:         {false, true},
 		byEndpoint + "coming":     {false, true},
 		byEndpoint + "here":       {false, false},
 		byEndpoint + "other":      {false, false},

@@ -55,6 +55,10 @@ func (c *conversation) answer(list attr.List) error {
 		c.findDestination(list)
 	default:
 		if answer, known := operatorRequests[string(request)]; known {
+			if c.coming != nil { // operators are told of all sessions, and of what was counted
+				c.await()
+				return nil
+			}
 			c.uncount(false) // operators are not clients
 			answer(c, list)
 			return nil
@@ -151,8 +155,7 @@ type question struct {
 // find looks into the cache and answers, unless the client has to wait.
 func (c *conversation) find(q question) {
 	if c.coming.concern(q, c.server().Cache) {
-		c.phase = waitsForSessions
-		c.worker.answered--
+		c.await()
 		return
 	}
 	s, found, waits := cache.Session{}, false, false
