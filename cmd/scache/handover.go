@@ -69,7 +69,7 @@ func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (don
 	pause := firstPause
 	for attempt := 1; ; attempt++ {
 		p.StopAccepting()
-		p.HandleQueued()
+		p.HandleQueued() // a client there may be a process with a state: see readNewClients
 		result, err := s.HandOver(sender, attempt == attempts)
 		if err == nil {
 			if result.Err != nil {
@@ -95,7 +95,7 @@ func handOver(p *master.Process, s *server.Server, sender *handover.Sender) (don
 }
 
 // acquire acquires what the sender needs, while clients are served. It reports whether there will
-// be a next process. Something may not have been acquired all the same: Send tries again.
+// be a next process. What it could not acquire, Send tries to acquire again.
 func acquire(p *master.Process, s *server.Server, sender *handover.Sender) (next bool) {
 	logged := false
 	for pause, waited := firstPause, time.Duration(0); ; pause = min(2*pause, maxPause) {

@@ -24,7 +24,7 @@ type setting struct {
 
 func newConfigCommand(c *site) *cobra.Command {
 	asJSON := false
-	cmd := terse("config", "Show the parameters that the server reads",
+	cmd := withoutArgs("config", "Show the parameters that the server reads",
 		func(cmd *cobra.Command) error {
 			system, err := c.open()
 			if err != nil {

@@ -28,7 +28,7 @@ type finding struct {
 func newDoctorCommand(c *site) *cobra.Command {
 	asJSON := false
 	const short = "Look for what is wrong or unusual, and say what to do"
-	cmd := terse("doctor", short, func(cmd *cobra.Command) error {
+	cmd := withoutArgs("doctor", short, func(cmd *cobra.Command) error {
 		d, err := c.examine()
 		if err != nil {
 			return err

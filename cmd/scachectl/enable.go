@@ -68,7 +68,7 @@ previous one. With --print, it only writes the changed master.cf to standard out
 func newSwitchCommand(c *site, use, short string, do func(*switcher) error) *cobra.Command {
 	s := switcher{site: c, use: use, intervals: intervals{10 * time.Second, 20 * time.Second}}
 	all := false
-	cmd := terse(use, short, func(cmd *cobra.Command) error {
+	cmd := withoutArgs(use, short, func(cmd *cobra.Command) error {
 		s.out, s.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr()
 		if all {
 			orNone := use == "disable"

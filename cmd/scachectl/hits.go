@@ -51,7 +51,8 @@ func newHitsCommand(c *site) *cobra.Command {
 	for _, count := range counts {
 		orders = append(orders, count.name)
 	}
-	cmd := terse("hits", "Show which destinations reuse connections, and what became of saved ones",
+	const short = "Show which destinations reuse connections, and what became of saved ones"
+	cmd := withoutArgs("hits", short,
 		func(cmd *cobra.Command) error {
 			if !slices.Contains(orders, sort) {
 				return usageError{fmt.Errorf("--sort %s: want one of %s", sort, strings.Join(orders, ", "))}

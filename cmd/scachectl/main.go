@@ -124,8 +124,8 @@ func subcommands(cmd *cobra.Command) string {
 	return strings.Join(names, ", ")
 }
 
-// terse returns a command without arguments.
-func terse(use, short string, run func(*cobra.Command) error) *cobra.Command {
+// withoutArgs returns a command that takes no arguments.
+func withoutArgs(use, short string, run func(*cobra.Command) error) *cobra.Command {
 	return &cobra.Command{
 		Use:   use,
 		Short: short,

@@ -17,7 +17,7 @@ import (
 
 func newMetricsCommand(c *site) *cobra.Command {
 	output, hits := "-", false
-	cmd := terse("metrics", "Print metrics for Prometheus", func(cmd *cobra.Command) error {
+	cmd := withoutArgs("metrics", "Print metrics for Prometheus", func(cmd *cobra.Command) error {
 		text, err := writeMetrics(&metrics.Collector{Sources: c.sources, Hits: hits})
 		if err != nil {
 			return err

@@ -33,7 +33,7 @@ type openRemote struct {
 
 func newReceiversCommand(c *site) *cobra.Command {
 	asJSON, kernel := false, false
-	cmd := terse("receivers", "Show receivers with limits: connections, and clients that wait",
+	cmd := withoutArgs("receivers", "Show receivers with limits: connections, and clients that wait",
 		func(cmd *cobra.Command) error {
 			if kernel {
 				return showRemotes(cmd, asJSON)

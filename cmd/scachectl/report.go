@@ -20,7 +20,7 @@ import (
 
 func newReportCommand(c *site) *cobra.Command {
 	output, labels := "", false
-	cmd := terse("report", "Collect what a fault report needs", func(cmd *cobra.Command) error {
+	cmd := withoutArgs("report", "Collect what a fault report needs", func(cmd *cobra.Command) error {
 		if c.socket != "" {
 			return errSocket
 		}

@@ -20,7 +20,7 @@ const restartLimit = 10 * time.Second
 
 func newRestartCommand(c *site) *cobra.Command {
 	all := false
-	cmd := terse("restart", "Replace the running process by the installed binary",
+	cmd := withoutArgs("restart", "Replace the running process by the installed binary",
 		func(cmd *cobra.Command) error {
 			if all {
 				return c.restartAll(cmd.OutOrStdout())

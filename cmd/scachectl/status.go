@@ -19,7 +19,7 @@ import (
 func newStatusCommand(c *site) *cobra.Command {
 	asJSON := false
 	const short = "Show what the server holds and what it has done"
-	cmd := terse("status", short, func(cmd *cobra.Command) error {
+	cmd := withoutArgs("status", short, func(cmd *cobra.Command) error {
 		s, err := c.status()
 		if err != nil {
 			return err

@@ -27,7 +27,7 @@ const (
 func newTopCommand(c *site) *cobra.Command {
 	w := watcher{site: c, order: "sessions", interval: time.Second}
 	batch := 0
-	cmd := terse("top", "Watch the server", func(cmd *cobra.Command) error {
+	cmd := withoutArgs("top", "Watch the server", func(cmd *cobra.Command) error {
 		if w.interval < minInterval || w.interval > maxInterval {
 			return usageError{fmt.Errorf("--interval %v: want %v to %v", w.interval, minInterval,
 				maxInterval)}

@@ -53,7 +53,7 @@ func TestReceive_countsOfAState(t *testing.T) {
 	const saved = 1000 // no other number may be above it
 	s.Counts.Values = stats.Values{Saved: saved}
 	n, want := int64(0), map[string]int64{}
-	for name, value := range s.Counts.Counts() {
+	for name, value := range s.Counts.Continued() {
 		if *value == 0 {
 			n++
 			*value = n
@@ -69,7 +69,7 @@ func TestReceive_countsOfAState(t *testing.T) {
 		t.Fatal(err)
 	}
 	got.close()
-	for name, value := range got.Counts.Counts() {
+	for name, value := range got.Counts.Continued() {
 		if *value != want[name] {
 			t.Errorf("%s: got %d, want %d", name, *value, want[name])
 		}

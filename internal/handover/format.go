@@ -114,7 +114,7 @@ func (e entryWriter) time(name string, at time.Duration) { e.Long(name, int64(at
 func (e entryWriter) counts(c *Counts) error {
 	e.begin(kindCounts, 0)
 	e.time("since", e.now-c.Age)
-	for name, n := range c.Counts() {
+	for name, n := range c.Continued() {
 		e.Long(name, *n)
 	}
 	for name, t := range c.Times() {
@@ -202,7 +202,7 @@ func newEntryReader(r io.Reader, now func() time.Duration) (*entryReader, error)
 	if err != nil {
 		return e, fmt.Errorf("read the description: %w", err)
 	}
-	f := fields{list: list}
+	f := attributes{list: list}
 	e.version = f.int("version", 0)
 	for name, kind := range map[string]string{
 		"bindings": kindBinding, "sessions": kindSession, "clients": kindClient,
@@ -225,12 +225,12 @@ func newEntryReader(r io.Reader, now func() time.Duration) (*entryReader, error)
 
 // next reads the next entry, and returns its kind and the number of its descriptors. The
 // error is io.EOF at the end.
-func (e *entryReader) next() (kind string, descriptors int, f fields, err error) {
+func (e *entryReader) next() (kind string, descriptors int, f attributes, err error) {
 	list, err := e.in.Decode()
 	if err != nil {
 		return "", 0, f, err
 	}
-	f = fields{list: list, now: e.now}
+	f = attributes{list: list, now: e.now}
 	if e.version == 1 {
 		kind, descriptors = e.nextOfVersion1()
 	} else {
@@ -255,7 +255,7 @@ func (e *entryReader) next() (kind string, descriptors int, f fields, err error)
 	return kind, descriptors, f, nil
 }
 
-func (e *entryReader) binding(f fields) (cache.SavedBinding, error) {
+func (e *entryReader) binding(f attributes) (cache.SavedBinding, error) {
 	b := cache.SavedBinding{
 		Label: f.string("label"), Property: f.string("property"), Endpoint: f.string("endpoint"),
 		Age: f.since("saved"), TTL: f.until("deadline"),
@@ -266,7 +266,7 @@ func (e *entryReader) binding(f fields) (cache.SavedBinding, error) {
 	return b, f.err
 }
 
-func readSession(f fields, fd int) (cache.SavedSession, error) {
+func readSession(f attributes, fd int) (cache.SavedSession, error) {
 	s := cache.SavedSession{
 		Label: f.string("label"), Property: f.string("property"),
 		Age: f.since("saved"), TTL: f.until("deadline"), FD: fd,
@@ -276,7 +276,7 @@ func readSession(f fields, fd int) (cache.SavedSession, error) {
 
 // readClient returns a client without its descriptors. announcement is the first output to a
 // client that has received none yet. Descriptions of version 1 do not contain its bytes.
-func readClient(f fields, announcement []byte) (Client, error) {
+func readClient(f attributes, announcement []byte) (Client, error) {
 	c := Client{
 		FD: fdpass.None, Session: fdpass.None,
 		Phase:     Phase(cmp.Or(f.string("state"), string(BetweenRequests))),
@@ -293,9 +293,9 @@ func readClient(f fields, announcement []byte) (Client, error) {
 	return c, f.err
 }
 
-func readCounts(f fields) (c Counts, err error) {
+func readCounts(f attributes) (c Counts, err error) {
 	c.Age = f.since("since")
-	for name, n := range c.Counts() {
+	for name, n := range c.Continued() {
 		*n = f.long(name)
 	}
 	for name, t := range c.Times() {
@@ -308,7 +308,7 @@ func readCounts(f fields) (c Counts, err error) {
 	return c, f.err
 }
 
-func readLabelCounts(f fields) (h LabelCounts, err error) {
+func readLabelCounts(f attributes) (h LabelCounts, err error) {
 	h.Level, h.Label = f.string("level"), f.string("label")
 	h.Age, h.Error = f.since("since"), f.long("error")
 	i := 0
@@ -325,29 +325,29 @@ func readLabelCounts(f fields) (h LabelCounts, err error) {
 	return h, f.err
 }
 
-// fields reads the attributes of an entry. A missing attribute has a default. err is the first
+// attributes reads the attributes of an entry. A missing attribute has a default. err is the first
 // error in a value.
-type fields struct {
+type attributes struct {
 	list attr.List
 	now  func() time.Duration
 	err  error
 }
 
 // note keeps an error, if it is the first one.
-func (f *fields) note(err error) { f.err = cmp.Or(f.err, err) }
+func (f *attributes) note(err error) { f.err = cmp.Or(f.err, err) }
 
-func (f *fields) string(name string) string {
+func (f *attributes) string(name string) string {
 	a, _ := f.list.Lookup(name)
 	return string(a.Value)
 }
 
-func (f *fields) histogram(name string) histogram.Values {
+func (f *attributes) histogram(name string) histogram.Values {
 	v, err := histogram.Parse(f.string(name))
 	f.note(err)
 	return v
 }
 
-func (f *fields) int(name string, missing int32) int32 {
+func (f *attributes) int(name string, missing int32) int32 {
 	a, found := f.list.Lookup(name)
 	if !found {
 		return missing
@@ -357,7 +357,7 @@ func (f *fields) int(name string, missing int32) int32 {
 	return n
 }
 
-func (f *fields) long(name string) int64 {
+func (f *attributes) long(name string) int64 {
 	a, found := f.list.Lookup(name)
 	if !found {
 		return 0
@@ -367,7 +367,7 @@ func (f *fields) long(name string) int64 {
 	return n
 }
 
-func (f *fields) bool(name string) bool {
+func (f *attributes) bool(name string) bool {
 	a, found := f.list.Lookup(name)
 	if !found {
 		return false
@@ -377,7 +377,7 @@ func (f *fields) bool(name string) bool {
 	return b
 }
 
-func (f *fields) data(name string) []byte {
+func (f *attributes) data(name string) []byte {
 	a, found := f.list.Lookup(name)
 	if !found || len(a.Value) == 0 {
 		return nil
@@ -389,14 +389,14 @@ func (f *fields) data(name string) []byte {
 
 // since returns the time since a past moment, and until the time until a future one, which is
 // negative when that moment has come. Both are zero where the attribute is missing.
-func (f *fields) since(name string) time.Duration {
+func (f *attributes) since(name string) time.Duration {
 	if at := f.long(name); at != 0 {
 		return max(f.now()-time.Duration(at), 0)
 	}
 	return 0
 }
 
-func (f *fields) until(name string) time.Duration {
+func (f *attributes) until(name string) time.Duration {
 	if at := f.long(name); at != 0 {
 		return cmp.Or(time.Duration(at)-f.now(), -1)
 	}

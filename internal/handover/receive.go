@@ -217,7 +217,7 @@ func (r *Reception) next() (any, error) {
 type item struct {
 	kind        string
 	descriptors int
-	fields      fields             // valid until the next item is read
+	fields      attributes         // valid until the next item is read
 	session     cache.SavedSession // if it is one
 	bad         error              // why the session cannot be used
 }

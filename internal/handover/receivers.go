@@ -84,7 +84,7 @@ func (e entryWriter) receiverClaim(c *Claim) error {
 }
 
 // readReceivers returns the part of a State that an entry has, or nil.
-func readReceivers(kind string, f fields) (*receivers.State, error) {
+func readReceivers(kind string, f attributes) (*receivers.State, error) {
 	s := &receivers.State{}
 	switch kind {
 	case kindReceiverName:
@@ -120,7 +120,7 @@ func readReceivers(kind string, f fields) (*receivers.State, error) {
 }
 
 // address returns an address, which is not valid where the attribute is missing.
-func (f *fields) address(name string) (a netip.Addr) {
+func (f *attributes) address(name string) (a netip.Addr) {
 	if text := f.string(name); text != "" {
 		var err error
 		a, err = netip.ParseAddr(text)
@@ -152,7 +152,7 @@ func (e entryWriter) wait(w *Wait) {
 // maxWait bounds times in what is read: no client waits for that long.
 const maxWait = 24 * time.Hour
 
-func readWait(f *fields) *Wait {
+func readWait(f *attributes) *Wait {
 	if _, found := f.list.Lookup("wait_pending"); !found {
 		return nil
 	}

@@ -21,7 +21,7 @@ func (e *entryReader) nextOfVersion1() (kind string, descriptors int) {
 }
 
 // endpointOfVersion1 returns the endpoint of a binding: its second label.
-func endpointOfVersion1(f fields) (endpoint string) {
+func endpointOfVersion1(f attributes) (endpoint string) {
 	for _, a := range f.list {
 		if string(a.Name) == "label" {
 			endpoint = string(a.Value)

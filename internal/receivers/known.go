@@ -41,14 +41,14 @@ type destination struct {
 
 	// Guarded by the lock of the Set.
 	bindings map[string]time.Duration // endpoints that it leads to in the cache, and until when
-	next     map[string]question      // endpoints that agents ask for on its behalf
+	next     map[string]occasion      // endpoints that agents ask for on its behalf
 }
 
-// A question is when an agent asks for an endpoint.
-type question int
+// An occasion is when an agent asks for an endpoint.
+type occasion int
 
 const (
-	askedFirst   question = 1 + iota // as the first one of a delivery
+	askedFirst   occasion = 1 + iota // as the first one of a delivery
 	askedNext                        // right after another one, before it connects
 	askedUnknown                     // expected once, and not asked: never expect it again
 )
@@ -136,7 +136,7 @@ func (k *known) addDestination(label []byte, to key, until, now time.Duration) *
 	if d == nil {
 		makeRoom(k.destinations, func(d *destination) bool { return d.until <= now })
 		d = &destination{label: string(label),
-			bindings: map[string]time.Duration{}, next: map[string]question{}}
+			bindings: map[string]time.Duration{}, next: map[string]occasion{}}
 		k.destinations[d.label] = d
 	}
 	if until >= d.until {
@@ -161,7 +161,7 @@ func (d *destination) bind(endpoint []byte, until, now time.Duration) {
 }
 
 // ask remembers when an agent has asked for an endpoint.
-func (d *destination) ask(endpoint string, q question) {
+func (d *destination) ask(endpoint string, q occasion) {
 	switch old := d.next[endpoint]; {
 	case old == askedUnknown:
 	case old == 0 && len(d.next) >= maxPerDestination:

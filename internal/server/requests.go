@@ -44,7 +44,7 @@ func (c *conversation) answer(list attr.List) error {
 		}
 		return nil
 	}
-	c.refuseDescriptor()
+	c.refuseDescriptor() // no other request comes with one
 	c.worker.answered++
 	switch string(request) {
 	case control.RequestFindEndpoint:

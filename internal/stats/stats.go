@@ -211,10 +211,10 @@ func (n *Number) Family() Family {
 	return Family{Name: n.Metric, Kind: n.Kind, Help: n.Help}
 }
 
-// Counts yields the names and fields of the numbers that the next process continues:
+// Continued yields the names and fields of the numbers that the next process continues:
 // counters and peaks, in the order of the table. A loop that hands them over reads the
 // fields, and a loop that takes them over sets them.
-func (v *Values) Counts() iter.Seq2[string, *int64] {
+func (v *Values) Continued() iter.Seq2[string, *int64] {
 	return func(yield func(string, *int64) bool) {
 		for i := range Numbers {
 			if n := &Numbers[i]; n.Kind != Gauge && !yield(n.Name, n.Field(v)) {
@@ -224,7 +224,7 @@ func (v *Values) Counts() iter.Seq2[string, *int64] {
 	}
 }
 
-// Times yields the names and fields of the distributions, as Counts does.
+// Times yields the names and fields of the distributions, as Continued does.
 func (v *Values) Times() iter.Seq2[string, *histogram.Values] {
 	return func(yield func(string, *histogram.Values) bool) {
 		for i := range Times {
@@ -258,7 +258,7 @@ const Most = 1 << 53
 // Check returns an error if these counts cannot be true. The server that takes them over
 // must refuse them then.
 func (v *Values) Check() error {
-	for name, n := range v.Counts() {
+	for name, n := range v.Continued() {
 		if *n < 0 || *n > Most {
 			return fmt.Errorf("%s=%d is out of range", name, *n)
 		}

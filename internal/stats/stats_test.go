@@ -60,7 +60,7 @@ func TestCounts_carryAllThatIsContinued(t *testing.T) {
 	t.Parallel()
 	v := fill()
 	state, names := map[string]int64{}, []string{}
-	for name, n := range v.Counts() {
+	for name, n := range v.Continued() {
 		state[name] = *n
 		names = append(names, name)
 	}
@@ -69,7 +69,7 @@ func TestCounts_carryAllThatIsContinued(t *testing.T) {
 		times[name] = h.String()
 	}
 	var got Values
-	for name, n := range got.Counts() {
+	for name, n := range got.Continued() {
 		*n = state[name]
 	}
 	for name, h := range got.Times() {
@@ -95,7 +95,7 @@ func TestCounts_carryAllThatIsContinued(t *testing.T) {
 	if got := strings.Join(names, " "); got != wire {
 		t.Errorf("got  %s\nwant %s", got, wire)
 	}
-	for range v.Counts() {
+	for range v.Continued() {
 		break
 	}
 	for range v.Times() {
