@@ -88,16 +88,22 @@ func (p *peer) play(exchanges []exchange, fd, n, size int, listen bool) {
 			return
 		}
 		if listen {
-			p.hear(exchange.hear)
-			got, err := p.Take()
-			if (err == nil) != exchange.receives || err == nil &&
-				testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
-				p.t.Errorf("after %q: descriptor %d, %v", exchange.hear, got, err)
-			}
-			if err == nil {
-				unix.Close(got)
-			}
+			p.hearReply(exchange, fd)
 		}
+	}
+}
+
+// hearReply wants the reply of an exchange, with a copy of fd if it has a descriptor.
+func (p *peer) hearReply(e exchange, fd int) {
+	p.t.Helper()
+	p.hear(e.hear)
+	got, err := p.Take()
+	if err == nil {
+		defer unix.Close(got)
+	}
+	if received := err == nil; received != e.receives ||
+		received && testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
+		p.t.Errorf("after %q: got descriptor %d, %v, want one: %v", e.hear, got, err, e.receives)
 	}
 }
 

@@ -260,7 +260,7 @@ func (p *peer) playUntil(exchanges []exchange, fd, n int) (left []exchange) {
 	return left
 }
 
-// playOn says and hears what is left.
+// playOn says and hears the other exchanges.
 func (p *peer) playOn(exchanges []exchange, fd int) {
 	p.t.Helper()
 	for _, exchange := range exchanges {
@@ -270,15 +270,7 @@ func (p *peer) playOn(exchanges []exchange, fd int) {
 		case exchange.say != "":
 			p.say(exchange.say)
 		}
-		p.hear(exchange.hear)
-		got, err := p.Take()
-		if (err == nil) != exchange.receives || err == nil &&
-			testenv.Inode(p.t, got) != testenv.Inode(p.t, fd) {
-			p.t.Errorf("after %q: descriptor %d, %v", exchange.hear, got, err)
-		}
-		if err == nil {
-			unix.Close(got)
-		}
+		p.hearReply(exchange, fd)
 	}
 }
 
