@@ -139,10 +139,10 @@ func run(p *master.Process, alive func(fd int) bool) error {
 	stopStatistics := s.Statistics(params.updateTime)
 	reason, err := serve(p, s, sender)
 	s.Cache.Clear()
-	closer.Wait(closeLimit)
+	closer.Wait(closeTimeout)
 	stopStatistics()
 	p.Log.Debug("exit: %s", reason)
-	p.Log.Flush(flushLimit)
+	p.Log.Flush(flushTimeout)
 	return err
 }
 
@@ -159,13 +159,13 @@ func serve(
 	return reason, err
 }
 
-// closeLimit is how long the process waits for connections that are being closed. At
+// closeTimeout is how long the process waits for connections that are being closed. At
 // the end, the kernel closes the rest.
-const closeLimit = 500 * time.Millisecond
+const closeTimeout = 500 * time.Millisecond
 
-// flushLimit is how long the process waits for the log at the end. No client is served
+// flushTimeout is how long the process waits for the log at the end. No client is served
 // meanwhile.
-const flushLimit = 50 * time.Millisecond
+const flushTimeout = 50 * time.Millisecond
 
 // maxLoops bounds the number of event loops. With more, the loops would wait for each
 // other at the lock of the cache, and the clients need the other processors.

@@ -29,7 +29,7 @@ func startRelay(t *testing.T, scache, chroot string) *postfixtest.Instance {
 func timeMail(t *testing.T, i *postfixtest.Instance, meanwhile func()) {
 	t.Helper()
 	before, connectionsBefore := i.Sent()
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
 	defer cancel()
 	start := time.Now()
 	sent := make(chan error, 1)

@@ -23,8 +23,8 @@ import (
 	"scache/internal/testenv"
 )
 
-// deliveryLimit bounds the time for any amount of mail in these tests.
-const deliveryLimit = 3 * time.Minute
+// deliveryTimeout bounds the time for any amount of mail in these tests.
+const deliveryTimeout = 3 * time.Minute
 
 func startInstance(t *testing.T, c postfixtest.Config) *postfixtest.Instance {
 	t.Helper()
@@ -74,7 +74,7 @@ func relayTo(port int, settings map[string]string) map[string]string {
 // deliver sends messages and waits until all have been delivered.
 func deliver(t *testing.T, i *postfixtest.Instance, messages int, recipient string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
 	defer cancel()
 	before, _ := i.Sent()
 	if err := i.Send(ctx, messages, 10, recipient); err != nil {
@@ -206,7 +206,7 @@ func TestSyslog_fromTheJail(t *testing.T) {
 	sink := startSink(t)
 	i := startInstance(t, postfixtest.Config{Scache: binary, Chroot: "y", Syslog: true,
 		Main: relayTo(sink.Port, nil)})
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
 	defer cancel()
 	if err := i.Send(ctx, 100, 10, "recipient@example.test"); err != nil {
 		t.Fatal(err)
@@ -345,7 +345,7 @@ func sentTwice(i *postfixtest.Instance) (lines []string) {
 
 func sendWithReloads(i *postfixtest.Instance, messages int) error {
 	const interval = 500 * time.Millisecond
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
 	defer cancel()
 	sent := make(chan error, 1)
 	go func() {

@@ -37,7 +37,7 @@ func TestReceivers_unreachable(t *testing.T) {
 	}
 	r := m.start(t)
 	i := startInstance(t, m.config(r.Port))
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
 	defer cancel()
 	for d := range m.domains {
 		if err := i.Send(ctx, 1, 1, fmt.Sprintf("recipient@d%d.test", d)); err != nil {

@@ -93,7 +93,7 @@ func TestReceivers_besideOthers(t *testing.T) {
 		r := m.start(t)
 		i := startInstance(t, m.config(r.Port))
 		defer i.Close()
-		ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
 		defer cancel()
 		sent := make(chan error, 1)
 		go func() { sent <- m.send(ctx, i) }()

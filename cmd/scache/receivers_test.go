@@ -93,7 +93,7 @@ func (m *limitedMail) deliver(t *testing.T, port int) (*postfixtest.Instance, ti
 
 func (m *limitedMail) deliverBy(t *testing.T, i *postfixtest.Instance) time.Duration {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), deliveryLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
 	defer cancel()
 	start := time.Now()
 	done := make(chan error, 1)

@@ -40,7 +40,7 @@ func newServer(
 	closer.Dropped = s.SessionDropped
 	p.MakeRoom = func() {
 		s.Cache.Evict(roomStep)
-		closer.Wait(closeLimit)
+		closer.Wait(closeTimeout)
 	}
 	s.MakeRoom = p.MakeRoom
 	if p.Options.Mode == master.UnderMaster { // or there is no next process

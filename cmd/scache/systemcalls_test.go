@@ -58,9 +58,9 @@ var errnosOf = map[string][]unix.Errno{
 // client that they are made for. Such a call is not repeated.
 var mayCloseOne = map[string]bool{"epoll_ctl": true, "getsockopt": true}
 
-// faultLimit bounds what clients wait for when a call fails in a reload: a process may
+// faultTimeout bounds what clients wait for when a call fails in a reload: a process may
 // try again for 5 s.
-const faultLimit = 10 * time.Second
+const faultTimeout = 10 * time.Second
 
 // TestHandover_oneCallFails makes each system call of a reload fail once, counted over
 // both processes, with clients in all phases of a conversation. Nothing may be lost.
@@ -217,7 +217,7 @@ func reloadWith(t *testing.T, launcher string, fill int, fault postfixtest.Fault
 	}
 	clients := startConversations(t, r.m, probe, fill)
 
-	r.deadline = time.Now().Add(faultLimit)
+	r.deadline = time.Now().Add(faultTimeout)
 	r.injector.Arm(fault)
 	ended, stop := r.reload()
 	late := &clientPhase{name: "late"}
@@ -230,7 +230,7 @@ func reloadWith(t *testing.T, launcher string, fill int, fault postfixtest.Fault
 	}
 	<-ended // with the other clients in the middle of something
 	for _, c := range clients {
-		c.conn.SetDeadline(maxTime(r.deadline, time.Now().Add(faultLimit/10)))
+		c.conn.SetDeadline(maxTime(r.deadline, time.Now().Add(faultTimeout/10)))
 		if err := c.resume(); err != nil {
 			harm[harmOf(err)] = append(harm[harmOf(err)], c.name)
 		}
@@ -245,7 +245,7 @@ func reloadWith(t *testing.T, launcher string, fill int, fault postfixtest.Fault
 	stop()
 	r.wantDescriptors(base)
 
-	r.deadline = time.Now().Add(faultLimit)
+	r.deadline = time.Now().Add(faultTimeout)
 	ended, stop = r.reload()
 	clear(harm)
 	for _, c := range clients {
@@ -379,7 +379,7 @@ func (r *reloading) connect() {
 		r.problem("connect: %v", err)
 		return
 	}
-	conn.SetDeadline(time.Now().Add(faultLimit))
+	conn.SetDeadline(time.Now().Add(faultTimeout))
 	if r.asking, err = postfixtest.NewClient(fdpass.New(conn), true); err != nil {
 		r.disconnect(err)
 	}

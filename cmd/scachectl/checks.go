@@ -245,7 +245,7 @@ func ownerID(name string) (uid int, err error) {
 	if u, err := user.Lookup(name); err == nil {
 		return strconv.Atoi(u.Uid)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), checkLimit/2)
+	ctx, cancel := context.WithTimeout(context.Background(), checkTimeout/2)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "id", "-u", "--", name).Output()
 	if err != nil {

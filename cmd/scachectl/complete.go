@@ -11,8 +11,8 @@ import (
 	"scache/internal/client"
 )
 
-// completionLimit bounds how long completion takes: a person waits for it.
-const completionLimit = time.Second
+// completionTimeout bounds how long completion takes: a person waits for it.
+const completionTimeout = time.Second
 
 // completeLabels offers the domains and addresses that are cached, and labels that have
 // neither, for up to this number of arguments, or for any if it is negative.
@@ -37,7 +37,7 @@ func (c *site) completeWholeLabels(arguments int) cobra.CompletionFunc {
 
 func (c *site) offer(name func(shown string) string) ([]string, cobra.ShellCompDirective) {
 	var all contents
-	err := c.askWithin(completionLimit, func(cl *client.Client) (err error) {
+	err := c.askWithin(completionTimeout, func(cl *client.Client) (err error) {
 		all, err = listOf(cl)
 		return err
 	})

@@ -98,13 +98,13 @@ func (c *site) examine() (*doctor, error) {
 		{"rates", (*doctor).checkRates},
 		{"log", (*doctor).checkLog},
 	} {
-		d.within(checkLimit, c.about, c.check)
+		d.within(checkTimeout, c.about, c.check)
 	}
 	return d, nil
 }
 
-// checkLimit is how long a check may take.
-const checkLimit = 2 * time.Second
+// checkTimeout is how long a check may take.
+const checkTimeout = 2 * time.Second
 
 // within makes a check with a timeout: the check may wait for a file or a process that does
 // not answer. After the timeout, the goroutine of the check is left behind.

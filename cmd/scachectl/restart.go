@@ -15,8 +15,8 @@ import (
 	"scache/internal/postfix"
 )
 
-// restartLimit is how long the next process may take to answer.
-const restartLimit = 10 * time.Second
+// restartTimeout is how long the next process may take to answer.
+const restartTimeout = 10 * time.Second
 
 func newRestartCommand(c *site) *cobra.Command {
 	all := false
@@ -124,7 +124,7 @@ func (c *site) restart() (before, after summary, err error) {
 	}); err != nil {
 		return before, after, err
 	}
-	end := time.Now().Add(restartLimit)
+	end := time.Now().Add(restartTimeout)
 	for ; time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
 		err = c.ask(func(cl *client.Client) (err error) {
 			after, err = summarize(cl)
@@ -135,7 +135,7 @@ func (c *site) restart() (before, after summary, err error) {
 		}
 	}
 	silent := fmt.Errorf("no other process has answered within %v\nhint: see the mail log",
-		restartLimit)
+		restartTimeout)
 	return before, after, errors.Join(silent, err)
 }
 

@@ -23,8 +23,8 @@ type route struct {
 	how              string // how it was found
 }
 
-// routeLimit bounds how long trivial-rewrite(8) may take.
-const routeLimit = 5 * time.Second
+// routeTimeout bounds how long trivial-rewrite(8) may take.
+const routeTimeout = 5 * time.Second
 
 // findRoute returns the route of mail to a recipient. It asks the mail system, as the queue
 // manager does. If that fails, it reads main.cf and the tables itself.
@@ -46,12 +46,12 @@ func askRewrite(system *postfix.System, recipient string) (r route, err error) {
 	if err != nil {
 		return r, err
 	}
-	conn, err := fdpass.Dial(filepath.Join(queue, "private", "rewrite"), routeLimit)
+	conn, err := fdpass.Dial(filepath.Join(queue, "private", "rewrite"), routeTimeout)
 	if err != nil {
 		return r, err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(routeLimit))
+	conn.SetDeadline(time.Now().Add(routeTimeout))
 	out := attr.NewEncoder(conn)
 	out.String("request", "resolve")
 	out.String("sender", "")

@@ -58,7 +58,7 @@ func (c *trialClient) after(t postfix.Trial) error {
 	defer unix.Close(c.peer)
 	cl := client.Detect(fdpass.New(t.Conn))
 	// The process serves new clients while it still receives what was handed over.
-	for end := time.Now().Add(handoverLimit); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(handoverTimeout); ; time.Sleep(10 * time.Millisecond) {
 		err := c.find(cl, errLostInHandover)
 		if err != errLostInHandover || time.Now().After(end) {
 			return err
@@ -66,8 +66,8 @@ func (c *trialClient) after(t postfix.Trial) error {
 	}
 }
 
-// handoverLimit is how long a process may take to receive one connection.
-const handoverLimit = 3 * time.Second
+// handoverTimeout is how long a process may take to receive one connection.
+const handoverTimeout = 3 * time.Second
 
 var (
 	errNotSentBack    = errors.New("the server did not find the connection that it had saved")

@@ -16,8 +16,8 @@ import (
 // Postfix has it, accepts any text as its value, and no text is likely to refer to it.
 const carrier = "lmtp_lhlo_name"
 
-// postconfLimit is how long postconf may take.
-const postconfLimit = 5 * time.Second
+// postconfTimeout is how long postconf may take.
+const postconfTimeout = 5 * time.Second
 
 // AskPostconf allows this package to ask postconf(1) for a value that it cannot expand:
 // a later version of Postfix may have other expressions. It calls log for each value
@@ -53,7 +53,7 @@ func (c *Config) postconf(text string) (string, error) {
 		}
 	}
 	args = append(args, "-o", carrier+"="+text, "-xh", carrier)
-	ctx, cancel := context.WithTimeout(context.Background(), postconfLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), postconfTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), args...)
 	cmd.WaitDelay = time.Second // for processes that it may have started

@@ -95,8 +95,8 @@ func lookup(owner string) (uid, gid int, err error) {
 var (
 	// getentDirectories are where getent(1) may be: master(8) gives no search path to rely on.
 	getentDirectories = []string{"/usr/bin", "/bin", "/usr/local/bin", "/run/current-system/sw/bin"}
-	// getentLimit is how long it may take.
-	getentLimit = 5 * time.Second
+	// getentTimeout is how long it may take.
+	getentTimeout = 5 * time.Second
 )
 
 // askGetent returns the uid and gid of a user, from getent(1). unknown is the error to return
@@ -107,7 +107,7 @@ func askGetent(name string, unknown error) ([]string, error) {
 		if _, err := os.Stat(path); err != nil {
 			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), getentLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), getentTimeout)
 		defer cancel()
 		cmd := exec.CommandContext(ctx, path, "passwd", name)
 		cmd.WaitDelay = time.Second // for processes that it may have started
@@ -115,7 +115,7 @@ func askGetent(name string, unknown error) ([]string, error) {
 		exit, exited := errors.AsType[*exec.ExitError](err)
 		switch {
 		case ctx.Err() != nil:
-			return nil, fmt.Errorf("%w, and %s: no answer within %v", unknown, path, getentLimit)
+			return nil, fmt.Errorf("%w, and %s: no answer within %v", unknown, path, getentTimeout)
 		case exited && exit.ExitCode() == notInDatabase:
 			return nil, unknown
 		case exited:

@@ -32,8 +32,8 @@ type Source struct {
 	Installed func() string
 }
 
-// limit is how long a server may take to answer. A server that takes longer is down.
-const limit = time.Second
+// usualTimeout is how long a server may take to answer. A server that takes longer is down.
+const usualTimeout = time.Second
 
 // top is how many destinations, and how many endpoints, have metrics of their own.
 const top = 20
@@ -43,7 +43,7 @@ type Collector struct {
 	Sources func() []Source // is called for each scrape, because instances come and go
 	Hits    bool            // export the busiest destinations and endpoints, too
 
-	limit   time.Duration // if not the usual one
+	timeout time.Duration // if not the usual one
 	sources flights[[]Source]
 	scrapes flights[[]prometheus.Metric]
 }
@@ -143,7 +143,7 @@ func (c *Collector) scrape(s Source) []prometheus.Metric {
 	var receivers []control.Receiver
 	labels := map[string][]control.LabelCounts{}
 	start := time.Now()
-	err := client.Ask(s.Socket, cmp.Or(c.limit, limit), func(cl *client.Client) (err error) {
+	err := client.Ask(s.Socket, cmp.Or(c.timeout, usualTimeout), func(cl *client.Client) (err error) {
 		if status, err = cl.Status(); err != nil {
 			return err
 		}

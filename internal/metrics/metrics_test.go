@@ -120,7 +120,7 @@ func TestCollect_allNumbers(t *testing.T) {
 	s.EndpointMisses = 1<<33 + 5
 	s.Took.Counts[2], s.Waited.Counts[3] = 5, 6
 	socket := serve(t, s)
-	got := gather(t, &Collector{limit: time.Minute, Sources: func() []Source {
+	got := gather(t, &Collector{timeout: time.Minute, Sources: func() []Source {
 		return []Source{{Instance: "one", Socket: socket}}
 	}})
 	want(t, got, 1,
@@ -160,7 +160,7 @@ func TestCollect_manualExplainsEachMetric(t *testing.T) {
 	_, section, _ := strings.Cut(string(data), ".Sh METRICS\n")
 	section, _, _ = strings.Cut(section, ".Sh ")
 	socket := serve(t, control.Status{Version: hasReceivers}, control.LabelCounts{Label: "x"})
-	got := gather(t, &Collector{limit: time.Minute, Hits: true, Sources: func() []Source {
+	got := gather(t, &Collector{timeout: time.Minute, Hits: true, Sources: func() []Source {
 		return []Source{{Socket: socket, Installed: func() string { return "1" }}}
 	}})
 	n := 0
@@ -203,7 +203,7 @@ func TestCollect_falseServer(t *testing.T) {
 		hits = append(hits, control.LabelCounts{Label: "b", Error: 1})
 	}
 	bad := serve(t, status, hits...)
-	c := &Collector{limit: time.Minute, Hits: true, Sources: func() []Source {
+	c := &Collector{timeout: time.Minute, Hits: true, Sources: func() []Source {
 		version := func() string { return "\xff" }
 		return []Source{
 			{Instance: "good", Socket: good},
@@ -236,7 +236,7 @@ func TestCollect_oneScrapeAtATime(t *testing.T) {
 		}
 		return func() { n.Add(-1) }
 	}
-	c := &Collector{limit: time.Minute, Sources: func() (all []Source) {
+	c := &Collector{timeout: time.Minute, Sources: func() (all []Source) {
 		defer once(&listing[0], "Sources")()
 		for i, name := range []string{"a", "b"} {
 			all = append(all, Source{Instance: name, Socket: socket, Installed: func() string {

@@ -41,8 +41,8 @@ func (s *System) Enabled() (Enabled, error) {
 	return Enabled{e, path}, err
 }
 
-// versionLimit is how long a binary may take to print its version.
-const versionLimit = time.Second
+// versionTimeout is how long a binary may take to print its version.
+const versionTimeout = time.Second
 
 // Installed returns the path of the binary of this server that the entry names, and its
 // version.
@@ -51,10 +51,10 @@ func (s *System) Installed() (path, version string, err error) {
 	if err != nil {
 		return "", "", err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), versionLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), versionTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, enabled.Path, "--version")
-	cmd.WaitDelay = versionLimit / 10
+	cmd.WaitDelay = versionTimeout / 10
 	out, err := cmd.Output()
 	if err != nil {
 		return enabled.Path, "", fmt.Errorf("%s does not run: %w", enabled.Path, err)

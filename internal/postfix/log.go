@@ -24,8 +24,8 @@ import (
 const (
 	// logTail is how much of a log is read.
 	logTail = 4 << 20
-	// logLimit is how long reading it may take.
-	logLimit = 2 * time.Second
+	// logTimeout is how long reading it may take.
+	logTimeout = 2 * time.Second
 )
 
 // syslogFiles are where syslogd writes the mail log on common systems, those with nothing else
@@ -153,8 +153,8 @@ func readTail(path string, from int64) ([]byte, error) {
 	select {
 	case r := <-done:
 		return r.text, r.err
-	case <-time.After(logLimit):
-		return nil, fmt.Errorf("read %s: %w within %v", path, os.ErrDeadlineExceeded, logLimit)
+	case <-time.After(logTimeout):
+		return nil, fmt.Errorf("read %s: %w within %v", path, os.ErrDeadlineExceeded, logTimeout)
 	}
 }
 
@@ -192,16 +192,16 @@ func (s *System) journal(tags []string, since time.Time) (name string, lines []L
 	for _, tag := range tags {
 		args = append(args, "--identifier="+tag)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), logLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), logTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "journalctl", args...)
-	cmd.WaitDelay = logLimit / 10
+	cmd.WaitDelay = logTimeout / 10
 	var errOut strings.Builder
 	cmd.Stderr = &errOut
 	out, err := cmd.Output()
 	switch {
 	case ctx.Err() != nil:
-		err = fmt.Errorf("journalctl: no answer within %v", logLimit)
+		err = fmt.Errorf("journalctl: no answer within %v", logTimeout)
 	case errors.Is(err, exec.ErrNotFound):
 		err = fmt.Errorf("there is no log file (%s) and no journalctl",
 			strings.Join(slices.Concat(syslogFiles...), ", "))

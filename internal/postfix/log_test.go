@@ -101,7 +101,7 @@ func TestLog_notAFile(t *testing.T) {
 		s := systemWith(t, "maillog_file = "+file+"\n", odd)
 		start := time.Now()
 		from, lines, err := s.Log(true, s.Tags("scache")...)
-		if from != file || err == nil || lines != nil || time.Since(start) > logLimit {
+		if from != file || err == nil || lines != nil || time.Since(start) > logTimeout {
 			t.Errorf("%s: got %s, %q, %v after %v", file, from, lines, err, time.Since(start))
 		}
 	}

@@ -173,7 +173,7 @@ func (s *System) MasterPID() (pid int, running bool) {
 func (s *System) Reload(ctx context.Context) error { return s.Postfix(ctx, "reload") }
 
 // Postfix runs postfix(1) with a command. An error contains the reasons that the command has
-// written to its standard error or to the log. The command has no time limit of its own: it may
+// written to its standard error or to the log. The command has no timeout: it may
 // look at a large queue, or wait for a postlogd(8) that cannot start. When ctx is done, it is
 // killed, with all processes that it has started except daemons.
 func (s *System) Postfix(ctx context.Context, command string) error {
@@ -203,12 +203,12 @@ func (s *System) Postfix(ctx context.Context, command string) error {
 	return err
 }
 
-// queryLimit is how long a command may take that only prints something.
-const queryLimit = 30 * time.Second
+// queryTimeout is how long a command may take that only prints something.
+const queryTimeout = 30 * time.Second
 
 // output runs a command of Postfix that only prints something, and returns its output.
 func (s *System) output(name string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), queryLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), queryTimeout)
 	defer cancel()
 	return s.run(ctx, nil, name, args...)
 }

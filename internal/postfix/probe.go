@@ -17,8 +17,8 @@ import (
 	"scache/internal/fdpass"
 )
 
-// probeLimit is how long a trial may take, from the first process to the last.
-const probeLimit = 10 * time.Second
+// probeTimeout is how long a trial may take, from the first process to the last.
+const probeTimeout = 10 * time.Second
 
 // A Trial is a connection to a server that Probe has started.
 type Trial struct {
@@ -32,7 +32,7 @@ type Trial struct {
 // as at "postfix reload". Probe changes nothing in the system. The log lines of the server have
 // the usual tag with "/trial" in it.
 func (s *System) Probe(server string, e Entry, uses ...func(Trial) error) error {
-	ctx, cancel := context.WithTimeout(context.Background(), probeLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	args := s.DaemonArguments(e)
 	check := s.server(ctx, server, append([]string{"--check"}, args...))
@@ -166,9 +166,9 @@ func (m *trialMaster) serve(ctx context.Context, p *trialProcess, use func(Trial
 	return nil
 }
 
-// stopLimit is how long a process may take to end by itself when its client has failed. It logs
+// stopTimeout is how long a process may take to end by itself when its client has failed. It logs
 // its warnings then.
-const stopLimit = time.Second
+const stopTimeout = time.Second
 
 // stop ends a process.
 func (p *trialProcess) stop() {
@@ -176,7 +176,7 @@ func (p *trialProcess) stop() {
 	select {
 	case <-p.ended:
 		return
-	case <-time.After(stopLimit):
+	case <-time.After(stopTimeout):
 	}
 	if p.cmd.Process.Kill() == nil {
 		p.wait()
@@ -187,9 +187,9 @@ func (p *trialProcess) stop() {
 func (p *trialProcess) wait() error {
 	defer p.status.Close()
 	select {
-	case <-p.ended: // it is killed after probeLimit
+	case <-p.ended: // it is killed after probeTimeout
 		return p.err
-	case <-time.After(probeLimit + probeLimit/2): // it was not killed: that requires CAP_KILL
+	case <-time.After(probeTimeout + probeTimeout/2): // it was not killed: that requires CAP_KILL
 		return fmt.Errorf("process %d does not end, and cannot be killed", p.cmd.Process.Pid)
 	}
 }

@@ -38,8 +38,8 @@ func (s *System) ClearThrottle(ctx context.Context) error {
 	return errors.Join(err, s.Reload(ctx))
 }
 
-// closeLimit is how long master(8) may take to read its file.
-const closeLimit = 10 * time.Second
+// closeTimeout is how long master(8) may take to read its file.
+const closeTimeout = 10 * time.Second
 
 // waitUntilClosed waits until no process listens at the socket of the connection cache:
 // "postfix reload" does not wait until master(8) has read its file, and it must have read the
@@ -49,8 +49,9 @@ func (s *System) waitUntilClosed() {
 	if err != nil {
 		return
 	}
-	for end := time.Now().Add(closeLimit); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
-		conn, err := fdpass.Dial(socket, closeLimit)
+	end := time.Now().Add(closeTimeout)
+	for ; time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+		conn, err := fdpass.Dial(socket, closeTimeout)
 		if errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.ENOENT) {
 			return
 		}

@@ -222,15 +222,15 @@ func (i *Instance) Configure(settings map[string]string) error {
 
 func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) }
 
-// commandLimit is how long a command may take.
-const commandLimit = 30 * time.Second
+// commandTimeout is how long a command may take.
+const commandTimeout = 30 * time.Second
 
 // Command runs "postfix start", "postfix reload" or the like for the instance.
 func (i *Instance) Command(command string) error {
 	system, err := postfix.Open(i.path("etc"))
 	if err == nil {
 		// It waits for ever if postlogd fails.
-		ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+		ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 		defer cancel()
 		err = system.Postfix(ctx, command)
 	}

@@ -260,8 +260,8 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// exitLimit is how long a child may take to end.
-const exitLimit = 30 * time.Second
+// exitTimeout is how long a child may take to end.
+const exitTimeout = 30 * time.Second
 
 // Wait waits until the child has ended, and returns how.
 func (m *Master) Wait() error {
@@ -269,9 +269,9 @@ func (m *Master) Wait() error {
 	case err := <-m.exited:
 		m.exited <- err // for the next Wait
 		return err
-	case <-time.After(exitLimit):
+	case <-time.After(exitTimeout):
 		m.Cmd.Process.Kill()
-		return fmt.Errorf("%s did not end within %v", m.Binary, exitLimit)
+		return fmt.Errorf("%s did not end within %v", m.Binary, exitTimeout)
 	}
 }
 
@@ -355,7 +355,7 @@ func (m *Master) WaitForText(text string) bool { return m.WaitForTexts(text, 1) 
 
 // WaitForTexts waits until n lines with this text were logged.
 func (m *Master) WaitForTexts(text string, n int) bool {
-	for end := time.Now().Add(exitLimit); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(exitTimeout); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if strings.Count(strings.Join(m.Texts(), "\n"), text) >= n {
 			return true
 		}
