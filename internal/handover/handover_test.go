@@ -3,7 +3,8 @@
 // Survivors of "make mutants PKG=internal/handover" that are equal in behaviour:
 //
 //   - Bounds that are far above what is written, one more or less; one more wait for some
-//     milliseconds; one more pipe that is acquired, or is sent without anything in it.
+//     milliseconds, or for longer; one more pipe that is acquired, or is sent without anything
+//     in it; one more batch that is asked for and is not there. Room that is reserved.
 //   - A read of the memory file is tried again. That needs a kernel that refuses it: see the
 //     tests of cmd/scache that make system calls fail.
 
