@@ -206,27 +206,31 @@ func TestReceivers_limitConnections(t *testing.T) {
 func TestReceivers_twoInstances(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	m := limitedMail{
-		receiver: far, limits: "connections=4, messages=2", messages: scaled(t, 60), domains: 10,
-	}
-	r := m.start(t)
-	instances := []*postfixtest.Instance{
-		startInstance(t, m.config(r.Port)), startInstance(t, m.config(r.Port)),
-	}
-	var delivering sync.WaitGroup
-	for _, i := range instances {
-		delivering.Go(func() { m.deliverBy(t, i) })
-	}
-	delivering.Wait()
-	for _, i := range instances {
-		t.Logf("%+v", receiverStats(t, i))
-		if deferred := i.Grep("status=deferred"); len(deferred) > 0 {
-			t.Errorf("got %d times deferred, want none: %s", len(deferred), deferred[0])
-		}
-		wantNoComplaints(t, i)
-	}
-	if s := r.Stats(); s.Messages != 2*m.messages || s.Refused != 0 || s.MaxOpen > 4 {
-		t.Errorf("got %+v, want %d messages, at most 4 connections", s, 2*m.messages)
+	for name, reload := range map[string]time.Duration{"no reload": 0, "reload": time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := limitedMail{
+				receiver: far, limits: "connections=4, messages=2", messages: scaled(t, 60), domains: 10,
+				reload: reload,
+			}
+			r := m.start(t)
+			instances := []*postfixtest.Instance{
+				startInstance(t, m.config(r.Port)), startInstance(t, m.config(r.Port)),
+			}
+			var delivering sync.WaitGroup
+			for _, i := range instances {
+				delivering.Go(func() { m.deliverBy(t, i) })
+			}
+			delivering.Wait()
+			for _, i := range instances {
+				t.Logf("%+v", receiverStats(t, i))
+				wantNoneDeferred(t, i)
+				m.wantNoWarnings(t, i)
+			}
+			if s := r.Stats(); s.Messages != 2*m.messages || s.Refused != 0 || s.MaxOpen > 4 {
+				t.Errorf("got %+v, want %d messages, at most 4 connections", s, 2*m.messages)
+			}
+		})
 	}
 }
 
@@ -550,8 +554,14 @@ func (m *limitedMail) wantAllDelivered(
 ) {
 	t.Helper()
 	m.wantDelivered(t, i, r, took)
+	m.wantNoWarnings(t, i)
+}
+
+// wantNoWarnings wants none of the server. After a reload, Postfix itself may complain.
+func (m *limitedMail) wantNoWarnings(t *testing.T, i *postfixtest.Instance) {
+	t.Helper()
 	if m.reload == 0 {
-		wantNoComplaints(t, i) // after a reload, Postfix itself may complain
+		wantNoComplaints(t, i)
 		return
 	}
 	if warnings := i.Grep("/scache[", ": warning: "); len(warnings) > 0 {
@@ -569,6 +579,11 @@ func (m *limitedMail) wantDelivered(
 	if s.Messages != m.messages || s.Refused != 0 {
 		t.Errorf("got %d messages, %d connections refused, want %d, 0", s.Messages, s.Refused, m.messages)
 	}
+	wantNoneDeferred(t, i)
+}
+
+func wantNoneDeferred(t *testing.T, i *postfixtest.Instance) {
+	t.Helper()
 	if deferred := i.Grep("status=deferred"); len(deferred) > 0 {
 		t.Errorf("got %d times deferred, want none: %s", len(deferred), deferred[0])
 	}
