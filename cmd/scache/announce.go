@@ -19,7 +19,7 @@ import (
 // askAnnounce finds out whether clients expect the server to speak first: they do
 // so from Postfix 3.6 on. postconf(1), which knows the version of Postfix, is
 // outside of the jail, so it is started now. The returned function waits for its
-// answer.
+// answer. It may be called much later, when the first client connects.
 func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err error) {
 	r := conf.Reader()
 	choice := r.Choice("connection_cache_announce_protocol")
@@ -30,7 +30,7 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 	if choice != "auto" {
 		return func(*maillog.Logger) bool { return choice == "yes" }, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), postconfLimit)
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), "-dh", "mail_version")
 	cmd.Stdout = &out
@@ -44,11 +44,13 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 		defer cancel()
 		var version postfix.Version
 		var err error
+		timeout := time.NewTimer(answerTimeout)
+		defer timeout.Stop()
 		select {
 		case err = <-failed:
 			version = postfix.Version(strings.TrimSpace(out.String()))
-		case <-ctx.Done(): // from the jail, it may be impossible to end the command
-			err = fmt.Errorf("%s: no answer within 2 seconds", cmd.Path)
+		case <-timeout.C: // from the jail, it may be impossible to end the command
+			err = fmt.Errorf("%s: no answer within %v", cmd.Path, answerTimeout)
 		}
 		announced, known := announces(version)
 		if !known {
@@ -61,6 +63,15 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 		return announced
 	}, nil
 }
+
+const (
+	// answerTimeout is how long a client may wait for the answer. It is less than the client's
+	// own timeout, which is 5 seconds.
+	answerTimeout = 2 * time.Second
+
+	// postconfLimit is how long postconf(1) may take, if no client waits.
+	postconfLimit = time.Minute
+)
 
 // announces reports whether clients of this version of Postfix expect an announcement, and
 // whether the version is known. An unknown version is taken for a recent one.

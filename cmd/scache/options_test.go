@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -122,6 +123,28 @@ func TestAnnouncement_doesNotDelayReload(t *testing.T) {
 	received := func(text string) bool { return strings.HasPrefix(text, "takeover: ") }
 	if r, u := slices.IndexFunc(texts, received), slices.IndexFunc(texts, unknown); r < 0 || u < r {
 		t.Errorf("got\n%s\nwant the state before the version", strings.Join(texts, "\n"))
+	}
+}
+
+// TestAnnouncement_firstClientComesLate, after a reload and more than two seconds: postconf
+// answered in time.
+func TestAnnouncement_firstClientComesLate(t *testing.T) {
+	testenv.SkipShort(t)
+	t.Parallel()
+	for n := range 8 {
+		t.Run(strconv.Itoa(n), func(t *testing.T) {
+			t.Parallel()
+			m := newMaster(t, "command_directory = "+fakePostconf(t, "echo 3.5.25"))
+			conn := connect(t, m.Socket)
+			start(t, m)
+			c := talk(t, conn, false)
+			wantAnswer(t, c)
+			replace(t, m)
+			wantAnswer(t, c)
+			time.Sleep(answerTimeout + answerTimeout/10)
+			wantAnswer(t, talk(t, connect(t, m.Socket), false))
+			wantNoWarnings(t, m)
+		})
 	}
 }
 
