@@ -23,13 +23,21 @@ import (
 // a machine that is busy. On one that is not, mail takes a tenth longer at most.
 const maxSlowdown = 2.0
 
-// wantAsFast compares the times of two runs.
-func wantAsFast(t *testing.T, what string, got, want time.Duration) {
+// wantAsFast compares the times of two runs. Where one takes too long, both run again, as the
+// machine may have been busy with other things: up to three times in all.
+func wantAsFast(t *testing.T, what string, runs func() (got, want time.Duration)) {
 	t.Helper()
-	ratio := got.Seconds() / want.Seconds()
-	t.Logf("%s: %v and %v: %.2f times", what, got, want, ratio)
-	if ratio > maxSlowdown {
-		t.Errorf("%s: got %v, want at most %v times %v", what, got, maxSlowdown, want)
+	for left := 2; ; left-- {
+		got, want := runs()
+		ratio := got.Seconds() / want.Seconds()
+		t.Logf("%s: %v and %v: %.2f times", what, got, want, ratio)
+		switch {
+		case ratio <= maxSlowdown:
+			return
+		case left == 0:
+			t.Errorf("%s: got %v, want at most %v times %v", what, got, maxSlowdown, want)
+			return
+		}
 	}
 }
 
@@ -64,8 +72,10 @@ func TestReceivers_asFastAsTheConnections(t *testing.T) {
 				}
 				return took
 			}
-			want := deliver(&four)
-			wantAsFast(t, "many agents, and four", deliver(&m), want)
+			wantAsFast(t, "many agents, and four", func() (got, want time.Duration) {
+				want = deliver(&four)
+				return deliver(&m), want
+			})
 		})
 	}
 }
@@ -124,15 +134,17 @@ func TestReceivers_besideOthers(t *testing.T) {
 		m.wantAllDelivered(t, i, r, time.Since(start))
 		return took
 	}
-	stock := deliver(stockBinary(t))
-	wantAsFast(t, "other mail with limits and with stock", deliver(""), stock)
+	stock := stockBinary(t)
+	wantAsFast(t, "other mail with limits and with stock", func() (got, want time.Duration) {
+		want = deliver(stock)
+		return deliver(""), want
+	})
 }
 
 // TestReceivers_manyWaiting has 1,000 clients wait, and 64 others as fast as they can.
 func TestReceivers_manyWaiting(t *testing.T) {
 	testenv.SkipShort(t)
-	f := startFullReceiver(t)
-	without := f.busyClients(t)
+	f, without := startFullReceiver(t), startFullReceiver(t)
 	for range 1000 {
 		c := dial(t, f.Master)
 		if _, err := c.Conn.Write([]byte(list("request", "find_endp", "label", f.label))); err != nil {
@@ -141,7 +153,7 @@ func TestReceivers_manyWaiting(t *testing.T) {
 	}
 	f.wantWaiting(t, 1000)
 	wantAsFast(t, "99 % of requests beside 1,000 clients that wait, and without",
-		f.busyClients(t), without)
+		func() (got, want time.Duration) { return f.busyClients(t), without.busyClients(t) })
 	f.wantWaiting(t, 1000)
 }
 
