@@ -5,7 +5,6 @@ package handover
 import (
 	"bufio"
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -61,14 +60,13 @@ type Reception struct {
 	first   *fdpass.Socket // has come with the request, and has the first batch
 	memory  *os.File
 	entries *entryReader
-	ahead   []item // read from entries, and not yielded yet
-	isAhead bool   // the sessions have been announced
+	ahead   []item           // of entries, and not yielded yet
+	sources []*fdpass.Socket // where the batches come from
+	batch   []int            // the rest of the present batch
+	held    []int            // descriptors that are only kept open until the end
 
-	aheadErr error            // what comes after ahead cannot be read
-	sources  []*fdpass.Socket // where the batches come from
-	batch    []int            // the rest of the present batch
-	held     []int            // descriptors that are only kept open until the end
-
+	aheadErr                     error // why nothing can be read after ahead
+	expected                     int   // sessions, by the header
 	waitedForData, waitedForRoom time.Duration
 }
 
@@ -78,12 +76,12 @@ func (r Receiver) Receive(fd int) *Reception {
 	return &Reception{Receiver: r, first: fdpass.NewSocket(fd)}
 }
 
-// ExpectedSessions returns how many sessions are announced and have not arrived yet.
-func (r *Reception) ExpectedSessions() int { return r.entries.missing[kindSession] }
+// ExpectedSessions returns how many sessions the state should have.
+func (r *Reception) ExpectedSessions() int { return r.expected }
 
 // Entries receives the state, once, and yields its entries: *Counts, *receivers.State (a part of
-// it), *Claim, *Client, *cache.SavedBinding, *Announced, *cache.SavedSession, *LabelCounts. Their
-// descriptors belong to the caller. Descriptors of all else are closed.
+// it), *cache.SavedBinding, *Announced; then *Client, *Claim, *cache.SavedSession, whose
+// descriptors belong to the caller; and at last *LabelCounts. Descriptors of all else are closed.
 //
 // When Stop is closed, nothing is waited for any more, but what is there is read until Overtime
 // is closed.
@@ -142,6 +140,10 @@ func (r *Reception) open() error {
 	}
 	text := io.NewSectionReader(persistentReader{r}, 0, size)
 	r.entries, err = newEntryReader(bufio.NewReaderSize(text, 1<<16), r.Now)
+	if err == nil && r.entries.version > 1 {
+		r.expected = r.entries.missing[kindSession]
+		r.readAhead()
+	}
 	return err
 }
 
@@ -188,12 +190,9 @@ func (r *Reception) next() (any, error) {
 		return nil, errStopped
 	default:
 	}
-	i, err := r.read()
+	i, err := r.nextItem()
 	if err != nil {
 		return nil, err
-	}
-	if i.kind == kindSession && !r.isAhead && r.entries.version > 1 {
-		return r.readAhead(i), nil
 	}
 	var fds []int
 	for range i.descriptors {
@@ -205,132 +204,43 @@ func (r *Reception) next() (any, error) {
 		}
 		fds = append(fds, fd)
 	}
-	entry, used, err := r.entry(i, fds)
+	entry, used := r.complete(i.entry, fds)
 	closeAll(fds[used:])
 	if entry == nil {
 		r.lose(i.kind)
 	}
-	return entry, err
+	return entry, i.err
 }
 
-// An item is an entry of the description, without its descriptors.
-type item struct {
-	kind        string
-	descriptors int
-	fields      attributes         // valid until the next item is read
-	session     cache.SavedSession // if it is one
-	bad         error              // why the session cannot be used
-}
-
-// read returns the next item.
-func (r *Reception) read() (i item, err error) {
-	if len(r.ahead) > 0 {
-		i, r.ahead = r.ahead[0], r.ahead[1:]
-		return i, nil
-	}
-	if r.aheadErr != nil {
-		return i, r.aheadErr
-	}
-	i.kind, i.descriptors, i.fields, err = r.entries.next()
-	if err == nil && i.kind == kindSession {
-		i.session, i.bad = readSession(i.fields, fdpass.None)
-	}
-	return i, err
-}
-
-// Announced comes before the first session. It has the labels of the sessions whose descriptors
-// are still to be received, which may take much longer than all before: the kernel may have to
-// grow the table of descriptors. More is set if there are other sessions, too.
-type Announced struct {
-	Labels []string
-	More   bool
-}
-
-// Bounds of what is read before its descriptors are received.
-const (
-	maxAhead     = 1 << 16 // sessions
-	maxAheadText = 64 << 20
-)
-
-// readAhead reads all sessions, of which this one is the first.
-func (r *Reception) readAhead(first item) *Announced {
-	r.isAhead = true
-	a := &Announced{}
-	var ahead []item
-	text := 0
-	i, err := first, error(nil)
-	for ; err == nil && i.kind == kindSession && !a.More; i, err = r.read() {
-		ahead = append(ahead, i)
-		a.Labels = append(a.Labels, i.session.Label)
-		text += len(i.session.Label) + len(i.session.Property)
-		a.More = len(ahead) == maxAhead || text > maxAheadText
-	}
-	if err == nil {
-		ahead = append(ahead, i)
-	}
-	r.ahead, r.aheadErr = ahead, err
-	return a
-}
-
-// entry returns an entry, and how many descriptors it has taken. It is nil if it is of no
-// known kind, or lacks descriptors.
-func (r *Reception) entry(i item, fds []int) (entry any, used int, err error) {
-	complete := len(fds) > 0 && !slices.Contains(fds, fdpass.None)
-	f := i.fields
-	switch i.kind {
-	case kindCounts:
-		c, err := readCounts(f)
-		return r.orRefuse(&c, err), 0, nil
-	case kindLabelCounts:
-		h, err := readLabelCounts(f)
-		return r.orRefuse(&h, err), 0, nil
-	case kindBinding:
-		b, err := r.entries.binding(f)
-		if err != nil || len(b.Label)+len(b.Property)+len(b.Endpoint) > maxText {
-			return nil, 0, err
-		}
+// complete gives an entry its descriptors, and returns how many it has taken. It returns nil if
+// some are missing or are of the wrong kind.
+func (r *Reception) complete(entry any, fds []int) (completed any, used int) {
+	has := len(fds) > 0 && !slices.Contains(fds, fdpass.None)
+	switch e := entry.(type) {
+	case *cache.SavedBinding:
 		r.Bindings++
-		return &b, 0, nil
-	case kindSession:
-		s := i.session
-		if i.bad != nil || !complete || len(s.Label)+len(s.Property) > maxText {
-			return nil, 0, i.bad
+	case *cache.SavedSession:
+		if !has {
+			return nil, 0
 		}
-		s.FD = fds[0]
+		e.FD, used = fds[0], 1
 		r.Sessions++
-		return &s, 1, nil
-	case kindClient:
-		c, err := readClient(f, r.Announcement)
-		if err != nil || !complete || fdpass.AdoptStream(fds[0]) != nil {
-			return nil, 0, err
+	case *Client:
+		if !has || fdpass.AdoptStream(fds[0]) != nil {
+			return nil, 0
 		}
-		c.FD, used = fds[0], 1
+		e.FD, used = fds[0], 1
 		if len(fds) > 1 {
-			c.Session, used = fds[1], 2
+			e.Session, used = fds[1], 2
 		}
 		r.Clients++
-		return &c, used, nil
-	case kindReceiverClaim:
-		name := f.string("receiver")
-		if f.err != nil || !complete || len(name) > maxText {
-			return nil, 0, f.err
+	case *Claim:
+		if !has {
+			return nil, 0
 		}
-		return &Claim{name, fds[0]}, 1, nil
+		e.FD, used = fds[0], 1
 	}
-	if s, err := readReceivers(i.kind, f); s != nil {
-		return r.orRefuse(s, err), 0, nil
-	}
-	return nil, 0, nil
-}
-
-// orRefuse returns an entry with counts, or nil if they cannot be true. It has no descriptors,
-// so the entries behind it can be read.
-func (r *Reception) orRefuse(entry any, err error) any {
-	if err != nil {
-		r.Refused = cmp.Or(r.Refused, err)
-		return nil
-	}
-	return entry
+	return entry, used
 }
 
 // lose counts a client or session that has not arrived.

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"scache/internal/cache"
 	"scache/internal/fdpass"
 	"scache/internal/testenv"
 )
@@ -91,74 +90,6 @@ func pair(t testing.TB) (a, b *fdpass.Socket) {
 }
 
 func list(fields ...string) string { return strings.Join(fields, "\x00") + "\x00\x00" }
-
-// TestReceive_announcesSessions when all bindings and clients have been received, and before
-// the descriptor of any session.
-func TestReceive_announcesSessions(t *testing.T) {
-	p := newPlace(t)
-	want, _ := newState(t, 3, 20)
-	p.send(t, want)
-	got, announced := &State{}, false
-	for e := range receiver(time.Hour).Receive(p.message(t)).Entries() {
-		switch e := e.(type) {
-		case *Client:
-			got.Clients = append(got.Clients, *e)
-		case *Claim:
-			got.Claims = append(got.Claims, *e)
-		case *cache.SavedBinding:
-			got.Bindings = append(got.Bindings, *e)
-		case *cache.SavedSession:
-			got.Sessions = append(got.Sessions, *e)
-		case *Announced:
-			announced = true
-			if len(got.Clients) != len(want.Clients) || len(got.Bindings) != len(want.Bindings) ||
-				len(got.Sessions) > 0 {
-				t.Errorf("got %d clients, %d bindings, %d sessions before the announcement",
-					len(got.Clients), len(got.Bindings), len(got.Sessions))
-			}
-			if len(e.Labels) != len(want.Sessions) || e.Labels[1] != want.Sessions[1].Label || e.More {
-				t.Errorf("got %d labels, %v, want those of %d sessions", len(e.Labels), e.More,
-					len(want.Sessions))
-			}
-		}
-	}
-	if !announced || len(got.Sessions) != len(want.Sessions) {
-		t.Errorf("announced: %v, and %d sessions, want %d", announced, len(got.Sessions),
-			len(want.Sessions))
-	}
-	got.close()
-}
-
-// TestReceive_announcesNotAll of more sessions than are read ahead. None of them arrives.
-func TestReceive_announcesNotAll(t *testing.T) {
-	const sessions = maxAhead + 1
-	text := list("version", "2", "sessions", strconv.Itoa(sessions)) +
-		strings.Repeat(list("entry", "session", "descriptors", "1", "label", "e", "property", "p"),
-			sessions)
-	r := receiver(time.Hour).Receive(craft(t, []byte(text), false, 0))
-	announced := &Announced{}
-	for e := range r.Entries() {
-		announced = e.(*Announced)
-	}
-	if len(announced.Labels) != maxAhead || !announced.More || r.Lost != sessions {
-		t.Errorf("got %d labels, more: %v, %d lost; want %d, true, %d",
-			len(announced.Labels), announced.More, r.Lost, maxAhead, sessions)
-	}
-}
-
-// TestReadAhead_longTexts stops when the texts of the sessions are too long together.
-func TestReadAhead_longTexts(t *testing.T) {
-	t.Parallel()
-	half := strings.Repeat("x", 1<<19)
-	r := &Reception{}
-	i := item{kind: kindSession, session: cache.SavedSession{Label: half, Property: half}}
-	for range 100 {
-		r.ahead = append(r.ahead, i)
-	}
-	if got := r.readAhead(i); len(got.Labels) != maxAheadText>>20+1 || !got.More {
-		t.Errorf("got %d sessions, more: %v, want %d", len(got.Labels), got.More, maxAheadText>>20+1)
-	}
-}
 
 // TestReceive_statesInBadOrder: what is lost is counted, and nothing stays open.
 func TestReceive_statesInBadOrder(t *testing.T) {

@@ -17,21 +17,21 @@ import (
 // after the start for a state that begins to arrive: see awaitState.
 const maxHold = 100 * time.Millisecond
 
-// heldClients are the clients of a state. They are served when all bindings and the labels of
-// its sessions are known, or all has arrived. In the first case, their lookups wait if they may
-// be for a session that has not arrived.
+// heldClients are the clients of a state. They are served as soon as all bindings and the labels
+// of its sessions are known. Then their lookups wait if they may be for a session that has not
+// arrived. Without that knowledge, the clients wait.
 type heldClients struct {
-	server   *Server
-	mu       sync.Mutex
-	released bool
-	over     bool      // nothing is waited for any more
-	coming   *arrivals // until then; or nil
-	refused  bool      // one of them may not connect
-	clients  []*handover.Client
+	server  *Server
+	mu      sync.Mutex
+	serving bool               // clients are not held any more
+	coming  *arrivals          // what lookups wait for, or nil
+	over    bool               // nothing is waited for any more
+	refused bool               // one of them may not connect
+	clients []*handover.Client // that are held
 }
 
-// await serves the clients while these sessions arrive.
-func (h *heldClients) await(coming *handover.Announced) {
+// serveDuring serves the clients while these sessions arrive.
+func (h *heldClients) serveDuring(coming *handover.Announced) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.over {
@@ -55,7 +55,7 @@ func (h *heldClients) releaseAll() {
 func (h *heldClients) add(c *handover.Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.released {
+	if h.serving {
 		h.resume(c)
 	} else {
 		h.clients = append(h.clients, c)
@@ -67,7 +67,7 @@ func (h *heldClients) release() {
 	for _, c := range h.clients {
 		h.resume(c)
 	}
-	h.released, h.clients = true, nil
+	h.serving, h.clients = true, nil
 }
 
 // resume serves a client. Of those who may not connect, the first one is logged: there may be
@@ -108,6 +108,8 @@ func (a *arrivals) concern(q question, all *cache.Cache) bool {
 		return false
 	case a.more:
 		return true
+	case len(a.labels) == 0:
+		return false
 	case q.byDestination:
 		return all.HasDestination(q.label)
 	}

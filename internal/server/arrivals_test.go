@@ -19,7 +19,7 @@ const notFound = `status\02\0property\0\0\0`
 func TestLookup_duringArrival(t *testing.T) {
 	t.Parallel()
 	const byEndpoint, byDestination = `request\0find_endp\0label\0`, `request\0find_dest\0label\0`
-	for question, test := range map[string]struct {
+	for text, test := range map[string]struct {
 		more, waits bool
 	}{
 		`request\0status`:         {false, true},
@@ -35,10 +35,14 @@ func TestLookup_duringArrival(t *testing.T) {
 		w.Cache.SaveBinding(time.Minute, []byte("bound"), nil, []byte("coming"))
 		c, p := still(t, w)
 		c.coming = newArrivals([]string{"coming"}, test.more)
-		p.say(question + `\0\0`)
+		p.say(text + `\0\0`)
 		c.Ready()
 		if got := c.phase == waitsForSessions; got != test.waits {
-			t.Errorf("%s: got %v, want %v", question, got, test.waits)
+			t.Errorf("%s: got %v, want %v", text, got, test.waits)
+		}
+		bound := question{label: []byte("bound"), byDestination: true}
+		if newArrivals(nil, false).concern(bound, w.Cache) {
+			t.Error("a lookup waits for no sessions at all")
 		}
 	}
 }

@@ -143,7 +143,7 @@ func (s *Server) restore(entry any, r *handover.Reception, h *heldClients) {
 		s.restoreClaim(e)
 	case *handover.Announced:
 		if s.limiter == nil { // it counts sessions before it lets a client wait
-			h.await(e)
+			h.serveDuring(e)
 		}
 	case *cache.SavedSession:
 		s.Cache.RestoreSession(*e)
