@@ -2,7 +2,11 @@
 
 package cache
 
-import "time"
+import (
+	"time"
+
+	"scache/internal/timerwheel"
+)
 
 // A Snapshot is everything that a cache held, for another cache to continue with.
 // The bindings of each destination and the sessions of each endpoint are in the
@@ -70,19 +74,14 @@ func (c *Cache) snapshot(now time.Duration) Snapshot {
 	return all
 }
 
-// forget empties the cache and releases nothing.
+// forget empties the cache and releases nothing. It does not look at the entries, of which there
+// may be many: the next process waits for the end of this one.
 func (c *Cache) forget() {
-	for _, d := range c.destinations.slots {
-		for d != nil && !d.bindings.empty() {
-			d.bindings.first.entry.remove()
-		}
-	}
-	for _, ep := range c.endpoints.slots {
-		for ep != nil && !ep.sessions.empty() {
-			ep.sessions.first.entry.remove()
-		}
-	}
-	c.peakMemory = 0 // the process is about to end: Freed need not be called
+	c.destinations, c.endpoints = newTable[destination](), newTable[endpoint]()
+	c.bindings, c.peakBindings = map[bindingKey]*binding{}, 0
+	c.sessionWheel, c.bindingWheel = timerwheel.New(precision), timerwheel.New(precision)
+	c.sessions, c.connected = 0, 0
+	c.memory, c.peakMemory = 0, 0
 }
 
 // ReleaseSessions releases sessions of a Snapshot that have left this cache, but have not
