@@ -78,6 +78,9 @@ func (r *Reception) nextItem() (i item, err error) {
 
 // readItem reads an item from the description.
 func (r *Reception) readItem() (i item, err error) {
+	if r.stopped() {
+		return i, errStopped
+	}
 	kind, descriptors, a, err := r.entries.next()
 	if err != nil {
 		return i, err

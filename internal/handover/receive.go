@@ -185,10 +185,8 @@ func (r *Reception) close() {
 // next returns the next entry, or nil for one that is not understood or not complete. After an
 // error nothing more can be read: it is unknown to which entries the next descriptors belong.
 func (r *Reception) next() (any, error) {
-	select {
-	case <-r.Overtime:
+	if r.stopped() {
 		return nil, errStopped
-	default:
 	}
 	i, err := r.nextItem()
 	if err != nil {
@@ -306,6 +304,16 @@ func (r *Reception) receiveBatch(s *fdpass.Socket, urgent bool) (fds []int, n in
 }
 
 var errStopped = errors.New("the rest was not read: the process is about to end")
+
+// stopped reports whether the process must end.
+func (r *Reception) stopped() bool {
+	select {
+	case <-r.Overtime:
+		return true
+	default:
+		return false
+	}
+}
 
 // wait waits for waitStep, and reports whether it did. It does not wait if the total time has
 // reached most, or if Stop is closed.
