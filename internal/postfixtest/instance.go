@@ -4,6 +4,7 @@ package postfixtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -225,14 +226,17 @@ func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) 
 // commandTimeout is how long a command may take.
 const commandTimeout = 30 * time.Second
 
-// Command runs "postfix start", "postfix reload" or the like for the instance.
+// Command runs "postfix start", "postfix reload" or the like for the instance. If that takes too
+// long, the error is context.DeadlineExceeded, too.
 func (i *Instance) Command(command string) error {
 	system, err := postfix.Open(i.path("etc"))
 	if err == nil {
 		// It waits for ever if postlogd fails.
 		ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
 		defer cancel()
-		err = system.Postfix(ctx, command)
+		if err = system.Postfix(ctx, command); err != nil {
+			err = errors.Join(err, ctx.Err())
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, i.tail())
