@@ -362,3 +362,24 @@ func TestShared(t *testing.T) {
 	b.pass(promiseTime)
 	want("one waits still", Shared{"a", 2, 0})
 }
+
+// TestBegin_connectionOfAnother has the kernel show the connection of one of two clients, which
+// is taken for the connection of the other one. When the first one goes on, the other one has yet
+// to connect.
+func TestBegin_connectionOfAnother(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }", never)
+	first, other, third := b.client(), b.client(), b.client()
+	b.wantVerdict("other", b.ask(other, label("192.0.2.1")), Wait)
+	b.wantAnswers("room for both", b.count(), Answer{Client: other})
+	b.pass(time.Millisecond)
+	b.wantVerdict("first", b.ask(first, label("192.0.2.1")), NotFound)
+	b.open("192.0.2.1", 1)
+	b.count()
+	b.set.Begin(first, b.now)
+	b.wantVerdict("third", b.ask(third, label("192.0.2.1")), Wait)
+	for range 3 {
+		b.pass(10 * time.Millisecond)
+		b.wantAnswers("full", b.count())
+	}
+}
