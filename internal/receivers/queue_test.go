@@ -12,7 +12,9 @@
 //     forgotten: one more or less.
 //   - In match.go: what is worth parsing as an address, when parsing fails; a closing bracket in
 //     place of the opening one; other characters counted down instead of up.
-//   - Labels that are remembered by a line of the receiver that the address has anyway.
+//   - Labels that are remembered by a line of the receiver that the address has anyway, or again
+//     before that is necessary. A destination that leads to no binding, and when it is forgotten.
+//   - The number of holds, which saves a lock. Which one of two equals comes first.
 
 package receivers
 

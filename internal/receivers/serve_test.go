@@ -383,3 +383,22 @@ func TestBegin_connectionOfAnother(t *testing.T) {
 		b.wantAnswers("full", b.count())
 	}
 }
+
+// TestFindDestination_sessionOfAnother has two sessions: the older one is given to a client that
+// has not got it yet, so the other one is closed for a client that cannot use it.
+func TestFindDestination_sessionOfAnother(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }", never)
+	used, idle := label("192.0.2.1"), label("192.0.2.2")
+	b.set.SaveDestination(b.client(), b.now, time.Hour, []byte("d\n"), nil, []byte(used))
+	b.open("192.0.2.1", 1)
+	b.open("192.0.2.2", 1)
+	first, second := b.client(), b.client()
+	b.wantVerdict("full", b.ask(first, used), Wait)
+	b.wantAnswers("full", b.count())
+	b.wantAnswers("saved", b.set.Saved(nil, b.now, used), Answer{Client: first, Give: used})
+	b.pass(time.Millisecond)
+	b.set.Saved(nil, b.now, idle)
+	b.wantVerdict("not its own", b.askDestination(second, "d\n"), Wait)
+	b.wantClose("not its own", b.last, idle)
+}
