@@ -156,8 +156,8 @@ const hangInChild = `sleep 90 & echo $! > "$0.pid"; wait; echo 2.0`
 func fakePostconf(t *testing.T, script string) string {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "postconf"), []byte("#!/bin/sh\n"+script+"\n"),
-		0o755); err != nil {
+	err := testenv.WriteProgram(filepath.Join(dir, "postconf"), "#!/bin/sh\n"+script+"\n")
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {

@@ -259,16 +259,14 @@ func waitForExit(t *testing.T, pid int) {
 // may notice, and no connection may be lost.
 func TestReload_costsNoMail(t *testing.T) {
 	testenv.SkipShort(t)
-	const messages = 3000
-	for range 3 {
-		takeovers := deliverWithReloads(t, messages).Grep("postfix/scache[", "takeover: ")
-		if len(takeovers) == 0 {
-			t.Error("nothing was taken over")
-		}
-		for _, line := range takeovers {
-			if !strings.HasSuffix(line, " lost=0") {
-				t.Error(line)
-			}
+	takeovers := deliverWithReloads(t, 3000).Grep("postfix/scache[", "takeover: ")
+	t.Logf("%d times, a process has taken over", len(takeovers))
+	if len(takeovers) == 0 {
+		t.Error("nothing was taken over")
+	}
+	for _, line := range takeovers {
+		if !strings.HasSuffix(line, " lost=0") {
+			t.Error(line)
 		}
 	}
 }
@@ -292,7 +290,7 @@ func deliverWithReloads(t *testing.T, messages int) *postfixtest.Instance {
 		if lines := complaints(i); len(lines) > 0 {
 			t.Fatalf("got %q, want no complaints of our server and its clients", lines)
 		}
-		if len(i.Grep("postlogd[", "watchdog timeout")) > 0 ||
+		if postlogdStuck(i) ||
 			errors.Is(err, errReload) && errors.Is(err, context.DeadlineExceeded) {
 			t.Logf("master and postlogd got stuck: once more: %v", err)
 			continue
@@ -346,6 +344,12 @@ func sentTwice(i *postfixtest.Instance) (lines []string) {
 
 var errReload = errors.New("postfix cannot be reloaded")
 
+// postlogdStuck reports whether the watchdog of postlogd(8) has ended it. Lines that tell of
+// deliveries may be missing then.
+func postlogdStuck(i *postfixtest.Instance) bool {
+	return len(i.Grep("postlogd[", "watchdog timeout")) > 0
+}
+
 func sendWithReloads(i *postfixtest.Instance, messages int) error {
 	const interval = 500 * time.Millisecond
 	ctx, cancel := context.WithTimeout(context.Background(), deliveryTimeout)
@@ -362,7 +366,8 @@ func sendWithReloads(i *postfixtest.Instance, messages int) error {
 		case err := <-sent:
 			return err
 		case <-tick.C:
-			if err := i.Command("reload"); err != nil {
+			err := i.Command("reload")
+			if err != nil || postlogdStuck(i) {
 				cancel()
 				return errors.Join(errReload, err, <-sent)
 			}

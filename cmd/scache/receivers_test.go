@@ -301,7 +301,7 @@ func TestReceivers_withoutKernel(t *testing.T) {
 	t.Cleanup(func() { i.Close() })
 	real, err := os.ReadFile(binary)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(i.Dir, "libexec/scache-go/scache.real"), real, 0o755)
+		err = testenv.WriteProgram(filepath.Join(i.Dir, "libexec/scache-go/scache.real"), string(real))
 	}
 	if err == nil {
 		err = i.Start()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // TestDemo_run tells the shortest stories, and looks for what stands in the table.
@@ -198,7 +199,7 @@ func TestKnows(t *testing.T) {
 		"test -e $MAIL_CONFIG/main.cf && echo '" + refuses + "' >&2":           true,
 	} {
 		scache := filepath.Join(t.TempDir(), "scache")
-		if err := os.WriteFile(scache, []byte("#!/bin/sh\n"+output+"\n"), 0o755); err != nil {
+		if err := testenv.WriteProgram(scache, "#!/bin/sh\n"+output+"\n"); err != nil {
 			t.Fatal(err)
 		}
 		if got, err := knows(t.Context(), scache, receiversParameter); got != want || err != nil {

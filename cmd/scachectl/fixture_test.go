@@ -100,7 +100,7 @@ func (s *fixture) installScript(script string) {
 func (s *fixture) installText(text string) {
 	s.t.Helper()
 	os.Remove(s.installed())
-	if err := os.WriteFile(s.installed(), []byte(text), 0o755); err != nil {
+	if err := testenv.WriteProgram(s.installed(), text); err != nil {
 		s.t.Fatal(err)
 	}
 }

@@ -73,7 +73,7 @@ func (s *fixture) replaceProgram(name, script string) {
 		err = os.Remove(path)
 	}
 	if err == nil {
-		err = os.WriteFile(path, []byte("#!/bin/sh\nreal="+real+"\n"+script+"\n"), 0o755)
+		err = testenv.WriteProgram(path, "#!/bin/sh\nreal="+real+"\n"+script+"\n")
 	}
 	if err != nil {
 		s.t.Fatal(err)

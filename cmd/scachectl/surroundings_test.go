@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"scache/internal/postfix"
+	"scache/internal/testenv"
 )
 
 // inMounts runs the tool in a mount namespace of its own, after a script. It makes the mounts
@@ -297,7 +298,7 @@ func TestEnable_reloadFails(t *testing.T) {
 	}
 	script := "#!/bin/sh\ntest $1 = reload || exec " + real + " \"$@\"\n" +
 		"/usr/sbin/postlog -p fatal -t postfix/postfix-script no luck today\nexit 1\n"
-	if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte(script), 0o755)); err != nil {
+	if err := errors.Join(os.Remove(path), testenv.WriteProgram(path, script)); err != nil {
 		t.Fatal(err)
 	}
 	wantError(t, []string{"-c", s.etc, "enable"},
@@ -312,7 +313,7 @@ func TestEnable_withoutCheck(t *testing.T) {
 	s := newRunningFixture(t)
 	bin := t.TempDir()
 	script := "#!/bin/sh\ncase \"$3\" in check) exit 1 ;; esac\nexec /usr/sbin/postfix \"$@\"\n"
-	if err := os.WriteFile(filepath.Join(bin, "postfix"), []byte(script), 0o755); err != nil {
+	if err := testenv.WriteProgram(filepath.Join(bin, "postfix"), script); err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"postconf", "postsuper", "postlog"} {

@@ -343,7 +343,7 @@ case "$*" in
 *) echo "postconf: warning: odd" >&2; echo "postconf: fatal: $*" >&2; exit 1 ;;
 esac
 `
-	if err := os.WriteFile(filepath.Join(commands, "postconf"), []byte(script), 0o700); err != nil {
+	if err := testenv.WriteProgram(filepath.Join(commands, "postconf"), script); err != nil {
 		t.Fatal(err)
 	}
 	for range 2 {

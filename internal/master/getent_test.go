@@ -3,10 +3,11 @@
 package master
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"scache/internal/testenv"
 )
 
 // TestLookup asks getent(1) for a user that is not in /etc/passwd.
@@ -14,8 +15,8 @@ func TestLookup(t *testing.T) {
 	bin := t.TempDir()
 	getent := func(script string) {
 		t.Helper()
-		if err := os.WriteFile(filepath.Join(bin, "getent"), []byte("#!/bin/sh\n"+script+"\n"),
-			0o755); err != nil {
+		err := testenv.WriteProgram(filepath.Join(bin, "getent"), "#!/bin/sh\n"+script+"\n")
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

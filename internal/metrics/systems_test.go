@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"scache/internal/postfix"
+	"scache/internal/testenv"
 )
 
 // TestSystems_namesDiffer although those of directories are the same, and one is given
@@ -70,7 +71,7 @@ func TestVersionCache_startsOneProcess(t *testing.T) {
 	write := func(path, text string) {
 		t.Helper()
 		err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755),
-			os.WriteFile(path+".new", []byte(text), 0o755),
+			testenv.WriteProgram(path+".new", text),
 			os.Rename(path+".new", path))
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +135,7 @@ func TestSystems_installedBinary(t *testing.T) {
 		err := errors.Join(os.WriteFile(filepath.Join(dir, "master.cf"), []byte(entry), 0o644),
 			os.WriteFile(filepath.Join(dir, "main.cf"), []byte("daemon_directory = "+dir+"\n"), 0o644))
 		if test.binary != "" {
-			err = errors.Join(err, os.WriteFile(binary, []byte(test.binary), 0o755))
+			err = errors.Join(err, testenv.WriteProgram(binary, test.binary))
 		}
 		if err != nil {
 			t.Fatal(err)

@@ -41,7 +41,7 @@ func TestAppArmor_allowsWhatTheServerDoes(t *testing.T) {
 exec strace -f -s 300 -o %s/trace.$$ -e trace=open,openat,execve,connect %s "$@"
 `, dir, server)
 	wrapper := filepath.Join(dir, "wrapper")
-	if err := os.WriteFile(wrapper, []byte(script), 0o755); err != nil {
+	if err := testenv.WriteProgram(wrapper, script); err != nil {
 		t.Fatal(err)
 	}
 	i := startPostfix(t, wrapper, nil)

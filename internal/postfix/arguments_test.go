@@ -19,6 +19,7 @@ import (
 
 	"scache/internal/postfix"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 // recorder is a daemon that writes its arguments to a file, each behind a NUL byte.
@@ -34,7 +35,7 @@ func newRecorder(t *testing.T, master string) (*postfixtest.Instance, *postfix.S
 	t.Helper()
 	i, s := newInstance(t, master)
 	for _, name := range []string{"record", "other"} {
-		err := os.WriteFile(filepath.Join(i.Dir, "libexec", name), []byte(recorder), 0o755)
+		err := testenv.WriteProgram(filepath.Join(i.Dir, "libexec", name), recorder)
 		if err != nil {
 			t.Fatal(err)
 		}

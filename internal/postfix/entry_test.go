@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/testenv"
 )
 
 // systemWith returns a system with these files.
@@ -332,7 +334,7 @@ func TestInstalled_binaryThatHangs(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, filepath.Dir(OurName)), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	err := os.WriteFile(filepath.Join(dir, OurName), []byte("#!/bin/sh\nsleep 100\n"), 0o755)
+	err := testenv.WriteProgram(filepath.Join(dir, OurName), "#!/bin/sh\nsleep 100\n")
 	if err != nil {
 		t.Fatal(err)
 	}

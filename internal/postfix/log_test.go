@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"scache/internal/testenv"
 )
 
 func TestLog(t *testing.T) {
@@ -153,7 +155,7 @@ esac`
 		if testing.Short() && strings.HasPrefix(script, "sleep") {
 			continue
 		}
-		err := os.WriteFile(filepath.Join(bin, "journalctl"), []byte("#!/bin/sh\n"+script+"\n"), 0o755)
+		err := testenv.WriteProgram(filepath.Join(bin, "journalctl"), "#!/bin/sh\n"+script+"\n")
 		if err != nil {
 			t.Fatal(err)
 		}

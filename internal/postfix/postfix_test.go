@@ -14,6 +14,7 @@ import (
 
 	"scache/internal/postfix"
 	"scache/internal/postfixtest"
+	"scache/internal/testenv"
 )
 
 func newInstance(t *testing.T, master string) (*postfixtest.Instance, *postfix.System) {
@@ -145,7 +146,7 @@ func TestPostfix_canceled(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := "#!/bin/sh\nsleep 1000 &\necho $! >" + bin + "/pid\nwait\n"
-	if err := os.WriteFile(filepath.Join(bin, "postfix"), []byte(script), 0o755); err != nil {
+	if err := testenv.WriteProgram(filepath.Join(bin, "postfix"), script); err != nil {
 		t.Fatal(err)
 	}
 	if err := i.Configure(map[string]string{"command_directory": bin}); err != nil {
@@ -199,7 +200,7 @@ echo "Nov 05 10:00:00 h postfix/postsuper[1]: fatal: in the log" >>` + log + `
 exit 1`: "exit status 1\nfatal: in the log",
 		`(sleep 20; echo late >&2) & exit 3`: "exit status 3",
 	} {
-		err := os.WriteFile(filepath.Join(bin, "postfix"), []byte("#!/bin/sh\n"+script+"\n"), 0o755)
+		err := testenv.WriteProgram(filepath.Join(bin, "postfix"), "#!/bin/sh\n"+script+"\n")
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"scache/internal/postfix"
+	"scache/internal/testenv"
 )
 
 // An Instance is a private Postfix mail system: in a temporary directory, on loopback ports,
@@ -188,7 +189,7 @@ func (i *Instance) SetScache(binary, chroot string) error {
 		return err
 	}
 	const name = "scache-go/scache"
-	if err := os.WriteFile(filepath.Join(i.path("libexec"), name), data, 0o755); err != nil {
+	if err := testenv.WriteProgram(filepath.Join(i.path("libexec"), name), string(data)); err != nil {
 		return err
 	}
 	i.master += fmt.Sprintf("scache unix - - %s - 1 %s\n", chroot, name)

@@ -6,6 +6,8 @@
 package testenv
 
 import (
+	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -37,4 +39,13 @@ func Eventually(t testing.TB, what string, holds func() bool) {
 			t.Fatalf("not within %v: %s", limit, what)
 		}
 	}
+}
+
+// WriteProgram writes a file that can be executed. Until it is closed, this process starts no
+// children: one of them would have it open for writing until it executes its own program, and
+// the kernel executes no file that is open for writing.
+func WriteProgram(path, text string) error {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	return os.WriteFile(path, []byte(text), 0o755)
 }
