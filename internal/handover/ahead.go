@@ -37,23 +37,23 @@ type item struct {
 	text        int   // its size
 }
 
-// readAhead reads the description.
+// readAhead reads the description, as far as the counts of labels, which come last.
 func (r *Reception) readAhead() {
 	a := &Announced{}
-	var first, others, last []item
+	var first, others []item
 	for n, text := 0, 0; !a.More; n++ {
 		i, err := r.readItem()
 		if err != nil {
 			r.aheadErr = err
 			break
 		}
-		switch {
-		case i.kind == kindLabelCounts:
-			last = append(last, i)
-		case i.descriptors > 0 || i.err != nil:
+		if i.descriptors > 0 || i.err != nil || i.kind == kindLabelCounts {
 			others = append(others, i)
-		default:
+		} else {
 			first = append(first, i)
+		}
+		if i.kind == kindLabelCounts {
+			break
 		}
 		if s, isSession := i.entry.(*cache.SavedSession); isSession {
 			a.Labels = append(a.Labels, s.Label)
@@ -61,7 +61,9 @@ func (r *Reception) readAhead() {
 		text += i.text
 		a.More = n == maxAhead-1 || text > maxAheadText
 	}
-	r.ahead = slices.Concat(first, []item{{entry: a}}, others, last)
+	missing := r.entries.missing
+	a.More = a.More || missing[kindSession]+missing[kindBinding] > 0
+	r.ahead = slices.Concat(first, []item{{entry: a}}, others)
 }
 
 // nextItem returns the next item.

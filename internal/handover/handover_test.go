@@ -292,12 +292,36 @@ var golden = []struct {
 	{"version2", 5076861902652, 7, Received{1, 1, 5, 0}},
 }
 
-func BenchmarkWriteState(b *testing.B) {
+// manySessions returns a state with a thousand sessions of the usual size.
+func manySessions() *State {
 	s := &State{Sessions: make([]cache.SavedSession, 1000)}
 	for i := range s.Sessions {
 		s.Sessions[i] = cache.SavedSession{TTL: time.Hour, Label: strings.Repeat("l", 50),
 			Property: strings.Repeat("p", 200)}
 	}
+	return s
+}
+
+// BenchmarkReadAhead reads the description of a thousand sessions.
+func BenchmarkReadAhead(b *testing.B) {
+	var out bytes.Buffer
+	if err := writeState(&out, manySessions(), nil, time.Hour); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		e, err := newEntryReader(bytes.NewReader(out.Bytes()), zero)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r := &Reception{entries: e}
+		if r.readAhead(); len(r.ahead) != 1002 {
+			b.Fatalf("got %d entries", len(r.ahead))
+		}
+	}
+}
+
+func BenchmarkWriteState(b *testing.B) {
+	s := manySessions()
 	var out bytes.Buffer
 	for b.Loop() {
 		out.Reset()
