@@ -33,7 +33,7 @@ import (
 // Bounds of what the daemon may need, with the race detector and on a busy machine.
 const (
 	hostileMemory  = 1 << 30
-	hostileLatency = 3 * time.Second
+	hostileLatency = 8 * time.Second
 )
 
 // A victim is a daemon with one client, one session and one binding.
@@ -670,17 +670,21 @@ func TestHostile_descriptorsInFlight(t *testing.T) {
 	t.Logf("%d of %d sessions were handed over", s.Sessions, sessions)
 }
 
-// asUser calls a function in a thread whose real user is another one, and waits.
+// asUser calls a function in a thread whose real user is another one meanwhile. The thread must
+// not end: that would kill the processes that it has started, as postfixtest has it.
 func asUser(uid int, f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	become := func(uid int) {
 		const unchanged = ^uintptr(0)
-		unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), unchanged, unchanged)
-		f()
-	}()
-	<-done
+		_, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), unchanged, unchanged)
+		if errno != 0 {
+			panic(errno)
+		}
+	}
+	become(uid)
+	defer become(0)
+	f()
 }
 
 // TestHostile_readersThatDoNotRead has operators who ask for the list of a large cache and do

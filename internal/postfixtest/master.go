@@ -219,6 +219,8 @@ func Command(name string, args ...string) *exec.Cmd {
 	return cmd
 }
 
+// endsWithUs has the kernel kill a process when the thread that started it has ended. The Go
+// runtime ends a thread only with a goroutine that is locked to it.
 func endsWithUs() *syscall.SysProcAttr { return &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} }
 
 // fill writes to a socket until its buffer is full.

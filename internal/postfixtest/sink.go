@@ -9,7 +9,6 @@ import (
 	"regexp"
 	"strconv"
 	"sync"
-	"syscall"
 )
 
 // A Sink is smtp-sink(1): it receives mail, counts it and discards it.
@@ -46,7 +45,6 @@ func StartSinkAt(host string, port int, options ...string) (*Sink, error) {
 	args := append([]string{"-u", "postfix", "-c"}, options...)
 	s.cmd = Command("smtp-sink", append(args, s.Address, "1000")...)
 	s.cmd.Stdout, s.cmd.Stderr = s, s
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		return nil, err
 	}
