@@ -118,10 +118,10 @@ func failedReuses(t *testing.T, scache string) int {
 func TestDescriptors_pressure(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
-	if failed, refused := pressure(t, binary); failed+refused > 0 {
+	if failed, refused := pressure(t, binary, longWait); failed+refused > 0 {
 		t.Errorf("%d saves failed, and %d clients were refused", failed, refused)
 	}
-	failed, refused := pressure(t, postfixtest.NeedPostfix(t))
+	failed, refused := pressure(t, postfixtest.NeedPostfix(t), 5*time.Second)
 	t.Logf("stock scache: %d of 1000 saves failed, and %d of 50 clients were refused", failed, refused)
 }
 
@@ -140,14 +140,15 @@ func startWithFiles(t *testing.T, scache string, files int) *postfixtest.Master 
 	return m
 }
 
-func pressure(t *testing.T, scache string) (failed, refused int) {
+// pressure makes requests, and waits this long for each answer.
+func pressure(t *testing.T, scache string, wait time.Duration) (failed, refused int) {
 	t.Helper()
 	m := startWithFiles(t, scache, 256)
 	c := dial(t, m)
 	fd := testenv.NewDescriptor(t)
 	defer unix.Close(fd)
 	for i := range 1000 {
-		c.Conn.(*fdpass.Conn).SetDeadline(time.Now().Add(20 * time.Second))
+		c.Conn.(*fdpass.Conn).SetDeadline(time.Now().Add(wait))
 		status, err := c.SaveEndpoint(3600, fmt.Sprint("endpoint ", i), "", fd)
 		if err != nil {
 			failed += 1000 - i
@@ -161,7 +162,7 @@ func pressure(t *testing.T, scache string) (failed, refused int) {
 	var clients sync.WaitGroup
 	for range 50 {
 		clients.Go(func() {
-			if answers(t, m) {
+			if answers(t, m, wait) {
 				answered.Add(1)
 			}
 		})
@@ -171,14 +172,14 @@ func pressure(t *testing.T, scache string) (failed, refused int) {
 }
 
 // answers connects a further client, which stays connected.
-func answers(t *testing.T, m *postfixtest.Master) bool {
+func answers(t *testing.T, m *postfixtest.Master, wait time.Duration) bool {
 	t.Helper()
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: m.Socket, Net: "unix"})
 	if err != nil {
 		return false
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(5 * time.Second))
+	conn.SetDeadline(time.Now().Add(wait))
 	c, err := postfixtest.NewClient(fdpass.New(conn), true)
 	if err != nil {
 		return false

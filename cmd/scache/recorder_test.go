@@ -54,7 +54,7 @@ func TestRecorder_writesDownWhatIsSaid(t *testing.T) {
 		t.Fatal(f, err)
 	}
 	unix.Close(f.FD)
-	saved.SetReadDeadline(time.Now().Add(10 * time.Second))
+	saved.SetReadDeadline(time.Now().Add(longWait))
 	if _, err := saved.Read(make([]byte, 1)); err != io.EOF {
 		t.Errorf("a copy of the descriptor is open: %v", err)
 	}

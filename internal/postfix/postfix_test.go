@@ -156,8 +156,16 @@ func TestPostfix_canceled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	go func() { // it is cut when it has started the other process
+		for ctx.Err() == nil {
+			if pid, _ := os.ReadFile(filepath.Join(bin, "pid")); len(pid) > 0 {
+				cancel()
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
 	err = s.Postfix(ctx, "reload")
 	if err == nil || !strings.Contains(err.Error(), "it did not end, and was killed") {
 		t.Errorf("got %v", err)

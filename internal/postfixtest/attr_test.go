@@ -99,7 +99,7 @@ func TestAttr_inAnotherProgram(t *testing.T) {
 			speaks = "silent"
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, filepath.Join(dir, "program"),
 		filepath.Join(i.Dir, "queue/private/verify"), speaks).CombinedOutput()

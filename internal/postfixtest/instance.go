@@ -225,7 +225,7 @@ func (i *Instance) Configure(settings map[string]string) error {
 func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) }
 
 // commandTimeout is how long a command may take.
-const commandTimeout = 30 * time.Second
+const commandTimeout = time.Minute
 
 // Command runs "postfix start", "postfix reload" or the like for the instance. If that takes too
 // long, the error is context.DeadlineExceeded, too.
@@ -389,7 +389,7 @@ func (i *Instance) Close() error {
 
 // waitFor waits until connections to an address are accepted.
 func waitFor(address string) (err error) {
-	for range 500 {
+	for end := time.Now().Add(commandTimeout); time.Now().Before(end); {
 		var conn net.Conn
 		if conn, err = net.Dial("tcp", address); err == nil {
 			conn.Close()

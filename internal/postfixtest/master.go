@@ -263,7 +263,7 @@ func (w *lineWriter) Write(p []byte) (int, error) {
 }
 
 // exitTimeout is how long a child may take to end.
-const exitTimeout = 30 * time.Second
+const exitTimeout = time.Minute
 
 // Wait waits until the child has ended, and returns how.
 func (m *Master) Wait() error {

@@ -160,7 +160,7 @@ func (r *replay) say(text string) {
 func (r *replay) hear(want string) {
 	got := make([]byte, len(want))
 	client := r.client()
-	client.p.SetReadDeadline(time.Now().Add(2 * time.Second))
+	client.p.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if n, err := io.ReadFull(client.p, got); string(got) != want {
 		r.fatalf("heard %q, %v", got[:n], err)
 	}

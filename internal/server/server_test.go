@@ -116,7 +116,7 @@ func newPeer(t testing.TB) (p *peer, theirs int) {
 		t.Fatal(err)
 	}
 	conn := testenv.UnixConn(t, fds[0])
-	conn.SetDeadline(time.Now().Add(20 * time.Second)) // what fails, fails with a message
+	conn.SetDeadline(time.Now().Add(time.Minute)) // what fails, fails with a message
 	return &peer{fdpass.New(conn), t, make(chan struct{})}, fds[1]
 }
 
