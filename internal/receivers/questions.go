@@ -60,7 +60,6 @@ func (s *Set) Begin(c *Client, now time.Duration) (d Decisions) {
 // endDelivery forgets what a client was about to do, and returns the receivers that may
 // have room now.
 func (s *Set) endDelivery(c *Client, now time.Duration) (changed []*receiver) {
-	c.active = c.PID != 0 && s.holds[c.PID] != nil
 	if c.prompted != nil {
 		changed = append(changed, c.prompted)
 		s.unprompt(c)
@@ -71,8 +70,7 @@ func (s *Set) endDelivery(c *Client, now time.Duration) (changed []*receiver) {
 		s.interval = countInterval
 		changed = append(changed, p.receiver)
 	}
-	owner, pid, serial, active := c.Owner, c.PID, c.serial, c.active
-	*c = Client{Owner: owner, PID: pid, serial: serial, active: active, asked: c.asked[:0]}
+	*c = Client{Owner: c.Owner, PID: c.PID, serial: c.serial, asked: c.asked[:0]}
 	return changed
 }
 
@@ -98,13 +96,9 @@ func (s *Set) FindDestination(c *Client, now time.Duration, label []byte) (Verdi
 	if s == nil {
 		return NotFound, Decisions{}
 	}
-	to, target := s.known.destination(label, now)
+	to, target := s.destination(label, now)
 	if to == nil {
-		var found bool
-		if target, found = s.classifyDestination(label, now); !found {
-			return NotFound, Decisions{}
-		}
-		to = s.known.addDestination(label, target, now+memory, now)
+		return NotFound, Decisions{}
 	}
 	now = s.lock(now)
 	defer s.mu.Unlock()
@@ -112,6 +106,18 @@ func (s *Set) FindDestination(c *Client, now time.Duration, label []byte) (Verdi
 	s.addPort(destinationPort(label))
 	c.active, c.destination = true, to
 	return s.ask(c, s.receiver(target), label, netip.AddrPort{}, now)
+}
+
+// destination returns a destination and its receiver, or nil: what is remembered, or what the
+// label itself names.
+func (s *Set) destination(label []byte, now time.Duration) (*destination, key) {
+	if to, target := s.known.destination(label, now); to != nil {
+		return to, target
+	}
+	if target, found := s.classifyDestination(label, now); found {
+		return s.known.addDestination(label, target, now+memory, now), target
+	}
+	return nil, key{}
 }
 
 // classifyDestination returns the receiver of a destination that names a host or an

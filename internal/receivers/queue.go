@@ -219,7 +219,7 @@ func (r *receiver) begin(at time.Duration) {
 // newTime returns for how long a connection counts that has begun. The remote end may see one
 // connection later than another one.
 func (r *receiver) newTime() time.Duration {
-	return r.limits.NewTime + min(r.limits.NewTime/10, maxNewMargin)
+	return r.limits.NewTime + newMargin
 }
 
 // prune forgets what is too old to count.

@@ -5,15 +5,14 @@
 //   - In serve, the number of sessions that are idle, and what is tested by it: it only saves
 //     looking for one. The same for room or tokens below zero, in the test that saves going on.
 //   - A comparison with zero, or with the end, where nothing is to be done with nothing: addIdle,
-//     prune, the index of an oldest session. missed without a session. The slots of Stats: each
-//     one has the number of the next one, or is cleared once more.
+//     prune, the index of an oldest session. missed without a session. A process 0, which has no
+//     hold. The slots of Stats: each one has the number of the next one, or is cleared once more.
 //   - Limits of none that are tested again where they are used: begin, schedule.
-//   - The margin of NewTime, which is never less than a second. Bounds at which receivers are
-//     forgotten: one more or less.
+//   - Receivers without state that are forgotten earlier.
 //   - In match.go: what is worth parsing as an address, when parsing fails; a closing bracket in
 //     place of the opening one; other characters counted down instead of up.
-//   - Labels that are remembered by a line of the receiver that the address has anyway, or again
-//     before that is necessary. A destination that leads to no binding, and when it is forgotten.
+//   - Labels that are remembered by a line of the receiver that the address has anyway. When a
+//     destination is forgotten that names its host: it is known again with the next question.
 //   - The number of holds, which saves a lock. Which one of two equals comes first.
 
 package receivers

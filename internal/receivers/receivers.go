@@ -69,8 +69,8 @@ const (
 	// connect meanwhile.
 	nextTime = 50 * time.Millisecond
 
-	// maxNewMargin bounds what is added to the time within which connections may begin.
-	maxNewMargin = 100 * time.Millisecond
+	// newMargin is added to the time within which connections may begin.
+	newMargin = 100 * time.Millisecond
 
 	// countInterval is the least time between two counts, and slowCountInterval if the
 	// last ones have not changed anything. countShare bounds the share of the time that

@@ -170,6 +170,34 @@ func TestServe_oldestFirst(t *testing.T) {
 	}
 }
 
+// TestServe_oldestIsFound has an endpoint with the oldest session and with a young one. A client
+// finds the first of them: then the oldest one is another endpoint's.
+func TestServe_oldestIsFound(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, idle=3 }")
+	one, two, three := label("192.0.2.1"), label("192.0.2.2"), label("192.0.2.3")
+	for _, l := range []string{one, two, one} {
+		b.set.Saved(nil, b.now, l)
+		b.pass(1)
+	}
+	b.set.Found(b.client(), b.now, one)
+	b.wantClose("no more than before", b.set.Saved(nil, b.now, three))
+	b.wantClose("one more", b.set.Saved(nil, b.now, three), two)
+}
+
+// TestNotClosed_isNotGiven has a session that the cache does not have. No client is given it until
+// another one is saved.
+func TestNotClosed_isNotGiven(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }", never)
+	l := label("192.0.2.1")
+	b.set.Saved(nil, b.now, l)
+	b.set.NotClosed(b.now, l)
+	c := b.client()
+	b.wantVerdict("not there", b.ask(c, l), Wait)
+	b.wantAnswers("saved", b.set.Saved(nil, b.now, l), Answer{c, l})
+}
+
 // TestSaved_idleNone has a session that is kept as a client waits, and that the client cannot use.
 func TestSaved_idleNone(t *testing.T) {
 	t.Parallel()
@@ -326,6 +354,67 @@ func TestPrompt_eachSessionOnce(t *testing.T) {
 		b.wantAnswers("the second hangs up", d, Answer{Client: all[2]})
 		if got := b.set.Stats(b.now)[0]; got.Idle != 1 || got.New != 1 {
 			t.Errorf("got %d idle, %d new, want 1, 1", got.Idle, got.New)
+		}
+	}
+}
+
+// expect has agents known to ask for two endpoints on behalf of a destination, one after the other.
+func (b *bench) expect(destination, first, next string) {
+	k, _, _ := b.set.classify([]byte(first), b.now)
+	d := b.set.known.addDestination([]byte(destination), k, b.now+memory, b.now)
+	d.ask(first, askedFirst)
+	d.ask(next, askedNext)
+}
+
+// TestPrompt_sessionOfAnother has a client that will ask for an endpoint next, whose session
+// another client is about to get: it is not told to go on.
+func TestPrompt_sessionOfAnother(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }", never)
+	one, two, three := label("192.0.2.1"), label("192.0.2.2"), label("192.0.2.3")
+	b.expect("d\n", one, two)
+	b.open("192.0.2.9", 2)
+	other, c := b.client(), b.client()
+	b.wantVerdict("other", b.ask(other, two), Wait)
+	b.wantAnswers("full", b.count())
+	b.wantAnswers("saved", b.set.Saved(nil, b.now, two), Answer{other, two})
+	b.wantVerdict("by destination", b.askDestination(c, "d\n"), Wait)
+	d := b.set.Saved(nil, b.now, three)
+	b.wantAnswers("not usable", d)
+	b.wantClose("not usable", d, three)
+}
+
+// TestPrompt_isSpared has a client that is expected to ask for a session: it is not closed to make
+// room for another client, but it is where too many are idle.
+func TestPrompt_isSpared(t *testing.T) {
+	t.Parallel()
+	one, two, three := label("192.0.2.1"), label("192.0.2.2"), label("192.0.2.3")
+	for _, test := range []struct {
+		limits  string
+		waiters int
+		want    []string
+	}{
+		{"connections=2", 1, []string{three}},
+		{"connections=2, idle=1", 0, []string{two}},
+		{"connections=2, idle=0", 0, []string{two, three}},
+	} {
+		b := newBench(t, "{ a, 192.0.2.0/24, "+test.limits+" }", never)
+		b.expect("d\n", one, two)
+		b.open("192.0.2.9", 2)
+		c := b.client()
+		b.wantVerdict("by destination", b.askDestination(c, "d\n"), Wait)
+		b.wantAnswers("full", b.count())
+		d := b.set.Saved(nil, b.now, two)
+		b.wantAnswers("told to go on", d, Answer{Client: c})
+		closed := d.Close
+		b.pass(1)
+		for range test.waiters {
+			b.wantVerdict("another one", b.ask(b.client(), label("192.0.2.8")), Wait)
+			closed = append(closed, b.last.Close...)
+		}
+		closed = append(closed, b.set.Saved(nil, b.now, three).Close...)
+		if !slices.Equal(closed, test.want) {
+			t.Errorf("%s: got %q closed, want %q", test.limits, closed, test.want)
 		}
 	}
 }

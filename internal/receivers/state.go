@@ -246,7 +246,7 @@ func (s *Set) RestoreClient(c *Client, now time.Duration, state ClientState) (Ve
 	}
 	byName := len(state.Asked) == 0
 	k, address, found := s.classify(label, now)
-	to, target := s.known.destination([]byte(state.Destination), now)
+	to, target := s.destination([]byte(state.Destination), now)
 	if byName {
 		k, address, found = target, netip.AddrPort{}, to != nil
 	}

@@ -157,7 +157,7 @@ func TestRestore_begunInOrder(t *testing.T) {
 	}})
 	c := b.client()
 	b.wantVerdict("full", b.ask(c, label("192.0.2.1")), Wait)
-	end := b.now + 20*time.Second + maxNewMargin
+	end := b.now + 20*time.Second + newMargin
 	b.wantWake("full", b.last, end)
 	b.wantNothingBefore("the older one", end)
 	b.wantAnswers("the older one", b.set.Tick(b.now), Answer{Client: c})
@@ -315,4 +315,24 @@ func TestExportClient_bound(t *testing.T) {
 	if state, _ := b.set.ExportClient(c, b.now); len(state.Asked) != maxPerDestination {
 		t.Errorf("got %d endpoints, want %d", len(state.Asked), maxPerDestination)
 	}
+}
+
+// TestRestoreClient_noBinding has clients ask by a destination that names its host, and has led to
+// no session yet.
+func TestRestoreClient_noBinding(t *testing.T) {
+	t.Parallel()
+	const rules, destination = "{ a, relay.example, connections=1 }", "smtp\n[relay.example]:25\n"
+	b := newBench(t, rules, never)
+	first, second := b.client(), b.client()
+	b.wantVerdict("first", b.askDestination(first, destination), Wait)
+	b.wantAnswers("room", b.count(), Answer{Client: first})
+	b.wantVerdict("second", b.askDestination(second, destination), Wait)
+	other := newBench(t, rules, never)
+	other.set.Restore(other.now, b.set.Export(b.now))
+	for c, want := range map[*Client]Verdict{first: NotFound, second: Wait} {
+		state, _ := b.set.ExportClient(c, b.now)
+		v, _ := other.set.RestoreClient(other.client(), other.now, state)
+		other.wantVerdict("in the next process", v, want)
+	}
+	other.wantAnswers("full", other.count())
 }

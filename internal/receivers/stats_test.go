@@ -101,6 +101,29 @@ func TestSet_forgetsWhatIsUnused(t *testing.T) {
 	}
 }
 
+// TestSet_forgetsManyLater has more receivers in use than are remembered otherwise. All of them
+// stay until they are unused.
+func TestSet_forgetsManyLater(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, "{ *, connections=1 }")
+	address := func(i int) string { return label(fmt.Sprintf("10.1.%d.%d", i/256, i%256)) }
+	for i := range capacity + 1 {
+		b.set.Saved(nil, b.now, address(i))
+	}
+	if got := b.set.Stats(b.now)[0]; got.Idle != capacity+1 {
+		t.Errorf("got %d idle, want all", got.Idle)
+	}
+	for i := range capacity + 1 {
+		b.set.Dropped(b.now, address(i))
+	}
+	for i := range capacity {
+		b.set.NotClosed(b.now, address(capacity+1+i))
+	}
+	if got := b.set.Stats(b.now)[0]; got.Receivers != 1 {
+		t.Errorf("got %d receivers, want the last one", got.Receivers)
+	}
+}
+
 // TestSet_linesEndInTime has an address belong to a receiver by a line of its labels: for an
 // hour, which begins anew with a question when less than a half of it is left.
 func TestSet_linesEndInTime(t *testing.T) {
@@ -126,6 +149,7 @@ func TestSet_linesEndInTime(t *testing.T) {
 	b.pass(memory/3*2 + time.Second)
 	want("after an hour", 0, 1)
 	ask()
+	want("asked again", 1, 0)
 	b.pass(memory * 2 / 3)
 	ask()
 	b.pass(memory * 2 / 3)

@@ -65,7 +65,7 @@ func TestWake_promise(t *testing.T) {
 	b.wantVerdict("waits", b.ask(c, label("192.0.2.1")), Wait)
 	b.count()
 	b.now = told + promiseTime
-	end := told + promiseTime + 10*time.Second + maxNewMargin
+	end := told + promiseTime + 10*time.Second + newMargin
 	d := b.set.Tick(b.now)
 	b.wantAnswers("refused", d)
 	b.wantWake("refused", d, end)
