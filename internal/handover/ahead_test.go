@@ -69,6 +69,21 @@ func TestReceive_announcesNotAll(t *testing.T) {
 	}
 }
 
+// TestReceive_announcesWhatIsMissing at the end of the description.
+func TestReceive_announcesWhatIsMissing(t *testing.T) {
+	for _, test := range []struct {
+		bindings, sessions string
+		want               bool
+	}{{"0", "0", false}, {"1", "0", true}, {"0", "1", true}, {"1", "1", true}} {
+		text := list("version", "2", "bindings", test.bindings, "sessions", test.sessions)
+		for e := range receiver(time.Hour).Receive(craft(t, []byte(text), false, 0)).Entries() {
+			if got := e.(*Announced).More; got != test.want {
+				t.Errorf("%+v: got %v", test, got)
+			}
+		}
+	}
+}
+
 // TestReceive_announcesLongTexts until they are too long together.
 func TestReceive_announcesLongTexts(t *testing.T) {
 	const each = 2 << 20
