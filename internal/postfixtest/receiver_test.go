@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"scache/internal/testenv"
 )
 
 func startReceiver(t *testing.T, c ReceiverConfig) *Receiver {
@@ -271,9 +273,15 @@ func TestReceiver_closesAllConnections(t *testing.T) {
 	io.WriteString(busy, ".\r\n")
 	r.Close()
 	idle.wantEnd(t)
-	if _, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port))); err == nil {
-		t.Error("a receiver that is closed was connected to")
-	}
+	// A child that is being started has a copy of the listening socket until it executes its
+	// command.
+	testenv.Eventually(t, "a receiver that is closed is not connected to", func() bool {
+		conn, err := net.Dial("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(r.Port)))
+		if err == nil {
+			conn.Close()
+		}
+		return err != nil
+	})
 }
 
 func TestReceiver_isUnreachable(t *testing.T) {
