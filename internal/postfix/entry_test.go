@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: EPL-2.0
 
 // Survivors of "make mutants PKG=internal/postfix" are equal in behaviour: how much of a file is
-// read at its end, how many links are followed, for how long commands are waited for after their
-// end. Or they need a master.cf that is a mount point: see the tests of scachectl in containers.
+// read at its end, and how often; how many links are followed; for how long commands are waited
+// for after their end. Or they need a master.cf that is a mount point: see the tests of scachectl
+// in containers.
 
 package postfix
 
@@ -68,6 +69,41 @@ func TestEntry(t *testing.T) {
 	}
 	if options := e.Options(); options != nil {
 		t.Errorf("options %q behind an argument that is no option", options)
+	}
+}
+
+// TestAgents has entries of agents, and others that are not valid.
+func TestAgents(t *testing.T) {
+	t.Parallel()
+	s := systemWith(t, "", "smtp unix - - n - - smtp\x00 x\nfew unix - - n - -\n"+
+		"bad unix - - n - - smtp {x\n\x00all unix - - n - - smtp\nqmgr unix - - n - - qmgr\n"+
+		"private unix - - n - - /x/lmtp -v\n")
+	agents, err := s.Agents()
+	var got []string
+	for _, a := range agents {
+		got = append(got, a.Name+" "+a.Protocol+" "+strings.Join(a.Arguments, " "))
+	}
+	if want := []string{"smtp smtp ", "private lmtp -v"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	for _, want := range []string{
+		"line 2: the entry lacks", "line 3: missing '}'", "line 4: the entry lacks",
+	} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+}
+
+func TestDuplicates(t *testing.T) {
+	t.Parallel()
+	const entry, other = "scache unix - - n - 1 scache\n", "scache inet n - n - 1 scache\n"
+	for text, want := range map[string][]int{
+		entry: nil, entry + other: nil, entry + other + entry: {1, 3},
+	} {
+		if got := systemWith(t, "", text).Duplicates(); !slices.Equal(got, want) {
+			t.Errorf("%q: got lines %v, want %v", text, got, want)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@
 package postfix
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -175,6 +176,46 @@ esac`
 	}
 }
 
+// TestLog_syslog has a log of syslogd, in the second place where one may be.
+func TestLog_syslog(t *testing.T) {
+	former := syslogFiles
+	t.Cleanup(func() { syslogFiles = former })
+	path := filepath.Join(t.TempDir(), "syslog")
+	syslogFiles = [][]string{{path + ".none"}, {path}}
+	text := "Nov 05 10:00:00 host postfix/scache[1]: fatal: x\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := systemWith(t, "", odd)
+	from, lines, err := s.Log(false, s.Tags("scache")...)
+	if from != path || err != nil || len(lines) != 1 {
+		t.Errorf("got %s, %q, %v, want a line of %s", from, lines, err, path)
+	}
+}
+
+// TestLog_cannotBeOpened has no descriptor for the log.
+func TestLog_cannotBeOpened(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "maillog")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := systemWith(t, "maillog_file = "+path+"\n", odd)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.Log(false, s.Tags("scache")...)
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)
+	if !errors.Is(err, unix.EMFILE) {
+		t.Errorf("got %v, want %v", err, unix.EMFILE)
+	}
+}
+
 // TestLogPosition_linesSince has lines before a position and after it, in the same log or in one
 // that has taken its place.
 func TestLogPosition_linesSince(t *testing.T) {
@@ -212,8 +253,12 @@ func TestLogPosition_linesSince(t *testing.T) {
 		if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+		start := time.Now()
 		if got := position.linesOf("scache"); !slices.Equal(got, test.want) {
 			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+		if took := time.Since(start); test.want == nil && took < logDelay {
+			t.Errorf("%s: got nothing after %v, want a wait of %v", name, took, logDelay)
 		}
 	}
 }
