@@ -371,16 +371,24 @@ lines:
 	return found
 }
 
+// Kill kills all processes of the instance.
+func (i *Instance) Kill() {
+	text, err := os.ReadFile(i.path("queue/pid/master.pid"))
+	if err != nil {
+		return
+	}
+	// In a namespace of its own, master may be process 1, which is another one here.
+	if pid, err := strconv.Atoi(strings.TrimSpace(string(text))); err == nil && pid > 1 {
+		syscall.Kill(-pid, syscall.SIGKILL) // master leads a process group
+	}
+}
+
 // Close stops the instance, if it runs, and removes it.
 func (i *Instance) Close() error {
-	pid, err := os.ReadFile(i.path("queue/pid/master.pid"))
-	if err == nil && i.Command("stop") != nil {
-		// In a namespace of its own, master may be process 1, which is another one here.
-		if pid, err := strconv.Atoi(strings.TrimSpace(string(pid))); err == nil && pid > 1 {
-			syscall.Kill(-pid, syscall.SIGKILL) // master leads a process group
-		}
+	if _, err := os.Stat(i.path("queue/pid/master.pid")); err == nil && i.Command("stop") != nil {
+		i.Kill()
 	}
-	err = os.RemoveAll(i.Dir)
+	err := os.RemoveAll(i.Dir)
 	if i.guard != nil {
 		i.guard.Close()
 	}
