@@ -30,7 +30,7 @@ func askAnnounce(conf *mailconf.Config) (answer func(*maillog.Logger) bool, err 
 	if choice != "auto" {
 		return func(*maillog.Logger) bool { return choice == "yes" }, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), postconfLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), postconfTimeout)
 	var out bytes.Buffer
 	cmd := exec.CommandContext(ctx, filepath.Join(directory, "postconf"), "-dh", "mail_version")
 	cmd.Stdout = &out
@@ -69,8 +69,8 @@ const (
 	// own timeout, which is 5 seconds.
 	answerTimeout = 2 * time.Second
 
-	// postconfLimit is how long postconf(1) may take, if no client waits.
-	postconfLimit = time.Minute
+	// postconfTimeout is how long postconf(1) may take, if no client waits.
+	postconfTimeout = time.Minute
 )
 
 // announces reports whether clients of this version of Postfix expect an announcement, and

@@ -306,7 +306,7 @@ func deliverWithReloads(t *testing.T, messages int) *postfixtest.Instance {
 		if lines := complaints(i); len(lines) > 0 {
 			t.Fatalf("got %q, want no complaints of our server and its clients", lines)
 		}
-		if postlogdStuck(i) || errors.Is(err, errStuck) {
+		if postlogdStuck(i) || errors.Is(err, postfixtest.ErrStuck) {
 			t.Logf("master and postlogd got stuck: once more: %v", err)
 			i.Kill()
 			continue
@@ -358,8 +358,6 @@ func sentTwice(i *postfixtest.Instance) (lines []string) {
 	return lines
 }
 
-var errStuck = errors.New("postfix reload takes too long")
-
 // postlogdStuck reports whether the watchdog of postlogd(8) has ended it. Lines that tell of
 // deliveries may be missing then.
 func postlogdStuck(i *postfixtest.Instance) bool {
@@ -382,25 +380,11 @@ func sendWithReloads(i *postfixtest.Instance, messages int) error {
 		case err := <-sent:
 			return err
 		case <-tick.C:
-			if err := reload(i); err != nil {
+			if err := i.Command("reload"); err != nil {
 				cancel()
 				return errors.Join(err, <-sent)
 			}
 		}
-	}
-}
-
-// reload reloads the instance. If that takes too long, it kills the instance.
-func reload(i *postfixtest.Instance) error {
-	done := make(chan error, 1)
-	go func() { done <- i.Command("reload") }()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(20 * time.Second):
-		i.Kill()
-		<-done
-		return errStuck
 	}
 }
 

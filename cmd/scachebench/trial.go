@@ -58,7 +58,7 @@ func (t *trial) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		t.stuck = readLog(t.instance.Log()).stuck
+		t.stuck = readLog(t.instance.Log()).stuck || errors.Is(err, postfixtest.ErrStuck)
 		err = errors.Join(err, t.instance.Close())
 	}()
 	if err := t.instance.Start(); err != nil {

@@ -449,12 +449,12 @@ func (c *Cache) lock() (now time.Duration) {
 // unlock ends every operation: it unlocks the cache, and only then releases what
 // was dropped.
 func (c *Cache) unlock() {
-	ended := c.dropped
+	dropped := c.dropped
 	c.dropped = nil
 	freed := c.shrunk()
 	c.mu.Unlock()
-	if len(ended) > 0 {
-		c.config.Release(ended)
+	if len(dropped) > 0 {
+		c.config.Release(dropped)
 	}
 	if freed {
 		c.config.Freed()

@@ -7,8 +7,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"scache/internal/cache"
 )
 
 // TestReceive_announcesSessions when all entries without descriptors have been received, but
@@ -18,19 +16,11 @@ func TestReceive_announcesSessions(t *testing.T) {
 	want, _ := newState(t, 3, 20)
 	p.send(t, want)
 	got, announced := &State{}, false
-	labels := 0
 	for e := range receiver(time.Hour).Receive(p.message(t)).Entries() {
+		got.add(e)
 		switch e := e.(type) {
-		case *Client:
-			got.Clients = append(got.Clients, *e)
-		case *Claim:
-			got.Claims = append(got.Claims, *e)
-		case *cache.SavedBinding:
-			got.Bindings = append(got.Bindings, *e)
-		case *cache.SavedSession:
-			got.Sessions = append(got.Sessions, *e)
 		case *LabelCounts:
-			if labels++; len(got.Sessions) < len(want.Sessions) {
+			if len(got.Sessions) < len(want.Sessions) {
 				t.Error("got counts of a label before all sessions")
 			}
 		case *Announced:
@@ -45,9 +35,10 @@ func TestReceive_announcesSessions(t *testing.T) {
 			}
 		}
 	}
-	if !announced || len(got.Sessions) != len(want.Sessions) || labels != len(want.Labels) {
+	if !announced || len(got.Sessions) != len(want.Sessions) ||
+		len(got.Labels) != len(want.Labels) {
 		t.Errorf("announced: %v, got %d sessions, %d labels, want %d, %d", announced,
-			len(got.Sessions), labels, len(want.Sessions), len(want.Labels))
+			len(got.Sessions), len(got.Labels), len(want.Sessions), len(want.Labels))
 	}
 	got.close()
 }

@@ -215,29 +215,34 @@ func receiver(now time.Duration) Receiver {
 func (r Receiver) receive(fd int) (*State, Received, error) {
 	s, in := &State{}, r.Receive(fd)
 	for e := range in.Entries() {
-		switch e := e.(type) {
-		case *Counts:
-			s.Counts = *e
-		case *Claim:
-			s.Claims = append(s.Claims, *e)
-		case *Client:
-			s.Clients = append(s.Clients, *e)
-		case *cache.SavedBinding:
-			s.Bindings = append(s.Bindings, *e)
-		case *cache.SavedSession:
-			s.Sessions = append(s.Sessions, *e)
-		case *LabelCounts:
-			s.Labels = append(s.Labels, *e)
-		case *receivers.State:
-			all := &s.Receivers
-			all.Names = append(all.Names, e.Names...)
-			all.Destinations = append(all.Destinations, e.Destinations...)
-			all.Begun = append(all.Begun, e.Begun...)
-			all.Holds = append(all.Holds, e.Holds...)
-			all.Totals = append(all.Totals, e.Totals...)
-		}
+		s.add(e)
 	}
 	return s, in.Received, errors.Join(in.Err, in.Refused)
+}
+
+// add adds an entry of a reception.
+func (s *State) add(entry any) {
+	switch e := entry.(type) {
+	case *Counts:
+		s.Counts = *e
+	case *Claim:
+		s.Claims = append(s.Claims, *e)
+	case *Client:
+		s.Clients = append(s.Clients, *e)
+	case *cache.SavedBinding:
+		s.Bindings = append(s.Bindings, *e)
+	case *cache.SavedSession:
+		s.Sessions = append(s.Sessions, *e)
+	case *LabelCounts:
+		s.Labels = append(s.Labels, *e)
+	case *receivers.State:
+		all := &s.Receivers
+		all.Names = append(all.Names, e.Names...)
+		all.Destinations = append(all.Destinations, e.Destinations...)
+		all.Begun = append(all.Begun, e.Begun...)
+		all.Holds = append(all.Holds, e.Holds...)
+		all.Totals = append(all.Totals, e.Totals...)
+	}
 }
 
 func TestSend_allArrives(t *testing.T) {

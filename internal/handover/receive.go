@@ -140,8 +140,8 @@ func (r *Reception) open() error {
 	}
 	text := io.NewSectionReader(persistentReader{r}, 0, size)
 	r.entries, err = newEntryReader(bufio.NewReaderSize(text, 1<<16), r.Now)
+	r.expected = r.entries.missing[kindSession]
 	if err == nil && r.entries.version > 1 {
-		r.expected = r.entries.missing[kindSession]
 		r.readAhead()
 	}
 	return err

@@ -32,6 +32,8 @@ type Instance struct {
 	master string // the entries of master.cf, except smtpd's
 	guard  io.Closer
 	main   map[string]string
+
+	reloadTimeout time.Duration
 }
 
 // Config is the configuration of an instance.
@@ -80,7 +82,7 @@ func NewInstance(c Config) (*Instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Instance{Dir: dir, master: masterCF + c.Master}
+	i := &Instance{Dir: dir, master: masterCF + c.Master, reloadTimeout: reloadTimeout}
 	if err := i.prepare(c); err != nil {
 		i.Close()
 		return nil, err
@@ -227,16 +229,28 @@ func (i *Instance) path(name string) string { return filepath.Join(i.Dir, name) 
 // commandTimeout is how long a command may take.
 const commandTimeout = time.Minute
 
-// Command runs "postfix start", "postfix reload" or the like for the instance. If that takes too
-// long, the error is context.DeadlineExceeded, too.
+// reloadTimeout is how long a reload may take. It is longer than the watchdog of postlogd(8), 10
+// seconds, whose line is in the log then.
+const reloadTimeout = 30 * time.Second
+
+// ErrStuck is the error of a command that takes too long, such as a reload at which master(8) and
+// postlogd(8) wait for each other. The instance is killed.
+var ErrStuck = errors.New("a command of Postfix takes too long")
+
+// Command runs "postfix start", "postfix reload" or the like for the instance. See ErrStuck.
 func (i *Instance) Command(command string) error {
 	system, err := postfix.Open(i.path("etc"))
 	if err == nil {
 		// It waits for ever if postlogd fails.
-		ctx, cancel := context.WithTimeout(context.Background(), commandTimeout)
+		timeout := commandTimeout
+		if command == "reload" {
+			timeout = i.reloadTimeout
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), timeout)
 		defer cancel()
-		if err = system.Postfix(ctx, command); err != nil {
-			err = errors.Join(err, ctx.Err())
+		if err = system.Postfix(ctx, command); err != nil && ctx.Err() != nil {
+			i.Kill()
+			err = errors.Join(ErrStuck, err)
 		}
 	}
 	if err != nil {

@@ -111,9 +111,7 @@ func (s *Set) Saved(c *Client, now time.Duration, label string) (d Decisions) {
 // it.
 func (s *Set) Dropped(now time.Duration, label string) (d Decisions) {
 	return s.sessionEvent(now, label, func(r *receiver, e *endpoint, now time.Duration) {
-		if len(e.closing) > 0 {
-			e.closing = slices.Delete(e.closing, 0, 1)
-		}
+		e.endClose()
 		r.addIdle(e, -1, now)
 		s.interval = countInterval
 	})
@@ -123,14 +121,19 @@ func (s *Set) Dropped(now time.Duration, label string) (d Decisions) {
 // none.
 func (s *Set) NotClosed(now time.Duration, label string) (d Decisions) {
 	return s.sessionEvent(now, label, func(r *receiver, e *endpoint, now time.Duration) {
-		if len(e.closing) > 0 {
-			e.closing = slices.Delete(e.closing, 0, 1)
-		}
+		e.endClose()
 		if e.idle > 0 {
 			e.missed = true
 		}
 		r.tidy(e)
 	})
+}
+
+// endClose forgets that a session was to be closed, if any was.
+func (e *endpoint) endClose() {
+	if len(e.closing) > 0 {
+		e.closing = slices.Delete(e.closing, 0, 1)
+	}
 }
 
 func (s *Set) sessionEvent(now time.Duration, label string,

@@ -23,7 +23,6 @@ const maxHold = 100 * time.Millisecond
 type heldClients struct {
 	server  *Server
 	mu      sync.Mutex
-	serving bool               // clients are not held any more
 	coming  *arrivals          // what lookups wait for, or nil
 	over    bool               // nothing is waited for any more
 	refused bool               // one of them may not connect
@@ -55,7 +54,7 @@ func (h *heldClients) releaseAll() {
 func (h *heldClients) add(c *handover.Client) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.serving {
+	if h.coming != nil || h.over {
 		h.resume(c)
 	} else {
 		h.clients = append(h.clients, c)
@@ -67,7 +66,7 @@ func (h *heldClients) release() {
 	for _, c := range h.clients {
 		h.resume(c)
 	}
-	h.serving, h.clients = true, nil
+	h.clients = nil
 }
 
 // resume serves a client. Of those who may not connect, the first one is logged: there may be
