@@ -23,7 +23,8 @@ const maxHold = 100 * time.Millisecond
 type heldClients struct {
 	server  *Server
 	mu      sync.Mutex
-	coming  *arrivals          // what lookups wait for, or nil
+	coming  *arrivals          // what requests wait for, or nil
+	arrived bool               // all sessions
 	over    bool               // nothing is waited for any more
 	refused bool               // one of them may not connect
 	clients []*handover.Client // that are held
@@ -33,22 +34,42 @@ type heldClients struct {
 func (h *heldClients) serveDuring(coming *handover.Announced) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.over {
-		return
+	if !h.over {
+		h.waitFor(newArrivals(coming.Labels, coming.More))
 	}
-	h.coming = newArrivals(coming.Labels, coming.More)
-	h.release()
+}
+
+// sessionsArrived serves the clients, and answers lookups that wait. Operators wait for what was
+// counted.
+func (h *heldClients) sessionsArrived() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.arrived && !h.over {
+		h.arrived = true
+		h.waitFor(newArrivals(nil, false))
+	}
 }
 
 // releaseAll serves the clients, and answers requests that wait.
 func (h *heldClients) releaseAll() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.release()
-	if h.coming != nil {
-		h.server.endArrivals(h.coming)
+	h.over = true
+	h.waitFor(nil)
+}
+
+// waitFor serves the clients, whose requests wait for these sessions from now on. The caller holds
+// mu.
+func (h *heldClients) waitFor(next *arrivals) {
+	before := h.coming
+	h.coming = next
+	for _, c := range h.clients {
+		h.resume(c)
 	}
-	h.coming, h.over = nil, true
+	h.clients = nil
+	if before != nil {
+		h.server.endArrivals(before, next)
+	}
 }
 
 func (h *heldClients) add(c *handover.Client) {
@@ -59,14 +80,6 @@ func (h *heldClients) add(c *handover.Client) {
 	} else {
 		h.clients = append(h.clients, c)
 	}
-}
-
-// release serves the clients. The caller holds mu.
-func (h *heldClients) release() {
-	for _, c := range h.clients {
-		h.resume(c)
-	}
-	h.clients = nil
 }
 
 // resume serves a client. Of those who may not connect, the first one is logged: there may be
@@ -80,7 +93,7 @@ func (h *heldClients) resume(c *handover.Client) {
 }
 
 // waitsForSessions is the phase of a client whose request has to wait until the sessions of its
-// state have arrived. The request is at the head of the unread bytes.
+// state, or counts, have arrived. The request is at the head of the unread bytes.
 // Descriptions do not have this phase: see waitsForConnection.
 const waitsForSessions handover.Phase = "waits_for_sessions"
 
@@ -122,21 +135,22 @@ func (c *conversation) await() {
 	c.worker.answered-- // for now
 }
 
-// endArrivals answers the requests that wait for these sessions.
-func (s *Server) endArrivals(a *arrivals) {
+// endArrivals answers the requests that wait for these sessions, unless they have to wait for
+// the next ones.
+func (s *Server) endArrivals(a, next *arrivals) {
 	for _, w := range s.workers {
 		w.loop.Post(func() {
 			for c := range w.clients {
 				if c.coming == a {
-					c.endArrivals()
+					c.endArrivals(next)
 				}
 			}
 		})
 	}
 }
 
-func (c *conversation) endArrivals() {
-	c.coming = nil
+func (c *conversation) endArrivals(next *arrivals) {
+	c.coming = next
 	if c.phase != waitsForSessions {
 		return
 	}

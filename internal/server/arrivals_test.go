@@ -10,6 +10,7 @@ import (
 
 	"scache/internal/handover"
 	"scache/internal/testenv"
+	"scache/internal/topk"
 )
 
 const notFound = `status\02\0property\0\0\0`
@@ -63,7 +64,7 @@ func TestLookup_answeredAfterArrival(t *testing.T) {
 	}
 	_, fd := testenv.Pipe(t)
 	w.Cache.SaveSession(time.Minute, []byte("e"), []byte("p"), fd)
-	c.endArrivals()
+	c.endArrivals(nil)
 	p.hear(`status\00\0property\0p\0\0\0`)
 	got, err := p.Take()
 	if err != nil {
@@ -92,4 +93,21 @@ func TestLookup_clientLeavesDuringArrival(t *testing.T) {
 	if lines := w.logged(); len(lines) > 0 {
 		t.Errorf("got %q in the log, want nothing", lines)
 	}
+}
+
+// TestOperator_waitsForCounts although all sessions have arrived: what was counted comes last.
+func TestOperator_waitsForCounts(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	c, p := still(t, w)
+	c.coming = newArrivals([]string{"e"}, false)
+	p.say(`request\0hits\0level\0endpoint\0\0`)
+	c.Ready()
+	c.endArrivals(newArrivals(nil, false))
+	if c.phase != waitsForSessions {
+		t.Fatalf("got phase %q, want that the operator waits on", c.phase)
+	}
+	w.Labels.endpoints.CountString("e", topk.Save)
+	c.endArrivals(nil)
+	p.hear(`status\00\0\0entry\0hits\0label\0e\0`)
 }

@@ -149,7 +149,7 @@ func (s *Server) restore(entry any, r *handover.Reception, h *heldClients) {
 		s.Cache.RestoreSession(*e)
 		s.restoredSession(e.Label)
 	case *handover.LabelCounts:
-		h.releaseAll() // they come last: all sessions have arrived
+		h.sessionsArrived() // label counts come last
 		s.Labels.restore(e)
 	}
 }
