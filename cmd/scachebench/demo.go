@@ -125,26 +125,14 @@ func (d *demo) tell(ctx context.Context, s *story) (result, error) {
 	return r, nil
 }
 
-// attempts is how often a run is tried in which Postfix itself got stuck.
-const attempts = 3
-
-// try runs a story with one server. A run in which Postfix itself got stuck does not count:
-// at a reload, master(8) may wait for room in the log socket, and postlogd(8) for master.
+// try runs a story with one server.
 func (d *demo) try(ctx context.Context, s *story, server server) (*outcome, error) {
-	for range attempts {
-		t := &trial{story: s, server: server, ask: d.ask}
-		err := t.run(ctx)
-		if t.stuck && ctx.Err() == nil {
-			fmt.Printf("  %-13s Postfix itself got stuck: once more\n", server.name)
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		d.record(s, t.views)
-		return &t.outcome, nil
+	t := &trial{story: s, server: server, ask: d.ask}
+	if err := t.run(ctx); err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("got stuck in Postfix itself %d times", attempts)
+	d.record(s, t.views)
+	return &t.outcome, nil
 }
 
 // record keeps the views of the last run of each command.
