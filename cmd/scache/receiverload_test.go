@@ -93,7 +93,7 @@ func TestReceivers_asFastAsTheConnections(t *testing.T) {
 // TestReceivers_besideOthers sends to a receiver that limits connections, and then much more
 // mail to one that does not. There are enough agents, so that the other mail takes no longer
 // than with the stock server, where none of them waits. The time to start the agents that wait
-// does not count.
+// does not count: the first receiver accepts nothing until then.
 func TestReceivers_besideOthers(t *testing.T) {
 	testenv.SkipShort(t)
 	t.Parallel()
@@ -106,7 +106,12 @@ func TestReceivers_besideOthers(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer free.Close()
-		m := limitedMail{receiver: at(far, hosts[0]), limits: "connections=4",
+		hold := make(chan struct{})
+		release := sync.OnceFunc(func() { close(hold) })
+		defer release()
+		limiting := at(far, hosts[0])
+		limiting.Hold = hold
+		m := limitedMail{receiver: limiting, limits: "connections=4",
 			messages: scaled(t, 100), domains: 20, scache: scache, main: map[string]string{
 				"default_process_limit": "300",
 				"relayhost":             free.Nexthop(),
@@ -124,6 +129,7 @@ func TestReceivers_besideOthers(t *testing.T) {
 			}
 			return receiverStats(t, i).Waiting >= int64(m.messages/2)
 		})
+		release()
 		start, n := time.Now(), scaled(t, 250)
 		if err := i.Send(ctx, n, 10, "recipient@other.test"); err != nil {
 			t.Error(err)

@@ -55,6 +55,9 @@ type ReceiverConfig struct {
 	// MessageTime is how long the receiver takes to accept a message after its last byte.
 	MessageTime time.Duration
 
+	// Hold delays the acceptance of messages until it is closed. Nil delays none.
+	Hold <-chan struct{}
+
 	// TLS offers STARTTLS, with a throw-away certificate.
 	TLS bool
 
@@ -412,6 +415,16 @@ func (r *Receiver) pause(d time.Duration) {
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-r.closed:
+	}
+}
+
+func (r *Receiver) hold() {
+	if r.config.Hold == nil {
+		return
+	}
+	select {
+	case <-r.config.Hold:
 	case <-r.closed:
 	}
 }

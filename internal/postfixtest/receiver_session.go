@@ -164,6 +164,7 @@ func (s *receiverSession) message() error {
 		}
 	}
 	s.pause(s.config.MessageTime)
+	s.hold()
 	s.messages++
 	s.last = time.Now()
 	s.count(func(stats *ReceiverStats) {
