@@ -35,6 +35,7 @@ var chrootColumn = regexp.MustCompile(`(?m)^(\S+ \S+ \S+ \S+) y `)
 func newContainer(t *testing.T) *container {
 	t.Helper()
 	s := newFixture(t)
+	s.configure(map[string]string{"postlog_service_name": "postlog"}) // nothing outside is needed
 	s.write("master.cf", chrootColumn.ReplaceAllString(s.masterCF(), "$1 n "))
 	const script = `set -e
 mount --bind "$1" "$1"

@@ -44,7 +44,7 @@ exec strace -f -s 300 -o %s/trace.$$ -e trace=open,openat,execve,connect %s "$@"
 	if err := testenv.WriteProgram(wrapper, script); err != nil {
 		t.Fatal(err)
 	}
-	i := startPostfix(t, wrapper, nil)
+	i := startPostfix(t, wrapper, map[string]string{"postlog_service_name": "postlog"})
 	deliver(t, i, 20)
 	if err := i.Command("reload"); err != nil {
 		t.Fatal(err)

@@ -288,12 +288,13 @@ func (i *Instance) startGuard() error {
 	return nil
 }
 
-// startLog receives what the instance logs, in Dir/maillog.
+// startLog receives what the instance logs, in Dir/maillog, unless its configuration says that
+// another service does.
 func (i *Instance) startLog() (err error) {
-	if i.log != nil || i.main["postlog_service_name"] != logService {
+	if i.log != nil || i.main["maillog_file"] == "" || i.main["postlog_service_name"] != logService {
 		return nil
 	}
-	public := i.path("queue/public") // as "postfix start" makes it
+	public := filepath.Join(i.main["queue_directory"], "public") // as "postfix start" makes it
 	if err := os.Mkdir(public, 0o710); err != nil {
 		return err
 	}
