@@ -8,6 +8,9 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"scache/internal/master"
 	"scache/internal/receivers"
 	"scache/internal/server"
 	"scache/internal/sockdiag"
@@ -28,6 +31,15 @@ func newReceivers(params parameters) *receivers.Set {
 		Shared:     true,
 		FirstPlace: uint64(server.BootTime()),
 	})
+}
+
+// socketName returns a name of the listening socket, if there is one.
+func socketName(p *master.Process) string {
+	var socket unix.Stat_t
+	if p.Options.Mode == master.StandAlone || unix.Fstat(p.Listener(), &socket) != nil {
+		return ""
+	}
+	return fmt.Sprintf("socket %d", socket.Ino)
 }
 
 // countConnections returns what counts connections for the server, which calls it from one

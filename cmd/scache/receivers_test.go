@@ -290,32 +290,38 @@ func TestReceivers_withoutKernel(t *testing.T) {
 	if err := postfixtest.Build(wrapper, "scache/internal/postfixtest/withoutnetlink"); err != nil {
 		t.Fatal(err)
 	}
-	m := limitedMail{receiver: far, limits: "connections=4", messages: scaled(t, 60), domains: 20}
-	r := m.start(t)
-	c := m.config(r.Port)
-	c.Scache = wrapper
-	i, err := postfixtest.NewInstance(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { i.Close() })
-	real, err := os.ReadFile(binary)
-	if err == nil {
-		err = testenv.WriteProgram(filepath.Join(i.Dir, "libexec/scache-go/scache.real"), string(real))
-	}
-	if err == nil {
-		err = i.Start()
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	took := m.deliverBy(t, i)
-	if n := len(i.Grep("warning: connections to receivers are estimated")); n != 1 {
-		t.Errorf("got %d warnings, want 1", n)
-	}
-	m.wantDelivered(t, i, r, took)
-	if !receiverStats(t, i).Estimate {
-		t.Error("the operator is not told that connections are estimated")
+	for name, reload := range map[string]time.Duration{"no reload": 0, "reload": time.Second} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := limitedMail{
+				receiver: far, limits: "connections=4", messages: scaled(t, 60), domains: 20,
+				reload: reload, scache: wrapper,
+			}
+			r := m.start(t)
+			i, err := postfixtest.NewInstance(m.config(r.Port))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { i.Close() })
+			real, err := os.ReadFile(binary)
+			if err == nil {
+				path := filepath.Join(i.Dir, "libexec/scache-go/scache.real")
+				err = testenv.WriteProgram(path, string(real))
+			}
+			if err == nil {
+				err = i.Start()
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			took := m.deliverBy(t, i)
+			if len(i.Grep("warning: connections to receivers are estimated")) == 0 {
+				t.Error("got no warning, want one")
+			}
+			m.wantDelivered(t, i, r, took)
+			testenv.Eventually(t, "the operator is told that connections are estimated",
+				func() bool { return receiverStats(t, i).Estimate })
+		})
 	}
 }
 

@@ -32,6 +32,7 @@ func newServer(
 		Goodbye:       params.goodbye,
 
 		Receivers:        newReceivers(params),
+		Socket:           socketName(p),
 		CountConnections: countConnections(),
 		ReceivingState:   collectLess,
 		Discard:          closer.Discard,

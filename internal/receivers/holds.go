@@ -16,7 +16,7 @@ func (c *Client) holder() int {
 
 // noteHold notes that a client has a connection that the kernel does not show.
 func (s *Set) noteHold(c *Client, r *receiver, hidden bool, d *Decisions) {
-	if !hidden && !s.estimate && !s.promisesStopped { // or it is unknown whether the kernel counts
+	if !hidden && !s.estimate && s.last != nil { // or it is unknown whether the kernel counts
 		return
 	}
 	if c.PID == 0 && c.serial == 0 {

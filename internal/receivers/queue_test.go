@@ -833,26 +833,32 @@ func TestStopPromising(t *testing.T) {
 	}
 }
 
-// TestStopPromising_session has a client find a session before it is known whether the kernel
-// counts. It is in use, and counts once either way.
-func TestStopPromising_session(t *testing.T) {
+// TestFound_beforeTheFirstCount has a client find a session before it is known whether the kernel
+// counts: while the state of another process arrives, or after it. It is in use, and counts once
+// either way.
+func TestFound_beforeTheFirstCount(t *testing.T) {
 	t.Parallel()
 	for name, count := range map[string]func(b *bench) Decisions{
 		"estimate": func(b *bench) Decisions { return b.set.Estimate(b.now) },
 		"kernel":   func(b *bench) Decisions { b.open("192.0.2.1", 1); return b.count() },
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }")
-			b.set.StopPromising()
-			b.set.Saved(nil, b.now, label("192.0.2.1"))
-			b.set.Found(b.client(), b.now, label("192.0.2.1"))
-			first, second := b.client(), b.client()
-			b.ask(first, label("192.0.2.1"))
-			b.ask(second, label("192.0.2.1"))
-			b.set.StartPromising(b.now)
-			b.wantAnswers("one is in use", count(b), Answer{Client: first})
-		})
+		for _, after := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, after the state: %t", name, after), func(t *testing.T) {
+				t.Parallel()
+				b := newBench(t, "{ a, 192.0.2.0/24, connections=2 }")
+				b.set.StopPromising()
+				b.set.Saved(nil, b.now, label("192.0.2.1"))
+				if after {
+					b.set.StartPromising(b.now)
+				}
+				b.set.Found(b.client(), b.now, label("192.0.2.1"))
+				first, second := b.client(), b.client()
+				b.ask(first, label("192.0.2.1"))
+				b.ask(second, label("192.0.2.1"))
+				b.set.StartPromising(b.now)
+				b.wantAnswers("one is in use", count(b), Answer{Client: first})
+			})
+		}
 	}
 }
 

@@ -275,6 +275,7 @@ func TestGone_given(t *testing.T) {
 func TestFound_thenAnotherAttempt(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, "{ a, 192.0.2.0/24, connections=9 }")
+	b.count()
 	c := b.client()
 	b.set.Saved(nil, b.now, label("192.0.2.1"))
 	b.set.Found(c, b.now, label("192.0.2.1"))

@@ -30,19 +30,25 @@ import (
 // A handover includes the claims, as the next process has the promises. The methods are safe for
 // concurrent use.
 //
+// A server that estimates connections claims its listening socket instead, for as long as it runs:
+// after a reload, the old process serves on for a while, and the new one knows none of its
+// connections before it has the state.
+//
 // A claim is a socket that is bound to a name in the abstract namespace. That is the same in
 // each chroot. It belongs to the network namespace, as connections do, and a process that ends
 // leaves nothing there.
 type claims struct {
+	socket string // the listening socket, as a name to be claimed
+
 	mu      sync.Mutex
-	sockets map[string]int // by receiver
+	sockets map[string]int // by what is claimed
 	number  atomic.Int64   // of sockets
 }
 
 // claimBacklog is how many other servers may look at a claim until its owner looks at them.
 const claimBacklog = 128
 
-func newClaims() *claims { return &claims{sockets: map[string]int{}} }
+func newClaims(socket string) *claims { return &claims{socket: socket, sockets: map[string]int{}} }
 
 // any reports whether this server has any claim.
 func (c *claims) any() bool { return c.number.Load() > 0 }
@@ -78,20 +84,36 @@ func (c *claims) claim(all []receivers.Shared) map[string]bool {
 	c.showClaims()
 	claimed := map[string]bool{}
 	for _, r := range all {
-		if _, isOurs := c.sockets[r.Name]; !isOurs {
-			fd, ofServer := take(claimName(r.Name))
-			if ofServer {
-				continue
-			}
-			// Where it cannot be claimed, a connection too many is better than none.
-			if fd != fdpass.None {
-				c.sockets[r.Name] = fd
-			}
+		if c.claimOne(r.Name) {
+			claimed[r.Name] = true
 		}
-		claimed[r.Name] = true
 	}
-	c.number.Store(int64(len(c.sockets)))
 	return claimed
+}
+
+// claimSocket claims the listening socket, and reports whether no other process has it.
+func (c *claims) claimSocket() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.claimOne(c.socket)
+}
+
+// claimOne claims what has this name, and reports whether no other server has it. The caller
+// holds mu.
+func (c *claims) claimOne(name string) bool {
+	if _, isOurs := c.sockets[name]; isOurs {
+		return true
+	}
+	fd, ofServer := take(claimName(name))
+	if ofServer {
+		return false
+	}
+	// Where it cannot be claimed, a connection too many is better than none.
+	if fd != fdpass.None {
+		c.sockets[name] = fd
+		c.number.Store(int64(len(c.sockets)))
+	}
+	return true
 }
 
 // release gives up the claims of receivers to which no connection is promised.
@@ -104,7 +126,7 @@ func (c *claims) release(all []receivers.Shared) {
 		promised[r.Name] = r.Promised
 	}
 	for name, fd := range c.sockets {
-		if promised[name] == 0 {
+		if promised[name] == 0 && name != c.socket {
 			unix.Close(fd)
 			delete(c.sockets, name)
 		}
@@ -112,9 +134,20 @@ func (c *claims) release(all []receivers.Shared) {
 	c.number.Store(int64(len(c.sockets)))
 }
 
-func claimName(receiver string) string {
+// close gives up all claims.
+func (c *claims) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, fd := range c.sockets {
+		unix.Close(fd)
+	}
+	clear(c.sockets)
+	c.number.Store(0)
+}
+
+func claimName(what string) string {
 	h := fnv.New64a()
-	h.Write([]byte(receiver))
+	h.Write([]byte(what))
 	return fmt.Sprintf("@scache-receiver-%016x", h.Sum64())
 }
 

@@ -66,7 +66,7 @@ func newLimiter(s *Server, clock func() time.Duration) *limiter {
 		loop: s.workers[0].loop, stopping: make(chan struct{}),
 		restored: make(chan struct{}, 1), countWanted: make(chan struct{}, 1),
 		closeWanted: make(chan struct{}, 1),
-		watched:     map[int]*processWatch{}, claims: newClaims(), limitSessions: s.limitSessions,
+		watched:     map[int]*processWatch{}, claims: newClaims(s.Socket), limitSessions: s.limitSessions,
 		settle:      func() { s.all(func(*worker) {}) },
 		openProcess: func(pid int) (int, error) { return unix.PidfdOpen(pid, 0) },
 	}
@@ -188,18 +188,21 @@ var ErrCannotCount = errors.New("connections cannot be counted")
 // client waits any more.
 const claimInterval = 50 * time.Millisecond
 
+// retryClaim is how often the listening socket is claimed while another process has it.
+const retryClaim = 10 * time.Millisecond
+
 // keepCounting counts connections when that is wanted. It does not begin before the state of
 // an earlier process is there, if there is one: that has the connections that it has promised.
 func (l *limiter) keepCounting() {
 	defer l.log.ExitOnPanic()
-	defer l.claims.release(nil)
+	defer l.claims.close()
 	if !l.awaitState() {
 		return
 	}
 	works := l.countOnce() // later counts show what is new since
 	for {
 		var claimed <-chan time.Time
-		if l.claims.any() {
+		if works && l.claims.any() {
 			claimed = time.After(claimInterval)
 		}
 		select {
@@ -260,6 +263,7 @@ func (l *limiter) countOnce() bool {
 		l.log.Warning("connections to receivers are estimated from now on, which misses those "+
 			"of other programs: %v", err)
 		l.claims.release(nil)
+		l.claimSocket()
 		l.carryOut(l.Estimate(l.clock()))
 		return false
 	default:
@@ -267,6 +271,22 @@ func (l *limiter) countOnce() bool {
 		l.carryOut(l.CountFailed(l.clock()))
 	}
 	return true
+}
+
+// maxClaimWait is how long the claim of another process is waited for. It is longer than that
+// process tries to hand over.
+const maxClaimWait = 10 * time.Second
+
+// claimSocket returns when no other process promises connections: it has ended, or its state has
+// been received.
+func (l *limiter) claimSocket() {
+	for end := l.clock() + maxClaimWait; !l.claims.claimSocket() && l.clock() < end; {
+		select {
+		case <-time.After(retryClaim):
+		case <-l.stopping:
+			return
+		}
+	}
 }
 
 // SessionDropped is called when the cache has closed a session. It is for the Closer.

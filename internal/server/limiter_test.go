@@ -72,7 +72,7 @@ func newWorldWithLimits(t *testing.T, k *kernel, limits string) *world {
 			t.Fatal(err)
 		}
 		w.Receivers = receivers.New(receivers.Config{Rules: rules, Wait: 30 * time.Second})
-		w.CountConnections = k.count
+		w.CountConnections, w.Socket = k.count, "socket "+t.Name()
 		w.Discard = func(all []cache.Dropped) {
 			for _, e := range all {
 				unix.Close(e.FD)
@@ -228,7 +228,7 @@ func TestLimiter_keepsClaimsOfTheOldProcess(t *testing.T) {
 	w, next := newLimitedWorld(t, k), newLimitedWorld(t, busy)
 	shared := receivers.Shared{Name: t.Name(), Limit: 1, Promised: 1}
 	claimed := w.limiter.claims.claim([]receivers.Shared{shared})
-	other := newClaims()
+	other := newClaims("")
 	defer other.release(nil)
 	isOthers := func() bool { return len(other.claim([]receivers.Shared{shared})) > 0 }
 	if len(claimed) != 1 || isOthers() {
@@ -240,6 +240,31 @@ func TestLimiter_keepsClaimsOfTheOldProcess(t *testing.T) {
 	}
 	busy.mu.Unlock()
 	testenv.Eventually(t, "the claim is given up after a count", isOthers)
+}
+
+// TestLimiter_estimatesOneAtATime has a new process that cannot count connections either: it
+// promises none while the old one serves on, whose connections it does not know.
+func TestLimiter_estimatesOneAtATime(t *testing.T) {
+	t.Parallel()
+	w := newLimitedWorld(t, &kernel{err: ErrCannotCount})
+	p := w.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	p.hear(`status\02\0property\0\0\0`)
+	k := &kernel{err: ErrCannotCount}
+	next := newLimitedWorld(t, k)
+	second := next.connect(t)
+	second.ask("find_endp", limitedEndpoint)
+	testenv.Eventually(t, "the new process counts", func() bool { return k.counts() > 0 })
+	time.Sleep(5 * retryClaim)
+	next.wantWaiting(t, 1)
+	handOver(t, w, next)
+	testenv.Eventually(t, "connections are estimated", func() bool {
+		return next.Receivers.Stats(next.limiter.clock())[0].Estimate
+	})
+	next.wantWaiting(t, 1)
+	p.ask("find_dest", `smtp\nother\n`)
+	p.hear(`status\02\0property\0\0property\0\0\0`)
+	second.hear(`status\02\0property\0\0\0`)
 }
 
 // TestLimiter_watchesProcesses waits for the end of a process, with descriptors of processes
@@ -366,7 +391,7 @@ func TestClaims_oneServerAtATime(t *testing.T) {
 		}
 		return all
 	}
-	a, b := newClaims(), newClaims()
+	a, b := newClaims(""), newClaims("")
 	t.Cleanup(func() { a.release(nil); b.release(nil) })
 	want := func(got map[string]bool, numbers ...int) {
 		t.Helper()
@@ -422,7 +447,7 @@ func TestClaims_ofAnotherUser(t *testing.T) {
 		if err := <-bound; err != nil {
 			t.Fatal(err)
 		}
-		c := newClaims()
+		c := newClaims("")
 		for range 2 * claimBacklog { // none of them is accepted
 			if got := c.claim([]receivers.Shared{{Name: name + how, Limit: 1}}); !got[name+how] {
 				t.Fatalf("another user has bound a name and %s: got no claim", how)
@@ -445,7 +470,7 @@ func bindOnly(name string) (fd int, err error) {
 // connections find room that the other one does not accept.
 func TestClaims_areSeenAgainAndAgain(t *testing.T) {
 	t.Parallel()
-	a, b := newClaims(), newClaims()
+	a, b := newClaims(""), newClaims("")
 	defer a.release(nil)
 	all := []receivers.Shared{{Name: t.Name(), Limit: 1, Promised: 1}}
 	a.claim(all)

@@ -83,8 +83,12 @@ type Server struct {
 	LivenessCheck bool
 	Goodbye       string
 
-	// Receivers has the limits of receivers, or is nil. With it, the other two are needed.
+	// Receivers has the limits of receivers, or is nil. With it, the other three are needed.
 	Receivers *receivers.Set
+
+	// Socket is a name of the listening socket: the same in each process that has it, and of no
+	// other socket.
+	Socket string
 
 	// CountConnections calls add with each connection of this machine to one of these remote
 	// ports, and a number that no other connection has. See ErrCannotCount.
