@@ -14,9 +14,10 @@ func (c *Client) holder() int {
 	return -c.serial
 }
 
-// noteHold notes that a client has a connection that the kernel does not show.
+// noteHold notes that a client has a connection that the kernel does not show. Before the first
+// count, it is unknown whether it does.
 func (s *Set) noteHold(c *Client, r *receiver, hidden bool, d *Decisions) {
-	if !hidden && !s.estimate && s.last != nil { // or it is unknown whether the kernel counts
+	if !hidden && !s.estimate && s.last != nil {
 		return
 	}
 	if c.PID == 0 && c.serial == 0 {

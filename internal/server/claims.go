@@ -95,6 +95,7 @@ func (c *claims) claim(all []receivers.Shared) map[string]bool {
 func (c *claims) claimSocket() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.showClaims()
 	return c.claimOne(c.socket)
 }
 

@@ -185,11 +185,9 @@ func (l *limiter) keepClosing() {
 var ErrCannotCount = errors.New("connections cannot be counted")
 
 // claimInterval is how often connections are counted while receivers are claimed, although no
-// client waits any more.
+// client waits any more, and how often the listening socket is claimed while another process has
+// it.
 const claimInterval = 50 * time.Millisecond
-
-// retryClaim is how often the listening socket is claimed while another process has it.
-const retryClaim = 10 * time.Millisecond
 
 // keepCounting counts connections when that is wanted. It does not begin before the state of
 // an earlier process is there, if there is one: that has the connections that it has promised.
@@ -282,7 +280,7 @@ const maxClaimWait = 10 * time.Second
 func (l *limiter) claimSocket() {
 	for end := l.clock() + maxClaimWait; !l.claims.claimSocket() && l.clock() < end; {
 		select {
-		case <-time.After(retryClaim):
+		case <-time.After(claimInterval):
 		case <-l.stopping:
 			return
 		}

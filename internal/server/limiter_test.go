@@ -255,7 +255,7 @@ func TestLimiter_estimatesOneAtATime(t *testing.T) {
 	second := next.connect(t)
 	second.ask("find_endp", limitedEndpoint)
 	testenv.Eventually(t, "the new process counts", func() bool { return k.counts() > 0 })
-	time.Sleep(5 * retryClaim)
+	time.Sleep(2 * claimInterval)
 	next.wantWaiting(t, 1)
 	handOver(t, w, next)
 	testenv.Eventually(t, "connections are estimated", func() bool {
