@@ -49,8 +49,8 @@ func newCache(
 const bindingLimit = 100_000
 
 const (
-	// ownDescriptors is how many descriptors the process may need for itself, with those for
-	// a handover, and those of sessions that are being closed in the background.
+	// ownDescriptors is how many descriptors the process may need for itself. Those for a
+	// handover are among them, and those of sessions that are being closed in the background.
 	ownDescriptors = 64
 
 	// roomStep is how many sessions are given up at once where descriptors are short.

@@ -289,7 +289,7 @@ func TestReload_costsNoMail(t *testing.T) {
 
 // deliverWithReloads sends mail through a new instance, which it reloads meanwhile.
 //
-// Where a delivery agent has not opened a message yet when its queue manager is gone, the
+// A delivery agent may not have opened a message yet when its queue manager is gone. Then the
 // next queue manager may have another agent deliver it, too. Such a run does not count, unless
 // our server or a client of it complains: then the test fails, whatever else has happened.
 func deliverWithReloads(t *testing.T, messages int) *postfixtest.Instance {

@@ -31,8 +31,8 @@ const (
 	delaySamples = 100 // 17 in a second: of one kind, a server logs 20
 )
 
-// measureDelays measures for stock and ours how long after its time to live a session is
-// closed, and how long it takes until a line is in the log.
+// measureDelays measures, for stock and ours, how late a session is closed after its time to
+// live, and how long it takes until a line is in the log.
 func (b *bench) measureDelays(ctx context.Context, r *report) error {
 	for _, server := range b.servers[:2] {
 		d, err := measureDelay(ctx, server)

@@ -76,8 +76,8 @@ func parseTerminal(text string) (rows [][]cell) {
 }
 
 // escape returns what follows "ESC [" in the control sequence that a text begins with, and
-// the size of the sequence, or 0 if the text begins with none. For other escape sequences,
-// what it returns is empty.
+// the size of the sequence. The size is 0 if the text begins with none. For other escape
+// sequences, what it returns is empty.
 func escape(text string) (sequence string, size int) {
 	if !strings.HasPrefix(text, "\x1b") {
 		return "", 0

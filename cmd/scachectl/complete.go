@@ -15,7 +15,7 @@ import (
 const completionTimeout = time.Second
 
 // completeLabels offers the domains and addresses that are cached, and labels that have
-// neither, for up to this number of arguments, or for any if it is negative.
+// neither. It does so for up to this number of arguments, or for any if it is negative.
 func (c *site) completeLabels(arguments int) cobra.CompletionFunc {
 	return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 		if arguments >= 0 && len(args) >= arguments {

@@ -45,7 +45,7 @@ func TestList_inOrderOfLookups(t *testing.T) {
 }
 
 // TestList_isBounded has entries of one label, whose strings take a part of the bytes of one
-// step, and is asked for more or for fewer of them.
+// step. It is asked for more or for fewer of them.
 func TestList_isBounded(t *testing.T) {
 	t.Parallel()
 	const many, few, size = 8, 3, listBytes / 8

@@ -13,9 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestAgain_isServedOnceInTheNextTurn has handlers that have more to do: one that is silent,
-// one that is ready as well, one that is ready and asks again when it is called, and one that
-// is removed meanwhile.
+// TestAgain_isServedOnceInTheNextTurn has handlers that have more to do. One is silent, one is
+// ready as well, one is ready and asks again when it is called, and one is removed meanwhile.
 func TestAgain_isServedOnceInTheNextTurn(t *testing.T) {
 	t.Parallel()
 	l := newStill(t)

@@ -187,8 +187,8 @@ func (l *Logger) ExitOnPanic() {
 	os.Exit(2)
 }
 
-// Panic logs the reason of a panic and the stack of the deferred function that called it,
-// which has recovered from the panic, a line for each frame.
+// Panic logs the reason of a panic and the stack, a line for each frame. It is called by the
+// deferred function that has recovered from the panic.
 func (l *Logger) Panic(reason any) {
 	l.log(Panic, "%v", reason)
 	var pcs [64]uintptr

@@ -52,9 +52,9 @@ func TestManual_explainsEachLogLine(t *testing.T) {
 	}
 }
 
-// eachCall calls f for each call of a method or of another package's function in the source of
-// these directories, if the first argument is a string: with the file, what is called, such as
-// "fmt.Errorf", and the string.
+// eachCall finds the calls, in the source of these directories, whose first argument is a
+// string: of methods, and of functions of other packages. It calls f with the file, what is
+// called, such as "fmt.Errorf", and the string.
 func eachCall(t *testing.T, dirs []string, f func(file, name, first string)) {
 	t.Helper()
 	for _, dir := range dirs {

@@ -29,9 +29,9 @@ func FreePort() (port int, err error) {
 }
 
 // CheckFree returns an error if a process listens at a TCP address. It binds a socket to the
-// address, and does not listen there: each child that is being started has a copy of all
-// sockets until it executes its command, and a copy of a listening one would still be in the
-// way when the address is used.
+// address, and does not listen there. A child that is being started has a copy of all sockets
+// until it executes its command. A copy of a listening one would still be in the way when the
+// address is used.
 func CheckFree(address string) error {
 	a, err := net.ResolveTCPAddr("tcp", address)
 	if err != nil {

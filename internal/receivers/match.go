@@ -128,9 +128,9 @@ func (m *matcher) labelLine(label []byte) int {
 
 var newline = []byte("\n")
 
-// endpointAddress returns the remote address that a label has as one of its lines, as
-// "192.0.2.1" or as "[192.0.2.1]:25", and the port behind it or in the next line. The
-// port is 0 if there is none.
+// endpointAddress returns the remote address that a label has as one of its lines, such as
+// "192.0.2.1" or "[192.0.2.1]:25". The port is behind it or in the next line, or 0 if there
+// is none.
 func endpointAddress(label []byte) (netip.AddrPort, bool) {
 	for len(label) > 0 {
 		end, isCandidate := scanLine(label)

@@ -365,8 +365,8 @@ func (w *world) checkRoom() {
 	}
 }
 
-// TestSet_model has agents do anything, and sees that the limit holds, that each of them
-// gets an answer in time and in order, and that none waits while there is room.
+// TestSet_model has agents do anything. The limit must hold, each of them must get an answer in
+// time and in order, and none may wait while there is room.
 func TestSet_model(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(r *rapid.T) {

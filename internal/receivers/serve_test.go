@@ -474,7 +474,7 @@ func TestBegin_connectionOfAnother(t *testing.T) {
 	}
 }
 
-// TestFindDestination_sessionOfAnother has two sessions: the older one is given to a client that
+// TestFindDestination_sessionOfAnother has two sessions. The older one is given to a client that
 // has not got it yet, so the other one is closed for a client that cannot use it.
 func TestFindDestination_sessionOfAnother(t *testing.T) {
 	t.Parallel()

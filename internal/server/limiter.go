@@ -185,8 +185,7 @@ func (l *limiter) keepClosing() {
 var ErrCannotCount = errors.New("connections cannot be counted")
 
 // claimInterval is how often connections are counted while receivers are claimed, although no
-// client waits any more, and how often the listening socket is claimed while another process has
-// it.
+// client waits any more. As often, the listening socket is claimed while another process has it.
 const claimInterval = 50 * time.Millisecond
 
 // keepCounting counts connections when that is wanted. It does not begin before the state of

@@ -5,8 +5,8 @@
 //
 // It asks over netlink (NETLINK_SOCK_DIAG), which needs no privilege and no file. Two
 // dumps answer one question: IPv4, and IPv6 with the IPv4-mapped connections. The kernel
-// selects by state and by remote port, so the cost grows with the number of TCP sockets
-// that it walks over, and little is copied.
+// selects by state and by remote port, so little is copied. The cost grows with the number of
+// TCP sockets that it walks over.
 package sockdiag
 
 import (
@@ -28,8 +28,8 @@ var ErrUnavailable = errors.New("the kernel does not list connections")
 // Timeout is how long one message of the kernel may take.
 const Timeout = time.Second
 
-// attempts is how often a dump is tried that was disturbed, for example by a lack of
-// memory or by a change of the tables while it ran.
+// attempts is how often a dump is tried. A lack of memory can disturb it, or a change of the
+// tables while it runs.
 const attempts = 4
 
 // bufferSize is more than the kernel puts in one message of a dump: 32 KiB.

@@ -132,8 +132,8 @@ func TestDump_cookiesStay(t *testing.T) {
 	}
 }
 
-// TestDump_manyPorts has filters longer than what one byte can skip, at each end of the
-// list, and a list that is too long for the kernel's filter.
+// TestDump_manyPorts has filters longer than what one byte can skip, at each end of the list.
+// One list is too long for the kernel's filter.
 func TestDump_manyPorts(t *testing.T) {
 	t.Parallel()
 	to, s := listen(t, "tcp4", "127.0.0.1:0"), open(t)

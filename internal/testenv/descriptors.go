@@ -24,7 +24,7 @@ func Pipe(t testing.TB) (r, w int) {
 }
 
 // WantClosed wants all copies of the write end of a pipe to be closed, in this process and in
-// others, and nothing to be left in the pipe.
+// others. Nothing may be left in the pipe.
 func WantClosed(t testing.TB, r int) {
 	t.Helper()
 	const limit = 10 * time.Second

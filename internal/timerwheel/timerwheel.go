@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: EPL-2.0
 
-// Package timerwheel keeps any number of timers and starts, stops and restarts
-// each of them at a cost that does not depend on how many there are.
+// Package timerwheel keeps any number of timers. The cost to start, stop or restart one
+// does not depend on how many there are.
 //
 // The wheel is hierarchical. Level 0 has a slot for each of the next 64 ticks,
-// level 1 a slot for each of the next 64 spans of 64 ticks, and so on: the
+// level 1 one for each of the next 64 spans of 64 ticks, and so on. The
 // nearer the end of a timer, the finer its slot. When time reaches a slot of a
 // higher level, its timers move to lower ones. A bitmap for each level has the
 // slots that are in use, so that passing empty ones costs nothing.

@@ -3,8 +3,8 @@
 // Package topk counts what happens to the busiest labels, in bounded memory for any
 // number of labels. The algorithm is Space-Saving (Metwally, Agrawal and El Abbadi, 2005).
 //
-// A full table gives the entry of the label with the fewest events to a new label, which
-// starts with that number of events as its error. So the true count of a label is between
+// In a full table, a new label gets the entry of the label with the fewest events. It starts
+// with that number of events as its error. So the true count of a label is between
 // Sum and Sum + Error. Every label with more than 1/size of all events is in the table.
 package topk
 

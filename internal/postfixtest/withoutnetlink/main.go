@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: EPL-2.0
 
 // Command withoutnetlink executes the program beside it that has its own name and ".real",
-// with all arguments, under a seccomp filter that refuses netlink sockets, as the sandbox of
-// a container does.
+// with all arguments. A seccomp filter refuses netlink sockets, as the sandbox of a container
+// does.
 package main
 
 import (
