@@ -590,13 +590,14 @@ func TestHostile_descriptorsInFlight(t *testing.T) {
 	t.Parallel()
 	postfixtest.NeedPostfix(t) // that is, root
 	const files, sessions, inFlight = 4000, 3000, 2500
-	postfix, err := user.Lookup("postfix")
+	const name = "daemon" // no server of another test, whose descriptors would count as well
+	daemon, err := user.Lookup(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	owner, _ := strconv.Atoi(postfix.Uid)
+	owner, _ := strconv.Atoi(daemon.Uid)
 	m, err := postfixtest.NewMaster("/usr/bin/prlimit",
-		"connection_cache_ttl_limit=1h\nconnection_cache_goodbye=QUIT")
+		"connection_cache_ttl_limit=1h\nconnection_cache_goodbye=QUIT\nmail_owner="+name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -443,19 +443,14 @@ func TestClients_thatVanishLeaveNothingBehind(t *testing.T) {
 			c.Conn.Send(fd)
 		}
 	}
-	count := func() int {
-		n, err := m.Descriptors()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return n
-	}
 	witness := talk(t, connect(t, m.Socket), true)
-	before := count()
+	before := stableDescriptors(t, m)
 	for i := range 1000 {
 		vanish(i)
 	}
-	testenv.Eventually(t, "as few descriptors as before", func() bool { return count() == before })
+	testenv.Eventually(t, "as few descriptors as before", func() bool {
+		return descriptors(t, m) == before
+	})
 	wantAnswer(t, witness)
 }
 

@@ -144,10 +144,7 @@ func TestReceivers_agentKilled(t *testing.T) {
 	})
 	warmUp.Close()
 	f.wantWaiting(t, 0)
-	before, err := f.Descriptors()
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := stableDescriptors(t, f.Master)
 	first := f.startAgent(t)
 	f.wantWaiting(t, 1)
 	second := f.startAgent(t)

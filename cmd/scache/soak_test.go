@@ -57,7 +57,7 @@ connection_cache_goodbye=QUIT`)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("%v, seed %d", duration, seed)
 	first := dial(t, m)
-	before := descriptors(t, m)
+	before := stableDescriptors(t, m)
 
 	var all sync.WaitGroup
 	for i := range 300 {
