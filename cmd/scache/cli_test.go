@@ -76,8 +76,11 @@ func terminateBackground(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// stale SOCKET makes a socket as a process leaves it that was killed.
+// stale SOCKET makes a socket as a process leaves it that was killed. Until it is closed, this
+// process starts no children: one of them would listen until it executes its own program.
 func stale(ts *testscript.TestScript, neg bool, args []string) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: ts.MkAbs(args[0]), Net: "unix"})
 	ts.Check(err)
 	l.SetUnlinkOnClose(false)
