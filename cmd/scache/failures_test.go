@@ -328,6 +328,7 @@ func TestHandover_keepsCounts(t *testing.T) {
 		t.Errorf("before: %v, %v\nafter: %v, %v", before.Waited, before.Took, after.Waited, after.Took)
 	}
 	// The statistics are those of each process.
+	m.WaitForText("takeover: ")
 	if n := strings.Count(strings.Join(m.Texts(), "\n"), "statistics: address lookup"); n != 1 {
 		t.Errorf("%q", m.Texts())
 	}

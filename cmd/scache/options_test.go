@@ -116,10 +116,10 @@ func TestAnnouncement_doesNotDelayReload(t *testing.T) {
 	start(t, m)
 	wantAnswer(t, c)
 	wantAnswer(t, talk(t, connect(t, m.Socket), true))
+	const version = "the version of Postfix is unknown"
+	m.WaitForText(version)
 	texts := m.Texts()
-	unknown := func(text string) bool {
-		return strings.Contains(text, "the version of Postfix is unknown")
-	}
+	unknown := func(text string) bool { return strings.Contains(text, version) }
 	received := func(text string) bool { return strings.HasPrefix(text, "takeover: ") }
 	if r, u := slices.IndexFunc(texts, received), slices.IndexFunc(texts, unknown); r < 0 || u < r {
 		t.Errorf("got\n%s\nwant the state before the version", strings.Join(texts, "\n"))
@@ -198,6 +198,7 @@ func TestPostconf_askedForUnknownSyntax(t *testing.T) {
 	if err := m.Wait(); err == nil {
 		t.Error("the daemon serves with a value that is not valid")
 	}
+	m.DrainLog()
 	const fatal = `fatal: parameter max_idle: unknown function: "seconds" \(.*\); ` +
 		`nor does postconf know: .*macro processing error`
 	if log := strings.Join(m.Log(), "\n"); !regexp.MustCompile(fatal).MatchString(log) {
