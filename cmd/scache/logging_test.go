@@ -133,7 +133,7 @@ func TestLog_longLines(t *testing.T) {
 	t.Parallel()
 	m := newMaster(t, "debugger_command = true "+strings.Repeat("x", 10_000), "-D")
 	wantAnswer(t, startWithClient(t, m))
-	m.WaitForText("debugger_command")
+	m.WaitForText(strings.Repeat("x", 1000))
 	for _, line := range m.Log() {
 		if len(line) < 1900 || len(line) > 2100 {
 			t.Errorf("logged %d bytes: %q", len(line), line)
