@@ -448,9 +448,7 @@ func TestClients_thatVanishLeaveNothingBehind(t *testing.T) {
 	for i := range 1000 {
 		vanish(i)
 	}
-	testenv.Eventually(t, "as few descriptors as before", func() bool {
-		return descriptors(t, m) == before
-	})
+	wantDescriptors(t, m, before)
 	wantAnswer(t, witness)
 }
 

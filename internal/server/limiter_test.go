@@ -267,6 +267,25 @@ func TestLimiter_estimatesOneAtATime(t *testing.T) {
 	second.hear(`status\02\0property\0\0\0`)
 }
 
+// TestLimiter_estimatesAfterTheEnd has an old process that is killed, and hands nothing over. Its
+// claim ends with it, and the new process does not wait for longer.
+func TestLimiter_estimatesAfterTheEnd(t *testing.T) {
+	t.Parallel()
+	k := &kernel{err: ErrCannotCount}
+	next := newLimitedWorld(t, k)
+	old := newClaims(next.Socket)
+	if !old.claimSocket() {
+		t.Fatal("another process has the socket")
+	}
+	p := next.connect(t)
+	p.ask("find_endp", limitedEndpoint)
+	testenv.Eventually(t, "the new process counts", func() bool { return k.counts() > 0 })
+	time.Sleep(2 * claimInterval)
+	next.wantWaiting(t, 1)
+	old.close()
+	p.hear(`status\02\0property\0\0\0`)
+}
+
 // TestLimiter_watchesProcesses waits for the end of a process, with descriptors of processes
 // and without. They take room from sessions.
 func TestLimiter_watchesProcesses(t *testing.T) {
